@@ -1,0 +1,196 @@
+"""What a machine can do: memory, effective bandwidths, operations per second, fixed costs.
+
+A preset is a JSON file in `data/hardware/`. Each figure in it is a product of stated numbers (the
+datasheet's value, an efficiency, ...) with a source, so the effective figure can be audited:
+
+    "gpu_gbps": {"product": {"GB/s": 1008, "efficiency": 0.85}, "source": "datasheet; ..."}
+
+The same efficiencies serve every profile, and none was fitted to a result: link 0.8 of its raw
+rate, GPU memory 0.85, GPU operations 0.6, CPU operations 0.5, CPU memory 0.7 (the paper's two
+machines: what the authors' own microbenchmark shows). The files say what is assumed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+from engine.errors import InputError, unknown_name
+from engine.strict import check_int, check_keys, check_number, check_text, read_json
+from engine.units import format_bytes
+
+_FOLDER = Path(__file__).parent / "data" / "hardware"
+_WORDS = ("name", "title", "calibrated", "sources")
+
+
+@dataclass(frozen=True, repr=False)
+class HardwareSpec:
+    """A GPU, the link to it and the CPU beside it, as the cost model sees them. Immutable.
+
+    Bandwidths are effective (what a well-written kernel or a pinned copy reaches), in 1e9 bytes/s;
+    operations effective, in 1e12 per second. Raises InputError where a figure is out of range.
+    """
+
+    name: str
+    title: str
+    """For people: the GPU, the cores and the CPU."""
+    gpu_memory_bytes: int
+    gpu_gbps: float
+    """Effective bandwidth of streaming weights from device memory."""
+    gpu_tflops: float
+    """Effective 16-bit operations."""
+    gpu_launch_ns: int
+    """Fixed cost of one expert call on the GPU."""
+    gpu_layer_ns: int
+    """Fixed cost of one layer's dense work on the GPU: attention, router, norms."""
+    h2d_gbps: float
+    """Effective rate of a pinned copy from host to device."""
+    d2h_gbps: float
+    """Effective rate of a pinned copy from device to host."""
+    link_latency_ns: int
+    """Fixed cost of one copy."""
+    cpu_cores: int
+    cpu_gbps: float
+    """Effective bandwidth of streaming expert weights from host memory."""
+    cpu_tflops: float
+    """Effective operations of an expert kernel on the CPU."""
+    cpu_call_ns: int
+    """Fixed cost of one expert call on the CPU."""
+    relative_error: float
+    """Stated uncertainty of a time predicted from this profile: 0.3 = plus or minus 30%."""
+    calibrated: bool
+    """Whether the figures were measured on this machine rather than read from datasheets."""
+    sources: dict[str, str] = field(hash=False)
+    """Where each figure comes from, by field: datasheet, paper, measured, assumed, arithmetic."""
+
+    def __post_init__(self) -> None:
+        what = f"hardware spec {self.name!r}"
+        check_text(f"{what}, name", self.name)
+        check_text(f"{what}, title", self.title)
+        for name in _figures():
+            value = getattr(self, name)
+            if name in _integers():
+                check_int(f"{what}, {name}", value, least=0 if name.endswith("_ns") else 1)
+            else:
+                check_number(f"{what}, {name}", value, zero=name == "relative_error")
+        if not isinstance(cast(object, self.calibrated), bool):
+            raise InputError(
+                f"{what}, calibrated: expected true or false, got {self.calibrated!r}."
+            )
+        _check_sources(what, self.sources)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field by name, ready for JSON; `from_dict` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> HardwareSpec:
+        """The spec of `to_dict`. Raises InputError on unknown, missing or bad entries."""
+        return cls(**check_keys("hardware spec", data, [entry.name for entry in fields(cls)]))
+
+    @classmethod
+    def load(cls, path: str | Path) -> HardwareSpec:
+        """A spec from a JSON file: one that `save` wrote, or one shaped like a preset's.
+
+        Raises InputError where there is no such file or its content is not such a spec.
+        """
+        data = read_json("hardware spec", path)
+        try:
+            if isinstance(data, Mapping) and "sources" not in data:
+                return _derive(cast("Mapping[str, Any]", data))
+            return cls.from_dict(cast("Mapping[str, Any]", data))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the spec as JSON, to be read by `load`. Raises InputError where it cannot."""
+        try:
+            Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise InputError(f"hardware spec: cannot write {path}: {reason}.") from error
+
+    @classmethod
+    def preset(cls, name: str) -> HardwareSpec:
+        """A machine that comes with the library. Raises UnknownNameError, which lists them."""
+        if name not in cls.presets():
+            raise unknown_name("hardware", name, cls.presets())
+        return cls.load(_FOLDER / f"{name}.json")
+
+    @classmethod
+    def presets(cls) -> list[str]:
+        """Names of the machines that come with the library, sorted."""
+        return sorted(path.stem for path in _FOLDER.glob("*.json"))
+
+    def __repr__(self) -> str:
+        return (
+            f"HardwareSpec({self.name!r}: {format_bytes(self.gpu_memory_bytes)} at "
+            f"{self.gpu_gbps:.4g} GB/s, link {self.h2d_gbps:.3g} GB/s, "
+            f"CPU {self.cpu_gbps:.3g} GB/s{', calibrated' if self.calibrated else ''})"
+        )
+
+
+def resolve_hardware(value: str | Path | HardwareSpec) -> HardwareSpec:
+    """A spec from a preset's name, the path of a JSON file, or the spec itself.
+
+    A string that ends in ".json" or holds a path separator is a path. Raises UnknownNameError
+    (lists the presets) for another string that is no preset, InputError where a file is bad.
+    """
+    if isinstance(value, HardwareSpec):
+        return value
+    if isinstance(value, Path):
+        return HardwareSpec.load(value)
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            "hardware: expected a preset's name, the path of a JSON file or a HardwareSpec, "
+            f"got {type(value).__name__}."
+        )
+    if value.endswith(".json") or "/" in value or "\\" in value:
+        return HardwareSpec.load(value)
+    return HardwareSpec.preset(value)
+
+
+def _figures() -> list[str]:
+    return [entry.name for entry in fields(HardwareSpec) if entry.name not in _WORDS]
+
+
+def _integers() -> list[str]:
+    return [entry.name for entry in fields(HardwareSpec) if entry.type == "int"]
+
+
+def _check_sources(what: str, sources: object) -> None:
+    known = [entry.name for entry in fields(HardwareSpec)]
+    if not isinstance(sources, dict):
+        raise InputError(f"{what}, sources: expected texts by field, got {sources!r}.")
+    for key, text in cast("dict[object, object]", sources).items():
+        if key not in known:
+            raise unknown_name(f"field in the sources of {what}", key, known)
+        check_text(f"{what}, source of {key}", text)
+
+
+def _derive(data: Mapping[str, Any]) -> HardwareSpec:
+    """The spec of a preset's file, in which each figure is a product of stated numbers."""
+    content = check_keys("hardware profile", data, ["name", "title", *_figures()])
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name in _figures():
+        what = f"hardware profile {content['name']!r}, {name}"
+        figure = check_keys(what, content[name], ["product", "source"])
+        check_text(f"{what}, source", figure["source"])
+        product = figure["product"]
+        if not isinstance(product, Mapping) or not product:
+            raise InputError(f"{what}, product: expected numbers by label, got {product!r}.")
+        terms = cast("Mapping[str, Any]", product)
+        for label, term in terms.items():
+            check_number(f"{what}, {label}", term, zero=True)
+        value = math.prod(terms.values())
+        values[name] = round(value) if name in _integers() else round(float(value), 6)
+        shown = " x ".join(f"{term} {label}" for label, term in terms.items())
+        sources[name] = f"{shown}. {figure['source']}"
+    return HardwareSpec(
+        name=content["name"], title=content["title"], **values, calibrated=False, sources=sources
+    )

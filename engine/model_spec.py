@@ -1,0 +1,240 @@
+"""What a Mixture-of-Experts model costs: its grid of experts, bytes and floating-point operations.
+
+A preset is a JSON file in `data/models/` that holds shapes and exact parameter counts, each with
+its source; `ModelShapes.spec` turns those into bytes and operations, so every figure is auditable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from engine.errors import InputError, unknown_name
+from engine.strict import check_int, check_keys, check_number, check_text, read_json
+from engine.units import format_bytes
+
+_FOLDER = Path(__file__).parent / "data" / "models"
+_MAY_BE_ZERO = (
+    "head_bytes",
+    "embedding_bytes",
+    "dense_flops_per_token",
+    "head_flops_per_token",
+    "kv_bytes_per_token",
+)
+
+
+@dataclass(frozen=True, repr=False)
+class ModelSpec:
+    """A model as the cost model and the planners see it. Immutable; derive with `replace`.
+
+    Raises InputError where a figure is not of its type, not positive, or contradicts another.
+    """
+
+    name: str
+    layers: int
+    """MoE layers only; a layer without routed experts counts as dense."""
+    experts: int
+    """Routed experts per MoE layer."""
+    top_k: int
+    """Routed experts that one token uses per MoE layer."""
+    hidden: int
+    """Width of the residual stream, in elements."""
+    expert_width: int
+    """Width of one expert's inner layer, in elements."""
+    expert_bytes: int
+    """Bytes of one routed expert, biases included."""
+    dense_bytes: int
+    """Bytes of every weight that is no routed expert: attention, norms, routers, shared experts,
+    embeddings, head."""
+    head_bytes: int
+    """Bytes of the output head, read in every step; part of `dense_bytes`."""
+    embedding_bytes: int
+    """Bytes of the input embeddings, looked up but not read in full; part of `dense_bytes`. 0 where
+    they are tied to the head."""
+    expert_flops_per_token: int
+    """Operations of one routed expert for one token: 2 x 3 x hidden x width where gated."""
+    dense_flops_per_token: int
+    """Operations of all dense weights of all layers for one token, without embeddings and head;
+    attention over the context is not in it."""
+    head_flops_per_token: int
+    """Operations of the output head for one token."""
+    kv_bytes_per_token: int
+    """Bytes of the KV cache for one token of one sequence, over all layers."""
+    activation_bytes_per_token: int
+    """Bytes that move one way when one token's activation goes to the CPU or comes back."""
+    vocabulary: int
+    """Tokens in the vocabulary, as the embeddings are shaped."""
+    bytes_per_weight: float
+    """Bytes per weight of the routed experts, the scales of quantised blocks included."""
+    source: str
+    """Where the shapes come from, and what they leave out."""
+
+    def __post_init__(self) -> None:
+        what = f"model spec {self.name!r}"
+        check_text(f"{what}, name", self.name)
+        check_text(f"{what}, source", self.source)
+        check_number(f"{what}, bytes_per_weight", self.bytes_per_weight)
+        for field in fields(self):
+            if field.name not in ("name", "source", "bytes_per_weight"):
+                least = 0 if field.name in _MAY_BE_ZERO else 1
+                check_int(f"{what}, {field.name}", getattr(self, field.name), least=least)
+        if self.top_k > self.experts:
+            raise InputError(f"{what}: top_k {self.top_k} is above its {self.experts} experts.")
+        if self.head_bytes + self.embedding_bytes > self.dense_bytes:
+            raise InputError(f"{what}: dense_bytes must contain head_bytes and embedding_bytes.")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(MoE layers, experts per layer)."""
+        return self.layers, self.experts
+
+    @property
+    def experts_total(self) -> int:
+        """Routed experts in the whole model."""
+        return self.layers * self.experts
+
+    @property
+    def routed_bytes(self) -> int:
+        """Bytes of all routed experts."""
+        return self.experts_total * self.expert_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all weights."""
+        return self.dense_bytes + self.routed_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field by name, ready for JSON; `from_dict` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:
+        """The spec of `to_dict`. Raises InputError on unknown, missing or bad entries."""
+        return cls(**check_keys("model spec", data, [field.name for field in fields(cls)]))
+
+    @classmethod
+    def preset(cls, name: str) -> ModelSpec:
+        """A model that comes with the library. Raises UnknownNameError, which lists them."""
+        if name not in cls.presets():
+            raise unknown_name("model", name, cls.presets())
+        return ModelShapes.from_dict(read_json("model preset", _FOLDER / f"{name}.json")).spec()
+
+    @classmethod
+    def presets(cls) -> list[str]:
+        """Names of the models that come with the library, sorted."""
+        return sorted(path.stem for path in _FOLDER.glob("*.json"))
+
+    def __repr__(self) -> str:
+        return (
+            f"ModelSpec({self.name!r}: {self.layers} x {self.experts} experts, top-{self.top_k}, "
+            f"{format_bytes(self.expert_bytes)} each, {format_bytes(self.total_bytes)} in all)"
+        )
+
+
+@dataclass(frozen=True)
+class ModelShapes:
+    """A model's configuration and parameter counts, from which `spec` derives bytes and operations.
+
+    Counts are of elements. Raises InputError where the counts contradict the shapes.
+    """
+
+    name: str
+    layers: int
+    """MoE layers."""
+    all_layers: int
+    """Transformer layers, the dense ones included: each keeps a KV cache."""
+    experts: int
+    top_k: int
+    hidden: int
+    expert_width: int
+    expert_matrices: int
+    """Matrices per expert: 3 where gated (gate, up, down), else 2."""
+    expert_bias: bool
+    """Whether each of these matrices has a bias."""
+    kv_elements: int
+    """Elements cached per token and layer: 2 x KV heads x head size; with multi-head latent
+    attention, the compressed vector and the shared rotary key."""
+    vocabulary: int
+    tied: bool
+    """Whether the output head is the embedding matrix."""
+    total_parameters: int
+    routed_parameters: int
+    bytes_per_weight: float
+    """Of routed experts' matrices; their biases are stored as dense weights are."""
+    dense_bytes_per_weight: int
+    """Of dense weights, KV cache and activations."""
+    source: str
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, what = getattr(self, field.name), f"model shapes {self.name!r}, {field.name}"
+            if field.name in ("name", "source"):
+                check_text(what, value)
+            elif field.name == "bytes_per_weight":
+                check_number(what, value)
+            elif field.name in ("expert_bias", "tied"):
+                if not isinstance(value, bool):
+                    raise InputError(f"{what}: expected true or false, got {value!r}.")
+            else:
+                check_int(what, value, least=1)
+        counted = self.layers * self.experts * (self.expert_weights + self.expert_biases)
+        if counted != self.routed_parameters or self.routed_parameters >= self.total_parameters:
+            raise InputError(
+                f"model shapes {self.name!r}: the shapes make {counted} routed parameters, but "
+                f"the file says {self.routed_parameters} of {self.total_parameters}."
+            )
+
+    @property
+    def expert_weights(self) -> int:
+        """Elements of one expert's matrices."""
+        return self.expert_matrices * self.hidden * self.expert_width
+
+    @property
+    def expert_biases(self) -> int:
+        """Elements of one expert's biases: one of `hidden`, the others of `expert_width`."""
+        inner = (self.expert_matrices - 1) * self.expert_width
+        return inner + self.hidden if self.expert_bias else 0
+
+    @classmethod
+    def from_dict(cls, data: object) -> ModelShapes:
+        """The content of a preset's file. Raises InputError on unknown or missing keys."""
+        return cls(**check_keys("model shapes", data, [field.name for field in fields(cls)]))
+
+    def spec(self) -> ModelSpec:
+        """Bytes and operations, by arithmetic alone."""
+        dense = self.total_parameters - self.routed_parameters
+        table = self.vocabulary * self.hidden
+        in_layers = dense - table * (1 if self.tied else 2)
+        wide = self.dense_bytes_per_weight
+        return ModelSpec(
+            name=self.name,
+            layers=self.layers,
+            experts=self.experts,
+            top_k=self.top_k,
+            hidden=self.hidden,
+            expert_width=self.expert_width,
+            expert_bytes=round(self.expert_weights * self.bytes_per_weight)
+            + self.expert_biases * wide,
+            dense_bytes=dense * wide,
+            head_bytes=table * wide,
+            embedding_bytes=0 if self.tied else table * wide,
+            expert_flops_per_token=2 * self.expert_weights,
+            dense_flops_per_token=2 * in_layers,
+            head_flops_per_token=2 * table,
+            kv_bytes_per_token=self.all_layers * self.kv_elements * wide,
+            activation_bytes_per_token=self.hidden * wide,
+            vocabulary=self.vocabulary,
+            bytes_per_weight=self.bytes_per_weight,
+            source=self.source,
+        )
+
+
+def resolve_model(value: str | ModelSpec) -> ModelSpec:
+    """A spec from a preset's name, or the spec itself. Raises UnknownNameError, InputError."""
+    if isinstance(value, ModelSpec):
+        return value
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"model: expected a name or a ModelSpec, got {type(value).__name__}.")
+    return ModelSpec.preset(value)

@@ -1,0 +1,8 @@
+"""Models and hardware as numbers: `ModelSpec`, `HardwareSpec`, presets, how to name one."""
+
+from __future__ import annotations
+
+from engine.hardware_spec import HardwareSpec, resolve_hardware
+from engine.model_spec import ModelShapes, ModelSpec, resolve_model
+
+__all__ = ["HardwareSpec", "ModelShapes", "ModelSpec", "resolve_hardware", "resolve_model"]

@@ -1,0 +1,70 @@
+"""Dicts from files to the arguments of a frozen dataclass, strictly: keys, types and ranges."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from engine.errors import InputError
+
+_MAX_FILE_BYTES = 2**20
+
+
+def check_keys(what: str, data: object, expected: Iterable[str]) -> dict[str, Any]:
+    """`data` as a dict with exactly the `expected` keys; `what` names it in the InputError."""
+    if not isinstance(data, Mapping):
+        raise InputError(f"{what}: expected a mapping of names, got {type(data).__name__}.")
+    found = {str(key): value for key, value in cast("Mapping[Any, Any]", data).items()}
+    names = list(expected)
+    missing = [name for name in names if name not in found]
+    unknown = [name for name in found if name not in names]
+    if missing or unknown:
+        parts = [f"missing {', '.join(missing)}"] if missing else []
+        parts += [f"unknown {', '.join(unknown[:8])}"] if unknown else []
+        raise InputError(f"{what}: {'; '.join(parts)}. Expected keys: {', '.join(names)}.")
+    return found
+
+
+def check_int(what: str, value: object, *, least: int) -> None:
+    """Raise InputError unless `value` is an int (no bool) of at least `least`."""
+    if type(value) is not int or value < least:
+        raise InputError(f"{what}: expected a whole number of at least {least}, got {value!r}.")
+
+
+def check_number(what: str, value: object, *, zero: bool = False) -> None:
+    """Raise InputError unless `value` is finite and positive (`zero`: or zero)."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if value > 0 or (zero and value == 0):
+            return
+    wanted = "a number of at least 0" if zero else "a number above 0"
+    raise InputError(f"{what}: expected {wanted}, got {value!r}.")
+
+
+def check_text(what: str, value: object) -> None:
+    """Raise InputError unless `value` is a string that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{what}: expected a text that is not empty, got {value!r}.")
+
+
+def read_json(what: str, path: str | Path) -> object:
+    """The content of a small JSON file (at most 1 MiB).
+
+    Raises InputError, which names `what` and the path, where there is no such file or it is not
+    JSON.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
+            raise InputError(f"{what}: {path} is larger than 1 MiB; is it the right file?")
+        return json.loads(content)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{what}: cannot read {path}: {reason}. Check the path.") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{what}: {path} is not a JSON file: {error}.") from error
