@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -165,7 +166,7 @@ def _integers() -> list[str]:
 def _check_sources(what: str, sources: object) -> None:
     known = [entry.name for entry in fields(HardwareSpec)]
     if not isinstance(sources, dict):
-        raise InputError(f"{what}, sources: expected texts by field, got {sources!r}.")
+        raise InputError(f"{what}, sources: expected texts by field, got {reprlib.repr(sources)}.")
     for key, text in cast("dict[object, object]", sources).items():
         if key not in known:
             raise unknown_name(f"field in the sources of {what}", key, known)
@@ -183,11 +184,12 @@ def _derive(data: Mapping[str, Any]) -> HardwareSpec:
         check_text(f"{what}, source", figure["source"])
         product = figure["product"]
         if not isinstance(product, Mapping) or not product:
-            raise InputError(f"{what}, product: expected numbers by label, got {product!r}.")
+            raise InputError(f"{what}, product: expected numbers by label, got {reprlib.repr(product)}.")
         terms = cast("Mapping[str, Any]", product)
         for label, term in terms.items():
             check_number(f"{what}, {label}", term, zero=True)
         value = math.prod(terms.values())
+        check_number(what, value, zero=True)
         values[name] = round(value) if name in _integers() else round(float(value), 6)
         shown = " x ".join(f"{term} {label}" for label, term in terms.items())
         sources[name] = f"{shown}. {figure['source']}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -31,22 +32,21 @@ def check_keys(what: str, data: object, expected: Iterable[str]) -> dict[str, An
 def check_int(what: str, value: object, *, least: int) -> None:
     """Raise InputError unless `value` is an int (no bool) of at least `least`."""
     if type(value) is not int or value < least:
-        raise InputError(f"{what}: expected a whole number of at least {least}, got {value!r}.")
+        raise InputError(f"{what}: expected a whole number of at least {least}, got {reprlib.repr(value)}.")
 
 
 def check_number(what: str, value: object, *, zero: bool = False) -> None:
-    """Raise InputError unless `value` is finite and positive (`zero`: or zero)."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        if value > 0 or (zero and value == 0):
-            return
-    wanted = "a number of at least 0" if zero else "a number above 0"
-    raise InputError(f"{what}: expected {wanted}, got {value!r}.")
+    """Raise InputError unless `value` is a number above 0 (`zero`: or 0) and below 1e30."""
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not 0 <= number < 1e30 or (number == 0 and not zero):
+        wanted = "a number of at least 0" if zero else "a number above 0"
+        raise InputError(f"{what}: expected {wanted} (and below 1e30), got {reprlib.repr(value)}.")
 
 
 def check_text(what: str, value: object) -> None:
     """Raise InputError unless `value` is a string that is not empty."""
     if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{what}: expected a text that is not empty, got {value!r}.")
+        raise InputError(f"{what}: expected a text that is not empty, got {reprlib.repr(value)}.")
 
 
 def read_json(what: str, path: str | Path) -> object:

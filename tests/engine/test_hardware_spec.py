@@ -1,0 +1,174 @@
+"""HardwareSpec: presets by hand, a source for each figure, one rule for all, strict reading."""
+
+import json
+from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engine.hardware_spec
+from engine.errors import InputError, UnknownNameError
+from engine.spec import HardwareSpec, resolve_hardware
+
+NAMES = ["h200", "l4", "quadro-rtx-6000", "rtx-3060-laptop", "rtx-4090", "rtx-6000-ada"]
+FIGURES = [
+    field.name
+    for field in fields(HardwareSpec)
+    if field.name not in ("name", "title", "calibrated", "sources")
+]
+FOLDER = Path(engine.hardware_spec.__file__).parent / "data" / "hardware"
+
+
+def test_presets_are_these() -> None:
+    assert HardwareSpec.presets() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_loads_round_trips_and_names_a_source_for_each_figure(
+    name: str, tmp_path: Path
+) -> None:
+    spec = HardwareSpec.preset(name)
+    assert spec.name == name
+    assert sorted(spec.sources) == sorted(FIGURES)
+    for text in spec.sources.values():
+        words = ("datasheet", "paper", "assumed", "arithmetic", "authors")
+        assert any(word in text.lower() for word in words)
+    assert not spec.calibrated
+    assert spec.relative_error == 0.3
+    assert HardwareSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    spec.save(tmp_path / "this.json")
+    assert resolve_hardware(tmp_path / "this.json") == spec
+    assert resolve_hardware(str(tmp_path / "this.json")) == spec
+    assert resolve_hardware(name) == spec
+    assert resolve_hardware(spec) is spec
+    assert hash(spec) == hash(replace(spec))
+    assert resolve_hardware(FOLDER / f"{name}.json") == spec, "a copied preset works as a start"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_rule_for_all(name: str) -> None:
+    content = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    found = {key: content[key]["product"].get("efficiency") for key in FIGURES}
+    paper = {"quadro-rtx-6000": None, "rtx-6000-ada": 0.39}
+    expected = {
+        "gpu_gbps": 0.85,
+        "gpu_tflops": 0.6,
+        "h2d_gbps": 0.8,
+        "d2h_gbps": 0.8,
+        "cpu_gbps": paper.get(name, 0.7),
+        "cpu_tflops": 0.5,
+    }
+    assert found == {key: expected.get(key) for key in FIGURES}
+
+
+def test_environment_1_by_hand() -> None:
+    spec = HardwareSpec.preset("quadro-rtx-6000")
+    assert spec.gpu_memory_bytes == 24 * 10**9
+    assert spec.gpu_gbps == pytest.approx(672 * 0.85)
+    assert spec.h2d_gbps == pytest.approx(12.6, abs=0.01)
+    assert spec.cpu_gbps == pytest.approx(352_321_536 / 7e6)  # bytes per ns = 1e9 bytes/s
+    assert spec.cpu_gbps / 128 == pytest.approx(0.39, abs=0.005)
+    assert repr(spec) == (
+        "HardwareSpec('quadro-rtx-6000': 24.0 GB at 571.2 GB/s, link 12.6 GB/s, CPU 50.3 GB/s)"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gpu_gbps": 0},
+        {"gpu_gbps": -1.0},
+        {"h2d_gbps": float("inf")},
+        {"cpu_tflops": "2"},
+        {"gpu_memory_bytes": 24e9},
+        {"gpu_launch_ns": -1},
+        {"cpu_cores": 0},
+        {"relative_error": float("nan")},
+        {"calibrated": 1},
+        {"sources": []},
+        {"sources": {"gpu_gbps": ""}},
+        {"title": " "},
+    ],
+)
+def test_bad_figures_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(change)).removesuffix("s")):
+        replace(HardwareSpec.preset("l4"), **change)
+
+
+def test_fixed_costs_and_uncertainty_may_be_zero() -> None:
+    spec = replace(HardwareSpec.preset("l4"), gpu_launch_ns=0, cpu_call_ns=0, relative_error=0.0)
+    assert spec.gpu_launch_ns == 0
+
+
+def test_a_source_of_an_unknown_field_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'gpu_gbps'"):
+        replace(HardwareSpec.preset("l4"), sources={"gpu_gbp": "datasheet"})
+
+
+def test_reading_is_strict(tmp_path: Path) -> None:
+    data = HardwareSpec.preset("l4").to_dict()
+    with pytest.raises(InputError, match="unknown colour"):
+        HardwareSpec.from_dict({**data, "colour": 1})
+    del data["cpu_cores"]
+    with pytest.raises(InputError, match="missing cpu_cores"):
+        HardwareSpec.from_dict(data)
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(InputError, match=r"bad\.json.*missing cpu_cores"):
+        HardwareSpec.load(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 100_000, b" " * (2**20 + 1), b'{"sources": {}}'],
+)
+def test_files_that_are_no_spec(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"bad\.json"):
+        HardwareSpec.load(path)
+
+
+@pytest.mark.parametrize("name", ["gpu_gbps", "gpu_memory_bytes"])
+@pytest.mark.parametrize(
+    "figure",
+    [
+        7,
+        {"product": {}, "source": "x"},
+        {"product": {"GB/s": "1008"}, "source": "x"},
+        {"product": {"GB/s": 10**400}, "source": "x"},
+        {"product": {"GB/s": 1e29, "more": 1e29}, "source": "x"},
+        {"product": {str(term): 1e29 for term in range(20)}, "source": "x"},
+        {"product": {"GB/s": 1008}, "source": ""},
+        {"product": {"GB/s": 1008}},
+    ],
+)
+def test_a_profile_whose_figure_is_not_a_product(tmp_path: Path, figure: Any, name: str) -> None:
+    content = json.loads((FOLDER / "l4.json").read_text(encoding="utf-8"))
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({**content, name: figure}), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"mine\.json.*{name}"):
+        resolve_hardware(path)
+
+
+def test_a_path_that_is_not_there(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.json", str(tmp_path / "none.json"), tmp_path):
+        with pytest.raises(InputError, match="cannot read"):
+            resolve_hardware(path)
+    with pytest.raises(InputError, match="cannot write"):
+        HardwareSpec.preset("l4").save(tmp_path / "none" / "x.json")
+
+
+def test_unknown_names_list_the_presets() -> None:
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'rtx-4090'\?.*quadro-rtx-6000"):
+        resolve_hardware("rtx4090")
+    with pytest.raises(UnknownNameError):
+        resolve_hardware("")
+    with pytest.raises(InputError, match="a preset's name"):
+        resolve_hardware(None)  # type: ignore[arg-type]
+
+
+def test_immutable() -> None:
+    with pytest.raises(FrozenInstanceError):
+        HardwareSpec.preset("l4").cpu_cores = 1  # type: ignore[misc]
