@@ -1,0 +1,64 @@
+"""Fixtures that many tests share, and the settings every test runs under."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tools.browser import chromium_path
+
+# Before anything imports transformers: no test may reach for the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Two slow cores, sometimes shared: a time limit per example would only be flaky. In CI,
+# hypothesis' own profile `ci` is on by itself and makes the examples reproducible.
+if not os.environ.get("CI"):
+    settings.register_profile("local", deadline=None)
+    settings.load_profile("local")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` where no NVIDIA driver is installed (asked without torch)."""
+    if shutil.which("nvidia-smi"):
+        return
+    skip = pytest.mark.skip(reason="no NVIDIA GPU")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def artifacts() -> Iterator[Path]:
+    """Where tests leave what a person should look at: screenshots, pages. Git ignores it."""
+    folder = ROOT / "artifacts"
+    folder.mkdir(exist_ok=True)
+    yield folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium. `make test` installs one and requires it; plain pytest may skip."""
+    wanted = os.environ.get("FIDDLER_VIZ_BROWSER", "optional")
+    if wanted == "none":
+        pytest.skip("browser tests switched off")
+    path = chromium_path()
+    if path is None:
+        message = "no Chromium: run `python tools/browser.py`"
+        if wanted == "required":
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
