@@ -184,7 +184,7 @@ def _derive(data: Mapping[str, Any]) -> HardwareSpec:
         check_text(f"{what}, source", figure["source"])
         product = figure["product"]
         if not isinstance(product, Mapping) or not product:
-            raise InputError(f"{what}, product: expected numbers by label, got {reprlib.repr(product)}.")
+            raise InputError(f"{what}, product: expected numbers by label.")
         terms = cast("Mapping[str, Any]", product)
         for label, term in terms.items():
             check_number(f"{what}, {label}", term, zero=True)

@@ -32,7 +32,9 @@ def check_keys(what: str, data: object, expected: Iterable[str]) -> dict[str, An
 def check_int(what: str, value: object, *, least: int) -> None:
     """Raise InputError unless `value` is an int (no bool) of at least `least`."""
     if type(value) is not int or value < least:
-        raise InputError(f"{what}: expected a whole number of at least {least}, got {reprlib.repr(value)}.")
+        raise InputError(
+            f"{what}: expected a whole number of at least {least}, got {reprlib.repr(value)}."
+        )
 
 
 def check_number(what: str, value: object, *, zero: bool = False) -> None:
