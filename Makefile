@@ -12,6 +12,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?=
 JUPYTER_ARGS ?=
 NBVAL_TIMEOUT ?= 300
+TOUR := notebooks/00_tour.ipynb
 NOTEBOOKS = $(wildcard notebooks)
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=$(NBVAL_TIMEOUT) \
 	--nbval-sanitize-with=tests/nbval_sanitize.cfg
@@ -37,7 +38,7 @@ demo: $(STAMPS)/notebook
 		set -- "$$@" --no-browser; \
 		echo 'No display: open the http://localhost address below in a browser.'; \
 	fi; \
-	exec $(VENV)/bin/jupyter lab "$$@" $(JUPYTER_ARGS) notebooks/00_tour.ipynb
+	exec $(VENV)/bin/jupyter lab --LabApp.default_url=/lab/tree/$(TOUR) "$$@" $(JUPYTER_ARGS)
 
 test: $(STAMPS)/test $(if $(NO_BROWSER),,browser)
 	@FIDDLER_VIZ_BROWSER=$(if $(NO_BROWSER),none,required) \
