@@ -73,14 +73,20 @@ def candidates() -> Iterator[str]:
 
 
 def playwright_path() -> str | None:
-    """Where playwright keeps its own Chromium, if it is there."""
+    """Where playwright keeps its own Chromium, if it is there.
+
+    Asked in a process of its own: playwright's API must not run twice in one thread.
+    """
+    ask = "with sync_playwright() as p: print(p.chromium.executable_path)"
+    command = [sys.executable, "-c", f"from playwright.sync_api import sync_playwright\n{ask}"]
     try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=VERSION_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
         return None
-    with sync_playwright() as playwright:
-        path = playwright.chromium.executable_path
-    return path if Path(path).exists() else None
+    path = done.stdout.strip()
+    return path if done.returncode == 0 and Path(path).is_file() else None
 
 
 def runs(path: str) -> bool:
