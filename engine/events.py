@@ -1,0 +1,189 @@
+"""The event schema: what the engine writes while it runs, and the ring that viewers pull from.
+
+Every table is a numpy structured dtype whose fields are all int64, so a batch of rows is also a
+plain ``(rows, fields)`` array: the hot path appends integers, nothing is converted twice.
+
+==========  ===============================================================================
+table       one row is
+==========  ===============================================================================
+``steps``   one forward pass: its kind, size, plan and time
+``tokens``  one token that a step processed (``step`` is -1 for a token sampled but never processed)
+``work``    one occupation of one lane: dense layers, an expert, a weight copy, activations
+``moves``   one change of what is on the device, or one crossing of the link, and why
+``plans``   one plan and the step from which it held
+==========  ===============================================================================
+
+Routing is recorded apart (:class:`engine.trace.Routing`), because its weights are floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
+"""A batch of events, shape ``(rows, fields)``."""
+
+
+class Clock(IntEnum):
+    """Where a time comes from. Every timed row carries it, and every view says it."""
+
+    MEASURED = 0
+    MODELLED = 1
+
+
+class StepKind(IntEnum):
+    """A prefill processes a prompt (or a chunk of one), a decode one token per sequence."""
+
+    PREFILL = 0
+    DECODE = 1
+
+
+class Action(IntEnum):
+    """Where an active expert runs."""
+
+    RESIDENT = 0
+    """On the device, where its weights already are."""
+    STREAM = 1
+    """On the device, after its weights were copied there."""
+    CPU = 2
+    """On the host: activations cross the link, weights stay."""
+
+
+class Lane(IntEnum):
+    """What can be busy."""
+
+    GPU = 0
+    CPU = 1
+    H2D = 2
+    D2H = 3
+
+
+class Work(IntEnum):
+    """What occupies a lane."""
+
+    DENSE = 0
+    """Attention, router, norms and shared experts of a layer (``layer`` -1: the output head)."""
+    EXPERT = 1
+    WEIGHTS = 2
+    ACTIVATIONS = 3
+
+
+class Why(IntEnum):
+    """Why something moved, or left the device (then it costs no bytes: the host keeps weights)."""
+
+    STREAM = 0
+    """Copied for this call only, through a staging buffer."""
+    ADMIT = 1
+    """Copied for this call, and kept in a cache slot."""
+    PIN = 2
+    """Made resident by a plan (0 bytes if a cache slot already held it)."""
+    UNPIN = 3
+    """Released by a plan."""
+    EVICT = 4
+    """Its cache slot was given up."""
+    ACTIVATIONS = 5
+    """Hidden states on the way to the CPU's experts, or back."""
+
+
+def _table(*names: str) -> np.dtype[np.void]:
+    return np.dtype([(name, np.int64) for name in names])
+
+
+STEPS: Final = _table(
+    "step",
+    "kind",
+    "tokens",
+    "sequences",
+    "context",
+    "token",
+    "plan",
+    "complete",
+    "start_ns",
+    "end_ns",
+    "clock",
+)
+"""``context``: key-value positions read, summed over sequences; ``token``: its first token's row;
+``complete``: 0 where a stop or an error ended the step before the head."""
+TOKENS: Final = _table("step", "sequence", "position", "id")
+WORK: Final = _table(
+    "step", "layer", "expert", "kind", "action", "tokens", "lane", "start_ns", "end_ns", "clock"
+)
+"""``expert`` and ``action`` are -1 where the work is not one expert's."""
+MOVES: Final = _table(
+    "step", "layer", "expert", "why", "lane", "bytes", "start_ns", "end_ns", "clock"
+)
+"""``lane`` is -1 where nothing crossed the link (an eviction, a promotion)."""
+PLANS: Final = _table("plan", "step")
+
+TABLES: Final[Mapping[str, np.dtype[np.void]]] = MappingProxyType(
+    {"steps": STEPS, "tokens": TOKENS, "work": WORK, "moves": MOVES, "plans": PLANS}
+)
+
+
+def columns(rows: Rows, dtype: np.dtype[np.void]) -> dict[str, NDArray[np.int64]]:
+    """Split rows into named columns (views of the same memory, no copy)."""
+    names = dtype.names or ()
+    return {name: rows[:, i] for i, name in enumerate(names)}
+
+
+def to_rows(flat: list[int], dtype: np.dtype[np.void]) -> Rows:
+    """Shape a flat list of integers into rows of ``dtype``."""
+    return np.array(flat, dtype=np.int64).reshape(-1, len(dtype.names or ()))
+
+
+class Ring:
+    """The last ``capacity`` rows of one table, for viewers. One writer, any number of readers.
+
+    A reader keeps a cursor (the count of rows ever written that it has seen) and pulls what is
+    new. The writer never waits: when a reader is too slow, the oldest rows are gone and counted.
+    """
+
+    def __init__(self, dtype: np.dtype[np.void], capacity: int = 1 << 15) -> None:
+        self.dtype = dtype
+        self._rows: Rows = np.zeros((capacity, len(dtype.names or ())), dtype=np.int64)
+        self._written = 0
+
+    def __repr__(self) -> str:
+        return f"Ring({len(self._rows)} rows, {self._written} written)"
+
+    @property
+    def written(self) -> int:
+        """Rows ever written: the cursor of a viewer that wants only what comes next."""
+        return self._written
+
+    def write(self, rows: Rows) -> None:
+        """Append rows, overwriting the oldest."""
+        capacity = len(self._rows)
+        total = self._written + len(rows)
+        if len(rows) > capacity:
+            rows = rows[-capacity:]
+        at = (total - len(rows)) % capacity
+        head = min(len(rows), capacity - at)
+        self._rows[at : at + head] = rows[:head]
+        self._rows[: len(rows) - head] = rows[head:]
+        self._written = total
+
+    def read(self, cursor: int = 0) -> tuple[Rows, int, int]:
+        """Return ``(rows since cursor, new cursor, rows lost to overwriting)``."""
+        capacity = len(self._rows)
+        end = self._written
+        start = max(cursor, end - capacity, 0)
+        rows = self._rows[np.arange(start, end) % capacity]  # a copy
+        # The writer may have overtaken the copy: drop what it may have overwritten meanwhile.
+        torn = min(max(self._written - capacity - start, 0), len(rows))
+        return rows[torn:], end, start + torn - min(cursor, start + torn)
+
+
+def empty(dtype: np.dtype[np.void]) -> Rows:
+    """No rows of ``dtype``."""
+    return np.zeros((0, len(dtype.names or ())), dtype=np.int64)
+
+
+Columns = dict[str, NDArray[Any]]
+"""A table as named columns of equal length."""

@@ -1,0 +1,97 @@
+"""What was resident when: the ledger of a trace, rebuilt from its moves."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.events import Columns, Why
+from engine.residency import Memory, Place
+from engine.trace import Trace
+
+_BECOMES = {
+    Why.ADMIT: Place.CACHED,
+    Why.PIN: Place.PINNED,
+    Why.UNPIN: Place.HOST,
+    Why.EVICT: Place.HOST,
+}
+
+
+def _initial(trace: Trace) -> NDArray[np.uint8]:
+    places = np.zeros(trace.model.experts_total, dtype=np.uint8)
+    places[list(trace.plan_list[0][1].pinned)] = Place.PINNED
+    places[list(trace.start.cached)] = Place.CACHED
+    return places
+
+
+def places_at(trace: Trace, step: int) -> NDArray[np.uint8]:
+    """Where every expert is at the end of ``step``: values of Place, ``(layers, experts)``.
+
+    ``step`` -1 is before the first step.
+    """
+    places = _initial(trace)
+    moves = trace.moves
+    upto = int(np.searchsorted(moves["step"], step, side="right"))
+    flat = moves["layer"][:upto] * trace.model.experts + moves["expert"][:upto]
+    becomes = np.full(len(Why), 255, dtype=np.uint8)
+    for why, place in _BECOMES.items():
+        becomes[why] = place
+    after = becomes[moves["why"][:upto]]
+    changed = after != 255
+    places[flat[changed]] = after[changed]  # repeated indices: the last one holds
+    return places.reshape(trace.model.grid)
+
+
+def memory_at(trace: Trace, step: int) -> Memory:
+    """How the budget is spent at the end of ``step``."""
+    at = max(min(step, len(trace.step_rows) - 1), 0)
+    number = int(trace.steps["plan"][at]) if len(trace.step_rows) else 0
+    plan = trace.plan_list[number][1]
+    places = places_at(trace, step)
+    pinned = int((places == Place.PINNED).sum()) * plan.expert_bytes
+    cached = int((places == Place.CACHED).sum()) * plan.expert_bytes
+    return Memory(
+        dense=plan.dense_bytes,
+        kv=plan.kv_bytes,
+        workspace=plan.workspace_bytes,
+        pinned=pinned,
+        cached=cached,
+        free=plan.gpu_memory - plan.minimum_bytes - pinned - cached,
+        budget=plan.gpu_memory,
+    )
+
+
+def memory_over_time(trace: Trace) -> Columns:
+    """:func:`memory_at` for every step: columns ``step`` and one per part, in bytes."""
+    steps, moves = trace.steps["step"], trace.moves
+    plans = [plan for _, plan in trace.plan_list]
+    number = trace.steps["plan"]
+    # Places of every change in order, so that each change knows what it changed from.
+    places = _initial(trace)
+    pinned, cached = int((places == Place.PINNED).sum()), int((places == Place.CACHED).sum())
+    deltas = np.zeros((len(steps) + 1, 2), dtype=np.int64)
+    kept = np.isin(moves["why"], [int(why) for why in _BECOMES])
+    flat = moves["layer"][kept] * trace.model.experts + moves["expert"][kept]
+    for step, index, why in zip(
+        moves["step"][kept].tolist(), flat.tolist(), moves["why"][kept].tolist(), strict=True
+    ):
+        old, new = int(places[index]), int(_BECOMES[Why(why)])
+        places[index] = new
+        deltas[step, 0] += (new == Place.PINNED) - (old == Place.PINNED)
+        deltas[step, 1] += (new == Place.CACHED) - (old == Place.CACHED)
+    held = np.array([pinned, cached]) + np.cumsum(deltas, axis=0)[: len(steps)]
+
+    def of_plan(name: str) -> NDArray[np.int64]:
+        return np.array([getattr(plan, name) for plan in plans], dtype=np.int64)[number]
+
+    size, budget = of_plan("expert_bytes"), of_plan("gpu_memory")
+    parts = {
+        "step": steps,
+        "dense": of_plan("dense_bytes"),
+        "kv": of_plan("kv_bytes"),
+        "workspace": of_plan("workspace_bytes"),
+        "pinned": held[:, 0] * size,
+        "cached": held[:, 1] * size,
+    }
+    used = sum(parts[name] for name in ("dense", "kv", "workspace", "pinned", "cached"))
+    return parts | {"free": budget - used, "budget": budget}

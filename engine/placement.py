@@ -1,0 +1,188 @@
+"""Planners: which experts a budget pins, and the plan that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.cost import CostModel
+from engine.errors import BudgetError, InputError, unknown_name
+from engine.plan import Plan
+from engine.policies import resolve_policy
+from engine.profile import Profile
+from engine.spec import HardwareSpec, ModelSpec, resolve_hardware
+from engine.timeline import STAGING_BUFFERS
+from engine.units import format_bytes, parse_bytes, parse_percent
+
+Planner = Callable[[NDArray[np.int64], int], NDArray[np.int64]]
+"""``(counts (layers, experts), room in experts) -> flat indices to pin``."""
+
+
+def by_popularity(counts: NDArray[np.int64], room: int) -> NDArray[np.int64]:
+    """The experts with the most tokens; ties go to the earlier layer, then the lower expert."""
+    order: NDArray[np.int64] = np.argsort(-counts.ravel(), kind="stable")
+    return order[:room]
+
+
+def by_layers(counts: NDArray[np.int64], room: int) -> NDArray[np.int64]:
+    """Whole layers from the last backwards, as llama.cpp's ``--n-cpu-moe`` leaves them."""
+    layers, experts = counts.shape
+    return np.arange(layers * experts)[(layers - min(room // experts, layers)) * experts :]
+
+
+def at_random(counts: NDArray[np.int64], room: int) -> NDArray[np.int64]:
+    """Any experts, always the same ones (seed 0): the yardstick for the others."""
+    return np.random.default_rng(0).permutation(counts.size)[:room]
+
+
+PLANNERS: Mapping[str, Planner] = MappingProxyType(
+    {"popularity": by_popularity, "layers": by_layers, "random": at_random}
+)
+
+
+def workspace_bytes(model: ModelSpec, max_tokens: int, max_sequences: int) -> int:
+    """What a step needs besides weights and KV cache, in bytes.
+
+    Two staging buffers for streamed experts, four hidden states for each of ``max_tokens``
+    positions (residual, normalised, attention output, experts' output), float32 logits.
+    """
+    staging = STAGING_BUFFERS * model.expert_bytes
+    hidden = 4 * max_tokens * model.activation_bytes_per_token
+    return staging + hidden + 4 * max_sequences * model.vocabulary
+
+
+def resolve_budget(value: int | str, least: int, most: int) -> int:
+    """A ``gpu_memory`` argument in bytes; a percentage runs from ``least`` to ``most``.
+
+    Raises BudgetError, which names the smallest budget that works, below ``least``.
+    """
+    share = parse_percent(value)
+    budget = parse_bytes(value) if share is None else least + round(share * (most - least))
+    if budget < least:
+        raise BudgetError(
+            f"gpu_memory={value!r} is below what dense weights, KV cache and workspace take; the "
+            f"smallest budget that works is {least} bytes ({format_bytes(least)}, or '0%')",
+            minimum_bytes=least,
+        )
+    return budget
+
+
+def make_plan(
+    model: ModelSpec,
+    hardware: str | HardwareSpec,
+    profile: Profile,
+    *,
+    gpu_memory: int | str | None = None,
+    cache_slots: int | None = None,
+    policy: str = "fiddler",
+    planner: str | None = None,
+    max_tokens: int = 4096,
+    max_sequences: int = 1,
+) -> Plan:
+    """Resolve a budget into a plan.
+
+    Args:
+        model: bytes and flops that are costed.
+        hardware: a profile's name or a spec.
+        profile: popularity of the experts; its grid must be the model's.
+        gpu_memory: budget (``"24GB"``, ``"40%"``, bytes); None: the hardware's memory.
+        cache_slots: experts' worth of the budget left for a cache; None: what the policy does by
+            default (``lru`` caches in all the room there is, the others do not cache).
+        policy: a name in :data:`engine.policies.POLICIES`.
+        planner: a name in :data:`PLANNERS`; None: the policy's own.
+        max_tokens: KV cache positions reserved for each sequence.
+        max_sequences: sequences (beams count) the KV cache is reserved for.
+
+    Raises:
+        BudgetError: the budget is below dense weights, KV cache and workspace.
+        InputError: an unknown name, more slots than room, a profile of another grid.
+    """
+    hardware = resolve_hardware(hardware)
+    chosen = resolve_policy(policy)
+    for name, value in (("max_tokens", max_tokens), ("max_sequences", max_sequences)):
+        if type(value) is not int or value < 1:
+            raise InputError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    if profile.grid != model.grid:
+        raise InputError(
+            f"the profile is for {profile.grid[0]} layers x {profile.grid[1]} experts, the model "
+            f"has {model.grid[0]} x {model.grid[1]}: measure it on this model"
+        )
+    workspace = workspace_bytes(model, max_tokens, max_sequences)
+    kv = model.kv_bytes_per_token * max_tokens * max_sequences
+    least = model.dense_bytes + kv + workspace
+    total = model.grid[0] * model.grid[1]
+    asked = hardware.gpu_memory_bytes if gpu_memory is None else gpu_memory
+    budget = resolve_budget(asked, least, least + total * model.expert_bytes)
+    return _with_room(
+        Plan(
+            grid=model.grid,
+            gpu_memory=budget,
+            dense_bytes=model.dense_bytes,
+            kv_bytes=kv,
+            workspace_bytes=workspace,
+            expert_bytes=model.expert_bytes,
+            pinned=(),
+            cache_slots=0,
+            policy=chosen.name,
+            planner=planner or chosen.planner,
+            hardware=hardware.name,
+            model=model.name,
+            profile=profile,
+            costs=CostModel.of(model, hardware),
+        ),
+        cache_slots,
+    )
+
+
+def change_plan(
+    plan: Plan,
+    *,
+    model: ModelSpec,
+    gpu_memory: int | str | None = None,
+    cache_slots: int | None = None,
+    policy: str | None = None,
+    planner: str | None = None,
+    hardware: str | HardwareSpec | None = None,
+) -> Plan:
+    """``plan`` with some arguments changed, the rest kept.
+
+    Kept cache slots shrink where a smaller budget has no room for them. A new policy brings its
+    own planner and its own default of slots unless these are given too.
+    """
+    chosen = resolve_policy(policy or plan.policy)
+    spec = None if hardware is None else resolve_hardware(hardware)
+    other = chosen.name != plan.policy
+    budget = plan.gpu_memory
+    if gpu_memory is not None:
+        budget = resolve_budget(gpu_memory, plan.minimum_bytes, plan.full_bytes)
+    changed = replace(
+        plan,
+        gpu_memory=budget,
+        policy=chosen.name,
+        planner=planner or (chosen.planner if other else plan.planner),
+        hardware=plan.hardware if spec is None else spec.name,
+        costs=plan.costs if spec is None else CostModel.of(model, spec),
+    )
+    all_before = chosen.all_slots and plan.cache_slots == plan.room
+    if cache_slots is None and not other and not all_before:
+        cache_slots = min(plan.cache_slots, changed.room)
+    return _with_room(changed, cache_slots)
+
+
+def _with_room(plan: Plan, cache_slots: int | None) -> Plan:
+    policy = resolve_policy(plan.policy)
+    if cache_slots is None:
+        cache_slots = plan.room if policy.all_slots else 0
+    if type(cache_slots) is not int or not 0 <= cache_slots <= plan.room:
+        raise InputError(
+            f"cache_slots: expected a whole number of experts from 0 to {plan.room} (what fits in "
+            f"{format_bytes(plan.gpu_memory)}), got {cache_slots!r}"
+        )
+    if plan.planner not in PLANNERS:
+        raise unknown_name("planner", plan.planner, PLANNERS)
+    chosen = PLANNERS[plan.planner](plan.profile.array, plan.room - cache_slots)
+    return replace(plan, pinned=tuple(sorted(chosen.tolist())), cache_slots=cache_slots)

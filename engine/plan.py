@@ -1,0 +1,114 @@
+"""A plan: a memory budget resolved into what is pinned, what is cached and who decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.cost import CostModel
+from engine.errors import InputError
+from engine.profile import Profile
+from engine.residency import Residency
+from engine.units import format_bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the device's memory is for, from one step on. Made by :func:`engine.placement.plan`."""
+
+    grid: tuple[int, int]
+    """MoE layers, experts per layer."""
+    gpu_memory: int
+    """Budget in bytes."""
+    dense_bytes: int
+    kv_bytes: int
+    """KV cache reserved up front for ``max_tokens`` positions of ``max_sequences`` sequences."""
+    workspace_bytes: int
+    """Staging buffers for streamed weights, and activations."""
+    expert_bytes: int
+    pinned: tuple[int, ...]
+    """Flat indices ``layer * experts + expert`` of the experts pinned, ascending."""
+    cache_slots: int
+    policy: str
+    planner: str
+    hardware: str
+    """Name of the hardware profile that the costs come from."""
+    model: str
+    """Name of the model whose bytes and flops are costed."""
+    profile: Profile
+    """The popularity that planners rank experts by, and where it was measured."""
+    costs: CostModel
+
+    def __repr__(self) -> str:
+        return (
+            f"Plan({format_bytes(self.gpu_memory)} on {self.hardware}: {len(self.pinned)} of "
+            f"{self.grid[0] * self.grid[1]} experts pinned, {self.cache_slots} cache slots, "
+            f"policy {self.policy!r})"
+        )
+
+    @property
+    def pinned_grid(self) -> NDArray[np.bool_]:
+        """Shape ``(layers, experts)``: True where pinned."""
+        grid = np.zeros(self.grid[0] * self.grid[1], dtype=np.bool_)
+        grid[list(self.pinned)] = True
+        return grid.reshape(self.grid)
+
+    @property
+    def minimum_bytes(self) -> int:
+        """The smallest budget that works: dense, KV cache and workspace, no expert resident."""
+        return self.dense_bytes + self.kv_bytes + self.workspace_bytes
+
+    @property
+    def full_bytes(self) -> int:
+        """The budget at which every expert is resident."""
+        return self.minimum_bytes + self.grid[0] * self.grid[1] * self.expert_bytes
+
+    @property
+    def room(self) -> int:
+        """Experts that fit beside what is reserved: pinned and cached together."""
+        free = (self.gpu_memory - self.minimum_bytes) // self.expert_bytes
+        return min(free, self.grid[0] * self.grid[1])
+
+    def residency(self) -> Residency:
+        """An empty ledger with this plan's limits."""
+        return Residency(
+            self.grid,
+            self.expert_bytes,
+            budget_bytes=self.gpu_memory,
+            dense_bytes=self.dense_bytes,
+            kv_bytes=self.kv_bytes,
+            workspace_bytes=self.workspace_bytes,
+            cache_slots=self.cache_slots,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {
+            "grid": list(self.grid),
+            "pinned": list(self.pinned),
+            "profile": self.profile.to_dict(),
+            "costs": self.costs.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read back :meth:`to_dict`; raises InputError where a field is missing or unknown."""
+        try:
+            values = dict(values)
+            layers, experts = values.pop("grid")
+            pinned = tuple(int(index) for index in values.pop("pinned"))
+            values["costs"] = CostModel.from_dict(values["costs"])
+            values["profile"] = Profile.from_dict(values["profile"])
+            made = cls(grid=(int(layers), int(experts)), pinned=pinned, **values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"not a plan: {error}; expected the fields of Plan.to_dict()"
+            ) from error
+        if any(not 0 <= index < layers * experts for index in pinned):
+            raise InputError(f"not a plan: pinned experts outside the grid of {layers} x {experts}")
+        return made

@@ -1,0 +1,175 @@
+"""The recorder: grows a trace while the engine runs, and feeds the viewers' rings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.events import MOVES, STEPS, TOKENS, WORK, Ring, Rows, empty, to_rows
+from engine.plan import Plan
+from engine.spec import ModelSpec
+from engine.timeline import Log
+from engine.trace import Routing, Start, Trace
+
+ROUTED = np.dtype([(name, np.int64) for name in ("step", "layer", "token", "rank", "expert")])
+"""Routing as it goes through the ring: one row per token, layer and rank."""
+
+
+class Feed:
+    """What viewers pull: rings of the newest rows, and the run they belong to.
+
+    One writer (the engine), any number of readers. ``run_id`` counts runs: steps and times
+    start from 0 with each, and a viewer that sees a new one starts over.
+    """
+
+    def __init__(self, capacity: int = 1 << 15) -> None:
+        self.run_id = 0
+        self.rings: dict[str, Ring] = {
+            "steps": Ring(STEPS, 1 << 12),
+            "tokens": Ring(TOKENS, 1 << 12),
+            "work": Ring(WORK, capacity),
+            "moves": Ring(MOVES, capacity),
+        }
+        self.routing = Ring(ROUTED, capacity)
+        self.plans: list[tuple[int, Plan]] = []
+        self.texts: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"Feed(run {self.run_id}, {self.rings['steps'].written} steps)"
+
+
+class Recorder:
+    """Appends rows; :meth:`trace` makes the finished columns. Nothing is ever dropped.
+
+    The hot path appends integers to flat lists (``log``) and keeps references to the router's
+    arrays; :meth:`flush` turns them into rows once a step, or once a layer of a long one.
+    """
+
+    def __init__(
+        self, model: ModelSpec, plan: Plan, start: Start, feed: Feed | None = None
+    ) -> None:
+        self.model = model
+        self.log = Log([], [])
+        self.feed = feed
+        self.plans: list[tuple[int, Plan]] = [(0, plan)]
+        self.texts: list[str] = []
+        self._start = start
+        self._steps: list[int] = []
+        self._step_count = 0
+        self._tokens: list[Rows] = []
+        self._token_count = 0
+        self._chunks: tuple[list[Rows], list[Rows]] = ([], [])
+        self._routing: list[tuple[int, int, int, NDArray[Any], NDArray[Any]]] = []
+        self._fed = 0
+        if feed is not None:
+            feed.run_id += 1
+            feed.plans = self.plans
+            feed.texts = self.texts
+
+    def __repr__(self) -> str:
+        return f"Recorder({self._step_count} steps, {self._token_count} tokens)"
+
+    @property
+    def token_count(self) -> int:
+        """Token rows so far: the row of the next token."""
+        return self._token_count
+
+    def plan(self, step: int, plan: Plan) -> int:
+        """Another plan holds from ``step`` on; returns its number."""
+        if self.plans[-1][0] == step:
+            self.plans[-1] = (step, plan)
+        else:
+            self.plans.append((step, plan))
+        return len(self.plans) - 1
+
+    def tokens(self, rows: Rows, texts: Sequence[str]) -> None:
+        """Tokens that a step is about to process (or, with step -1, that none will)."""
+        self._tokens.append(rows)
+        self.texts.extend(texts)
+        self._token_count += len(rows)
+        if self.feed is not None:
+            self.feed.rings["tokens"].write(rows)
+
+    def route(
+        self, step: int, layer: int, token: int, experts: NDArray[Any], weights: NDArray[Any]
+    ) -> None:
+        """The router's choices for tokens ``token...``: two arrays ``(tokens, top_k)``, kept."""
+        self._routing.append((step, layer, token, experts, weights))
+
+    def step(self, row: Sequence[int]) -> None:
+        """A step ended: its row of :data:`engine.events.STEPS`."""
+        self._steps.extend(row)
+        self._step_count += 1
+        self.flush()
+        if self.feed is not None:
+            self.feed.rings["steps"].write(np.array([row], dtype=np.int64))
+
+    def flush(self) -> None:
+        """Turn what was appended into rows, and show them to the viewers."""
+        log, feed = self.log, self.feed
+        tables = (("work", log.work, WORK), ("moves", log.moves, MOVES))
+        for (name, flat, dtype), chunks in zip(tables, self._chunks, strict=True):
+            if flat:
+                rows = to_rows(flat, dtype)
+                chunks.append(rows)
+                flat.clear()
+                if feed is not None:
+                    feed.rings[name].write(rows)
+        if feed is not None and self._fed < len(self._routing):
+            feed.routing.write(_routed(self._routing[self._fed :]))
+            self._fed = len(self._routing)
+
+    def trace(self, meta: Mapping[str, Any]) -> Trace:
+        """Everything so far as a trace."""
+        self.flush()
+        fields = len(STEPS.names or ())
+        return Trace(
+            model=self.model,
+            routing=_routing(self._routing, self.model.top_k),
+            step_rows=np.array(self._steps, dtype=np.int64).reshape(-1, fields),
+            token_rows=np.concatenate([empty(TOKENS), *self._tokens]),
+            work_rows=np.concatenate([empty(WORK), *self._chunks[0]]),
+            move_rows=np.concatenate([empty(MOVES), *self._chunks[1]]),
+            plan_list=tuple(self.plans),
+            start=self._start,
+            texts=tuple(self.texts),
+            meta=dict(meta),
+        )
+
+
+_Piece = tuple[int, int, int, NDArray[Any], NDArray[Any]]
+
+
+def _routed(pieces: list[_Piece]) -> Rows:
+    """Pieces of routing as rows of :data:`ROUTED`."""
+    experts = np.concatenate([piece[3] for piece in pieces])  # (rows, top_k)
+    heads = np.array([piece[:3] for piece in pieces], dtype=np.int64)
+    counts = np.array([len(piece[3]) for piece in pieces])
+    rows, top_k = experts.shape
+    made = np.empty((rows, top_k, len(ROUTED.names or ())), dtype=np.int64)
+    made[:, :, :3] = np.repeat(heads, counts, axis=0)[:, None]
+    made[:, :, 2] += (np.arange(rows) - np.repeat(np.cumsum(counts) - counts, counts))[:, None]
+    made[:, :, 3] = np.arange(top_k)
+    made[:, :, 4] = experts
+    return made.reshape(rows * top_k, -1)
+
+
+def _routing(pieces: list[_Piece], top_k: int) -> Routing:
+    if not pieces:
+        none = np.zeros(0, dtype=np.int32)
+        return Routing(
+            none, none, none, np.zeros((0, top_k), np.int16), np.zeros((0, top_k), np.float32)
+        )
+    counts = [len(piece[3]) for piece in pieces]
+    heads = np.array([piece[:3] for piece in pieces], dtype=np.int32)
+    offsets = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
+    return Routing(
+        step=np.repeat(heads[:, 0], counts),
+        layer=np.repeat(heads[:, 1], counts),
+        token=np.repeat(heads[:, 2], counts) + offsets,
+        experts=np.concatenate([piece[3] for piece in pieces]).astype(np.int16),
+        weights=np.concatenate([piece[4] for piece in pieces]).astype(np.float32),
+    )

@@ -1,0 +1,129 @@
+"""Replay: a trace's routing again, under its own or another plan, on the modelled clock.
+
+No model and no torch: the same policies, ledger and timeline that the engine drives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from engine.events import MOVES, STEPS, WORK, Rows, empty, to_rows
+from engine.layout import lay_out
+from engine.orchestrator import Change, Orchestrator
+from engine.placement import change_plan
+from engine.plan import Plan
+from engine.spec import HardwareSpec
+from engine.summary import Summary
+from engine.timeline import Log, Timeline
+from engine.trace import Start, Trace
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The answer to a what-if. Its clock is always modelled."""
+
+    trace: Trace
+
+    def __repr__(self) -> str:
+        return f"Replay({self.trace.plan!r})"
+
+    @property
+    def summary(self) -> Summary:
+        """Speed, hit rate, bytes moved and lane times."""
+        return self.trace.summary
+
+
+def replay(
+    trace: Trace,
+    *,
+    gpu_memory: int | str | None = None,
+    cache_slots: int | None = None,
+    policy: str | None = None,
+    planner: str | None = None,
+    hardware: str | HardwareSpec | None = None,
+) -> Replay:
+    """Run a trace's routing under another plan; without changes, under its own plans.
+
+    A changed plan starts from the trace's last plan, holds from the first step, and begins with
+    empty cache slots. Without changes the trace's own plans take turns as they did, from the
+    recorded start: decisions and moves equal the recorded ones, row for row, and on the modelled
+    clock the times do too.
+
+    Raises:
+        BudgetError, InputError: as :func:`engine.placement.make_plan`.
+    """
+    changes = (gpu_memory, cache_slots, policy, planner, hardware)
+    if all(change is None for change in changes):
+        return Replay(run_plans(trace, trace.plan_list, trace.start))
+    plan = change_plan(
+        trace.plan,
+        model=trace.model,
+        gpu_memory=gpu_memory,
+        cache_slots=cache_slots,
+        policy=policy,
+        planner=planner,
+        hardware=hardware,
+    )
+    return replay_plan(trace, plan)
+
+
+def replay_plan(trace: Trace, plan: Plan) -> Replay:
+    """Run a trace's routing under one given plan, from empty cache slots."""
+    return Replay(run_plans(trace, ((0, plan),), Start()))
+
+
+def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> Trace:
+    """Run a trace's routing under plans that take turns: pairs ``(first step, plan)``."""
+    step_rows = trace.step_rows.copy()
+    field = {name: i for i, name in enumerate(STEPS.names or ())}
+    complete = step_rows[:, field["complete"]] == 1
+    contexts = step_rows[:, field["context"]]
+    orchestrator = Orchestrator(plans[0][1], start)
+    work, moves = [empty(WORK)], [empty(MOVES)]
+    now = 0
+    bounds = [step for step, _ in plans] + [len(step_rows)]
+    for number, ((first, stop), (_, plan)) in enumerate(zip(pairwise(bounds), plans, strict=True)):
+        pins = orchestrator.change(plan) if number else []
+        before = np.zeros(stop - first, dtype=np.int64)
+        if pins and stop > first:
+            before[0] = _lay_pins(pins, plan, first, now, work, moves)
+        batch = trace.batch.part(*np.searchsorted(trace.batch.step, (first, stop)).tolist())
+        layout = lay_out(
+            plan.costs,
+            batch,
+            orchestrator.decide_all(batch),
+            contexts[batch.step],
+            complete[first:stop],
+            before,
+            first_step=first,
+            start_ns=now,
+        )
+        work.append(layout.work)
+        moves.append(layout.moves)
+        step_rows[first:stop, field["plan"]] = number
+        step_rows[first:stop, field["start_ns"]] = layout.step_start
+        step_rows[first:stop, field["end_ns"]] = layout.step_end
+        now = int(layout.step_end[-1]) if stop > first else now
+    step_rows[:, field["clock"]] = 1
+    return replace(
+        trace,
+        step_rows=step_rows,
+        work_rows=np.concatenate(work),
+        move_rows=np.concatenate(moves),
+        plan_list=tuple(plans),
+        start=start,
+    )
+
+
+def _lay_pins(
+    pins: list[Change], plan: Plan, step: int, now: int, work: list[Rows], moves: list[Rows]
+) -> int:
+    timeline, log = Timeline(plan.costs, now), Log([], [])
+    timeline.pins(step, pins, log)
+    work.append(to_rows(log.work, WORK))
+    moves.append(to_rows(log.moves, MOVES))
+    return timeline.now_ns - now

@@ -1,0 +1,108 @@
+"""A trace in a dozen figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.events import Action, Clock, Lane, StepKind, Work
+from engine.trace import Trace
+from engine.units import format_bytes, format_ns
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Speed, hits, bytes and lane times of one trace. ``nan`` where there is nothing to divide."""
+
+    clock: str
+    """``measured`` or ``modelled``."""
+    steps: int
+    prompt_tokens: int
+    """Tokens processed by prefill steps, all sequences together."""
+    generated_tokens: int
+    """Tokens processed by decode steps: one per sequence and step."""
+    prefill_ns: int
+    decode_ns: int
+    tokens_per_s: float
+    """Decode tokens per second."""
+    tokens_per_s_low: float
+    tokens_per_s_high: float
+    """Stated interval of a modelled speed; both equal the speed where it is measured."""
+    prefill_tokens_per_s: float
+    hit_rate: float
+    """Share of expert calls that found the expert resident."""
+    calls: dict[str, int]
+    """Expert calls by action: ``resident``, ``stream``, ``cpu``."""
+    h2d_bytes: int
+    d2h_bytes: int
+    bytes_per_token: float
+    """Bytes over the link in both directions, activations included, per token processed."""
+    busy: dict[str, float]
+    """Share of the whole time that each lane was busy."""
+
+    def __str__(self) -> str:
+        calls = ", ".join(f"{count} {name}" for name, count in self.calls.items())
+        busy = ", ".join(f"{lane} {share:.0%}" for lane, share in self.busy.items())
+        interval = ""
+        if self.tokens_per_s_low < self.tokens_per_s_high:
+            interval = f" ({self.tokens_per_s_low:.3g} to {self.tokens_per_s_high:.3g})"
+        return "\n".join(
+            (
+                f"decode      {self.tokens_per_s:.3g} tokens/s{interval}, {self.clock} clock",
+                f"prefill     {self.prompt_tokens} tokens in {format_ns(self.prefill_ns)}",
+                f"hit rate    {self.hit_rate:.1%}",
+                f"experts     {calls}",
+                f"link        {format_bytes(self.h2d_bytes)} to the device, "
+                f"{format_bytes(self.d2h_bytes)} back",
+                f"lanes busy  {busy}",
+            )
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON or a frame."""
+        return asdict(self)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
+def summarize(trace: Trace) -> Summary:
+    """Count a trace's rows. Steps that were cut short count as work, not as speed."""
+    steps, work, moves = trace.steps, trace.work, trace.moves
+    whole = steps["complete"] == 1
+    decode = whole & (steps["kind"] == StepKind.DECODE)
+    prefill = whole & (steps["kind"] == StepKind.PREFILL)
+    length = steps["end_ns"] - steps["start_ns"]
+    decode_ns, prefill_ns = int(length[decode].sum()), int(length[prefill].sum())
+    generated, prompt = int(steps["tokens"][decode].sum()), int(steps["tokens"][prefill].sum())
+    speed = _ratio(generated * 1e9, decode_ns)
+    error = trace.plan.costs.relative_error if trace.clock == Clock.MODELLED else 0.0
+    actions = work["action"][work["kind"] == Work.EXPERT]
+    calls = np.bincount(actions, minlength=len(Action))
+    h2d = int(moves["bytes"][moves["lane"] == Lane.H2D].sum())
+    d2h = int(moves["bytes"][moves["lane"] == Lane.D2H].sum())
+    spent = np.bincount(
+        work["lane"], weights=work["end_ns"] - work["start_ns"], minlength=len(Lane)
+    )
+    return Summary(
+        clock=trace.clock.name.lower(),
+        steps=len(trace.step_rows),
+        prompt_tokens=prompt,
+        generated_tokens=generated,
+        prefill_ns=prefill_ns,
+        decode_ns=decode_ns,
+        tokens_per_s=speed,
+        tokens_per_s_low=speed / (1 + error),
+        tokens_per_s_high=speed / (1 - error) if error < 1 else math.inf,
+        prefill_tokens_per_s=_ratio(prompt * 1e9, prefill_ns),
+        hit_rate=_ratio(int(calls[Action.RESIDENT]), int(calls.sum())),
+        calls={action.name.lower(): int(calls[action]) for action in Action},
+        h2d_bytes=h2d,
+        d2h_bytes=d2h,
+        bytes_per_token=_ratio(h2d + d2h, int(steps["tokens"].sum())),
+        busy={lane.name.lower(): _ratio(float(spent[lane]), trace.duration_ns) for lane in Lane},
+    )

@@ -1,0 +1,214 @@
+"""A trace: a finished recording of routing, work, moves, steps and plans, as named columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.decision import Batch
+from engine.errors import TraceError, unknown_name
+from engine.events import MOVES, STEPS, TOKENS, WORK, Clock, Columns, Rows, StepKind, columns
+from engine.plan import Plan
+from engine.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which experts each token went to, one row per (step, layer, token), in the order run."""
+
+    step: NDArray[np.int32]
+    layer: NDArray[np.int32]
+    token: NDArray[np.int32]
+    """Row of the ``tokens`` table."""
+    experts: NDArray[np.int16]
+    """Shape ``(rows, top_k)``: the router's choices, in the order the model gave them."""
+    weights: NDArray[np.float32]
+    """Shape ``(rows, top_k)``: the weight of each choice."""
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a recording began with, besides the experts that its first plan pins."""
+
+    cached: tuple[int, ...] = ()
+    """Flat indices of the experts in cache slots."""
+    policy: Mapping[str, list[int]] = field(default_factory=dict[str, list[int]])
+    """The policy's own state, as :meth:`engine.policies.Policy.snapshot` gave it."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What happened, and all that the decisions used: enough to replay it without the model.
+
+    ``steps``, ``tokens``, ``work`` and ``moves`` are dicts of equally long columns (see
+    :mod:`engine.events` for their meaning); :meth:`to_pandas` gives frames with names in place of
+    codes. Times are nanoseconds since the recording began.
+    """
+
+    model: ModelSpec
+    """The model whose bytes and flops are costed."""
+    routing: Routing
+    step_rows: Rows
+    token_rows: Rows
+    work_rows: Rows
+    move_rows: Rows
+    plan_list: tuple[tuple[int, Plan], ...]
+    """Pairs ``(first step, plan)``, in order."""
+    start: Start = Start()
+    texts: tuple[str, ...] = ()
+    """Text of each row of the tokens table; empty where no tokenizer was at hand."""
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """JSON values: versions, device, prompt, and why the run ended (``ended``)."""
+
+    def __repr__(self) -> str:
+        layers, experts = self.model.grid
+        return (
+            f"Trace({self.model.name}: {layers} layers x {experts} experts, "
+            f"{len(self.step_rows)} steps, {len(self.token_rows)} tokens, "
+            f"{self.clock.name.lower()} clock)"
+        )
+
+    @cached_property
+    def steps(self) -> dict[str, NDArray[np.int64]]:
+        """One row per forward pass (:data:`engine.events.STEPS`)."""
+        return columns(self.step_rows, STEPS)
+
+    @cached_property
+    def tokens(self) -> dict[str, NDArray[np.int64]]:
+        """One row per token processed (:data:`engine.events.TOKENS`)."""
+        return columns(self.token_rows, TOKENS)
+
+    @cached_property
+    def work(self) -> dict[str, NDArray[np.int64]]:
+        """One row per occupation of a lane (:data:`engine.events.WORK`)."""
+        return columns(self.work_rows, WORK)
+
+    @cached_property
+    def moves(self) -> dict[str, NDArray[np.int64]]:
+        """One row per change of residency or crossing of the link (:data:`engine.events.MOVES`)."""
+        return columns(self.move_rows, MOVES)
+
+    @cached_property
+    def plans(self) -> Columns:
+        """One row per plan, with the step from which it held."""
+        plans = [plan for _, plan in self.plan_list]
+        return {
+            "plan": np.arange(len(plans), dtype=np.int64),
+            "step": np.array([step for step, _ in self.plan_list], dtype=np.int64),
+            "gpu_memory_bytes": np.array([p.gpu_memory for p in plans], dtype=np.int64),
+            "pinned_experts": np.array([len(p.pinned) for p in plans], dtype=np.int64),
+            "cache_slots": np.array([p.cache_slots for p in plans], dtype=np.int64),
+            "policy": np.array([p.policy for p in plans], dtype=np.str_),
+            "planner": np.array([p.planner for p in plans], dtype=np.str_),
+            "hardware": np.array([p.hardware for p in plans], dtype=np.str_),
+        }
+
+    @cached_property
+    def batch(self) -> Batch:
+        """Active experts of every layer of every step: what a policy is asked. Made once."""
+        routing, experts = self.routing, self.model.experts
+        key = routing.step.astype(np.int64) * self.model.layers + routing.layer
+        starts = np.flatnonzero(np.diff(key, prepend=-1))
+        segment = np.cumsum(np.diff(key, prepend=key[:1]) != 0)
+        pairs = segment[:, None] * experts + routing.experts.astype(np.int64)  # (rows, top_k)
+        active, count = np.unique(pairs.ravel(), return_counts=True)
+        step = routing.step[starts].astype(np.int64)
+        return Batch(
+            columns=experts,
+            step=step,
+            layer=routing.layer[starts].astype(np.int64),
+            tokens=self.steps["tokens"][step],
+            segment=active // experts,
+            expert=active % experts,
+            count=count.astype(np.int64),
+        )
+
+    @property
+    def plan(self) -> Plan:
+        """The plan in force at the end."""
+        return self.plan_list[-1][1]
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that timed this trace."""
+        return Clock(int(self.step_rows[0, -1])) if len(self.step_rows) else Clock.MODELLED
+
+    @property
+    def duration_ns(self) -> int:
+        """From the start of the recording to the end of its last step."""
+        return int(self.steps["end_ns"].max(initial=0))
+
+    @cached_property
+    def decode_steps(self) -> NDArray[np.int64]:
+        """Numbers of the complete decode steps."""
+        steps = self.steps
+        chosen = (steps["kind"] == StepKind.DECODE) & (steps["complete"] == 1)
+        return steps["step"][chosen]
+
+    def to_pandas(self, table: str) -> pd.DataFrame:
+        """One table as a pandas frame, codes replaced by names.
+
+        ``table`` is one of ``steps``, ``tokens``, ``routing`` (one row per token, layer and rank),
+        ``work``, ``moves``, ``plans``.
+        """
+        from engine.tables import TABLE_FRAMES  # pandas only here
+
+        if table not in TABLE_FRAMES:
+            raise unknown_name("table", table, TABLE_FRAMES)
+        return TABLE_FRAMES[table](self)
+
+    @cached_property
+    def summary(self) -> Any:
+        """Speed, hit rate, bytes moved and lane times (:class:`engine.summary.Summary`)."""
+        from engine.summary import summarize
+
+        return summarize(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one ``.safetensors`` file (no pickle) and return its path."""
+        from engine.trace_file import write
+
+        return write(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> Trace:
+        """Read what :meth:`save` wrote; raises TraceError with what is wrong with the file."""
+        from engine.trace_file import read
+
+        return read(Path(path))
+
+    def check(self) -> Trace:
+        """Raise TraceError unless every row points at something that exists; returns itself."""
+        layers, experts = self.model.grid
+        routing = self.routing
+        bounds = {
+            "routing.layer": (routing.layer, layers),
+            "routing.experts": (routing.experts, experts),
+            "routing.token": (routing.token, len(self.token_rows)),
+            "routing.step": (routing.step, len(self.step_rows)),
+            "steps.plan": (self.steps["plan"], len(self.plan_list)),
+            "work.layer": (self.work["layer"] + 1, layers + 1),
+            "work.expert": (self.work["expert"] + 1, experts + 1),
+            "moves.layer": (self.moves["layer"] + 1, layers + 1),
+            "moves.expert": (self.moves["expert"] + 1, experts + 1),
+        }
+        for name, (values, limit) in bounds.items():
+            if values.size and not 0 <= int(values.min()) <= int(values.max()) < limit:
+                raise TraceError(f"{name} holds values outside its range of {limit}")
+        if not self.plan_list:
+            raise TraceError("a trace holds at least one plan, this one holds none")
+        if self.texts and len(self.texts) != len(self.token_rows):
+            raise TraceError(f"{len(self.texts)} texts for {len(self.token_rows)} tokens")
+        return self

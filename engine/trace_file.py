@@ -1,0 +1,173 @@
+"""A trace as one ``.safetensors`` file: named columns, and one JSON string of meta.
+
+Nothing in the file is executed, sizes are checked by the format before anything is read, and
+every column is checked for shape, dtype and range before a trace is made of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
+
+from engine.errors import InputError, TraceError
+from engine.events import MOVES, STEPS, TOKENS, WORK
+from engine.plan import Plan
+from engine.spec import ModelSpec
+from engine.trace import Routing, Start, Trace
+
+SCHEMA = 1
+"""Version of the layout; a reader refuses a newer one."""
+
+_KEY = "fiddler_viz"
+_TABLES = {"step_rows": STEPS, "token_rows": TOKENS, "work_rows": WORK, "move_rows": MOVES}
+_SHARED = ("profile", "costs")
+"""Parts of a plan that many plans share: stored once, referred to by number."""
+
+
+def write(trace: Trace, path: Path) -> Path:
+    """Write a trace; the file is replaced only once it is complete."""
+    shared: list[str] = []
+    plans: list[dict[str, Any]] = []
+    for step, plan in trace.plan_list:
+        values = plan.to_dict()
+        for name in _SHARED:
+            text = json.dumps(values[name], sort_keys=True)
+            if text not in shared:
+                shared.append(text)
+            values[name] = shared.index(text)
+        plans.append({"step": step, "plan": values})
+    meta = {
+        "schema": SCHEMA,
+        "model": trace.model.to_dict(),
+        "plans": plans,
+        "shared": [json.loads(text) for text in shared],
+        "start": {
+            "cached": list(trace.start.cached),
+            "policy": {name: list(values) for name, values in trace.start.policy.items()},
+        },
+        "meta": dict(trace.meta),
+    }
+    encoded = [text.encode("utf-8", "surrogatepass") for text in trace.texts]
+    columns: dict[str, NDArray[Any]] = {
+        "texts.bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
+        "texts.lengths": np.array([len(text) for text in encoded], dtype=np.int64),
+    }
+    for name in _TABLES:
+        columns[name] = np.ascontiguousarray(getattr(trace, name))
+    for name in ("step", "layer", "token", "experts", "weights"):
+        columns[f"routing.{name}"] = np.ascontiguousarray(getattr(trace.routing, name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(columns, partial, metadata={_KEY: json.dumps(meta)})
+    partial.replace(path)
+    return path
+
+
+def read(path: Path) -> Trace:
+    """Read a trace; TraceError says what is wrong with the file."""
+    if not path.is_file():
+        raise TraceError(
+            f"no trace file at {path}: give the path of a file that Trace.save() wrote"
+        )
+    try:
+        with safe_open(path, framework="np") as opened:  # pyright: ignore[reportUnknownVariableType]
+            file = cast(Any, opened)  # safetensors' reader has no types
+            header = cast("dict[str, str]", file.metadata() or {})
+            if _KEY not in header:
+                raise TraceError(
+                    f"{path} is a safetensors file but not a trace (no {_KEY!r} in its header): "
+                    "give a file that Trace.save() wrote"
+                )
+            meta = _json(header[_KEY], path)
+            names = cast("list[str]", list(file.keys()))
+
+            def column(name: str, dtype: type[np.generic], width: int | None) -> NDArray[Any]:
+                return _column(file, names, name, dtype, width)
+
+            return _assemble(meta, column)
+    except SafetensorError as error:
+        raise TraceError(
+            f"{path} cannot be read as safetensors ({error}): it is damaged"
+        ) from error
+    except (InputError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise TraceError(f"{path} is not a valid trace: {error}") from error
+
+
+def _json(text: str, path: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads(text)
+    except ValueError as error:
+        raise TraceError(f"{path}: its meta is not JSON ({error})") from error
+    if not isinstance(meta, dict):
+        raise TraceError(f"{path}: its meta is not a JSON object")
+    meta = cast("dict[str, Any]", meta)
+    schema = meta.get("schema")
+    if not isinstance(schema, int) or schema < 1:
+        raise TraceError(f"{path}: schema {schema!r} is not a version number")
+    if schema > SCHEMA:
+        raise TraceError(
+            f"{path} has schema {schema}, this version reads up to {SCHEMA}: update fiddler-viz"
+        )
+    return meta
+
+
+def _column(
+    file: Any, names: list[str], name: str, dtype: type[np.generic], width: int | None
+) -> NDArray[Any]:
+    if name not in names:
+        raise TraceError(f"column {name!r} is missing")
+    values = cast("NDArray[Any]", file.get_tensor(name))
+    wanted = "(rows,)" if width is None else f"(rows, {width})"
+    shape_ok = values.ndim == 1 if width is None else values.shape[1:] == (width,)
+    if not shape_ok or values.dtype != dtype:
+        raise TraceError(
+            f"column {name!r} is {values.dtype}{values.shape}, expected {np.dtype(dtype)}{wanted}"
+        )
+    return values
+
+
+def _assemble(
+    meta: Mapping[str, Any], column: Callable[[str, type[np.generic], int | None], NDArray[Any]]
+) -> Trace:
+    model = ModelSpec.from_dict(meta["model"])
+    shared = meta["shared"]
+    plans: list[tuple[int, Plan]] = []
+    for entry in meta["plans"]:
+        values = dict(entry["plan"])
+        values |= {name: shared[values[name]] for name in _SHARED}
+        plans.append((int(entry["step"]), Plan.from_dict(values)))
+    tables = {
+        name: column(name, np.int64, len(dtype.names or ())) for name, dtype in _TABLES.items()
+    }
+    routing = Routing(
+        step=column("routing.step", np.int32, None),
+        layer=column("routing.layer", np.int32, None),
+        token=column("routing.token", np.int32, None),
+        experts=column("routing.experts", np.int16, model.top_k),
+        weights=column("routing.weights", np.float32, model.top_k),
+    )
+    lengths = column("texts.lengths", np.int64, None)
+    content = bytes(column("texts.bytes", np.uint8, None))
+    if lengths.min(initial=0) < 0 or lengths.sum() != len(content):
+        raise TraceError("the lengths of the token texts do not add up to their bytes")
+    ends = [0, *np.cumsum(lengths).tolist()]
+    texts = tuple(content[a:b].decode("utf-8", "replace") for a, b in pairwise(ends))
+    start = meta["start"]
+    state = {str(name): [int(v) for v in values] for name, values in start["policy"].items()}
+    return Trace(
+        model=model,
+        routing=routing,
+        plan_list=tuple(plans),
+        start=Start(tuple(int(v) for v in start["cached"]), state),
+        texts=texts,
+        meta=dict(meta["meta"]),
+        **tables,
+    ).check()
