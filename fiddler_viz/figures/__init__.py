@@ -1,0 +1,41 @@
+"""Figures: pure functions from arrays to plotly figures, and one line for each."""
+
+from __future__ import annotations
+
+from fiddler_viz.figures.heatmap import describe_heatmap, heatmap_figure, update_heatmap
+from fiddler_viz.figures.memory import (
+    describe_memory,
+    memory_figure,
+    memory_html,
+    update_memory,
+)
+from fiddler_viz.figures.oneline import heatmap, memory, timeline
+from fiddler_viz.figures.source import as_trace
+from fiddler_viz.figures.timeline import (
+    Window,
+    describe_timeline,
+    live_window,
+    timeline_figure,
+    update_timeline,
+    window,
+)
+
+__all__ = [
+    "Window",
+    "as_trace",
+    "describe_heatmap",
+    "describe_memory",
+    "describe_timeline",
+    "heatmap",
+    "heatmap_figure",
+    "live_window",
+    "memory",
+    "memory_figure",
+    "memory_html",
+    "timeline",
+    "timeline_figure",
+    "update_heatmap",
+    "update_memory",
+    "update_timeline",
+    "window",
+]

@@ -1,0 +1,79 @@
+"""What all figures share: an empty figure in a theme, its title, axes and notes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from fiddler_viz.theme import Theme, safe
+
+EMPTY = "nothing recorded yet"
+
+
+def new_figure(
+    theme: Theme,
+    *,
+    title: str,
+    subtitle: str,
+    width: int | None,
+    height: int | None,
+    margin: dict[str, int],
+) -> go.Figure:
+    """A figure without data. Without ``width`` it takes the width of what it stands in."""
+    figure = go.Figure()
+    figure.update_layout(
+        template="none",
+        paper_bgcolor=theme.paper,
+        plot_bgcolor=theme.panel,
+        font={"family": theme.font, "size": 12, "color": theme.text},
+        hoverlabel={"font": {"family": theme.font, "size": 12}, "align": "left"},
+        title=title_of(theme, title, subtitle),
+        margin=margin,
+        width=width,
+        height=height,
+        autosize=width is None,
+    )
+    return figure
+
+
+def title_of(theme: Theme, title: str, subtitle: str) -> dict[str, Any]:
+    """A title at the left edge and one sentence under it; both already safe."""
+    return {
+        "text": title,
+        "font": {"size": 15, "color": theme.text},
+        "subtitle": {"text": subtitle, "font": {"size": 12, "color": theme.muted}},
+        "x": 0,
+        "xref": "container",
+        "xanchor": "left",
+        "pad": {"l": 12, "t": 10},
+        "y": 1,
+        "yref": "container",
+        "yanchor": "top",
+    }
+
+
+def axis_style(theme: Theme) -> dict[str, Any]:
+    """What both axes of every figure have in common."""
+    return {
+        "color": theme.text,
+        "gridcolor": theme.rule,
+        "linecolor": theme.rule,
+        "tickcolor": theme.rule,
+        "tickfont": {"size": 11, "color": theme.muted},
+        "zeroline": False,
+    }
+
+
+def note(theme: Theme, text: str, *, visible: bool = True) -> dict[str, Any]:
+    """An annotation in the middle of the plot."""
+    return {
+        "text": safe(text),
+        "xref": "paper",
+        "yref": "paper",
+        "x": 0.5,
+        "y": 0.5,
+        "showarrow": False,
+        "visible": visible,
+        "font": {"size": 15, "color": theme.muted},
+    }

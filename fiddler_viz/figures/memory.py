@@ -1,0 +1,169 @@
+"""The device's memory as one bar: what the budget is spent on."""
+
+from __future__ import annotations
+
+import html
+
+import plotly.graph_objects as go
+
+from engine.residency import Memory
+from engine.units import format_bytes
+from fiddler_viz.figures.base import axis_style, new_figure, title_of
+from fiddler_viz.theme import MEMORY, Theme, count, percent, theme
+
+LOOK_FOR = "Dense weights and KV cache come first; what is left decides how many experts fit."
+_MARGIN = {"l": 14, "r": 22, "t": 58, "b": 78}
+
+
+def parts(memory: Memory) -> dict[str, int]:
+    """Bytes of each part, in the order drawn."""
+    return {name: int(getattr(memory, name)) for name in MEMORY}
+
+
+def labels(memory: Memory, expert_bytes: int | None = None) -> dict[str, str]:
+    """Name and size of each part, as legends show them: ``pinned experts 19.7 GB (56)``."""
+    texts: dict[str, str] = {}
+    for name, size in parts(memory).items():
+        number = ""
+        if expert_bytes and name in ("pinned", "cached"):
+            number = f" ({count(size // expert_bytes, 'expert')})"
+        label = MEMORY[name].label if not number else name
+        texts[name] = f"{label} {format_bytes(size)}{number}"
+    return texts
+
+
+def memory_figure(
+    memory: Memory,
+    look: str | Theme = "light",
+    *,
+    expert_bytes: int | None = None,
+    width: int | None = None,
+    height: int | None = None,
+) -> go.Figure:
+    """The bar of one state. With ``expert_bytes`` the legend also counts experts."""
+    look = theme(look)
+    figure = new_figure(
+        look, title="", subtitle="", width=width, height=height or 200, margin=_MARGIN
+    )
+    figure.update_xaxes(
+        **axis_style(look),
+        ticksuffix="B",
+        tickformat=".3~s",
+        nticks=9,
+        ticks="outside",
+        showgrid=False,
+    )
+    figure.update_yaxes(visible=False, range=[-0.5, 0.5], fixedrange=True)
+    for name, kind in MEMORY.items():
+        figure.add_bar(
+            name=name,
+            x=[0],
+            y=[0],
+            width=0.9,
+            orientation="h",
+            hoverinfo="text",
+            textposition="inside",
+            insidetextanchor="middle",
+            textangle=0,
+            constraintext="none",
+            textfont={"color": look.muted if name == "free" else "#000000", "size": 12},
+            marker={
+                "color": kind.color or look.empty,
+                "line": {"width": 1, "color": look.paper},
+                "pattern": {
+                    "shape": kind.pattern,
+                    "fillmode": "overlay",
+                    "fgcolor": "#ffffff",
+                    "fgopacity": 0.6,
+                    "size": 7,
+                    "solidity": 0.25,
+                },
+            },
+        )
+    figure.update_layout(
+        barmode="stack",
+        bargap=0,
+        dragmode=False,
+        legend={
+            "orientation": "h",
+            "traceorder": "normal",
+            "x": 0,
+            "xref": "container",
+            "xanchor": "left",
+            "y": 0,
+            "yref": "container",
+            "yanchor": "bottom",
+            "font": {"size": 11},
+            "itemclick": False,
+            "itemdoubleclick": False,
+        },
+    )
+    update_memory(figure, memory, look, expert_bytes=expert_bytes)
+    return figure
+
+
+def update_memory(
+    figure: go.Figure,
+    memory: Memory,
+    look: str | Theme = "light",
+    *,
+    expert_bytes: int | None = None,
+) -> None:
+    """Show another state in a figure of :func:`memory_figure`, in place."""
+    look = theme(look)
+    budget = max(memory.budget, 1)
+    texts = labels(memory, expert_bytes)
+    with figure.batch_update():
+        for trace, (name, size) in zip(figure.data, parts(memory).items(), strict=True):
+            share = size / budget
+            kind = MEMORY[name]
+            inside = name if share >= 0.1 else kind.letter if share >= 0.02 else ""
+            trace.update(
+                x=[size],
+                name=texts[name],
+                text=[inside.replace("kv", "KV")],
+                hovertext=[f"<b>{texts[name]}</b><br>{percent(share)} of the budget"],
+            )
+        figure.layout.xaxis.range = [0, budget]
+        figure.layout.title = title_of(look, title(memory), LOOK_FOR)
+
+
+def title(memory: Memory) -> str:
+    """``GPU memory: 23.1 GB used of 24.0 GB``."""
+    return f"GPU memory: {format_bytes(memory.used)} of {format_bytes(memory.budget)} used"
+
+
+def memory_html(
+    memory: Memory, look: str | Theme = "light", *, expert_bytes: int | None = None
+) -> str:
+    """The same bar as a fragment of HTML without script: 2 kB, for an ``HTML`` widget or a page."""
+    look = theme(look)
+    texts = labels(memory, expert_bytes)
+    bars, legend = "", ""
+    for name, size in parts(memory).items():
+        kind, share = MEMORY[name], size / max(memory.budget, 1)
+        color = kind.color or look.empty
+        inside = name.replace("kv", "KV") if share >= 0.1 else kind.letter if share >= 0.02 else ""
+        tip = html.escape(f"{texts[name]}, {percent(share)} of the budget")
+        bars += (
+            f'<div title="{tip}" style="flex:{share:.5f} 0 0;overflow:hidden;background:{color};'
+            f'color:{look.muted if name == "free" else "#000"};text-align:center">{inside}</div>'
+        )
+        legend += (
+            '<span style="white-space:nowrap"><span style="display:inline-block;width:.8em;'
+            f'height:.8em;margin-right:.35em;background:{color};border:1px solid {look.rule}">'
+            f"</span>{html.escape(texts[name])}</span>"
+        )
+    return (
+        f'<div style="font:12px {html.escape(look.font)};color:{look.text}" role="img" '
+        f'aria-label="{html.escape(describe_memory(memory, expert_bytes))}">'
+        f'<div style="display:flex;height:26px;line-height:26px;border:1px solid {look.rule};'
+        f'border-radius:4px;overflow:hidden">{bars}</div>'
+        f'<div style="display:flex;flex-wrap:wrap;gap:.2em 1.2em;margin-top:.4em">{legend}</div>'
+        "</div>"
+    )
+
+
+def describe_memory(memory: Memory, expert_bytes: int | None = None) -> str:
+    """The bar in one plain sentence."""
+    return f"{title(memory)}: {', '.join(labels(memory, expert_bytes).values())}."

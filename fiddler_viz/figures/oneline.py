@@ -1,0 +1,81 @@
+"""One line, one figure: ``fv.heatmap(run.trace)``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fiddler_viz.figures.heatmap import heatmap_figure
+from fiddler_viz.figures.memory import memory_figure
+from fiddler_viz.figures.source import as_trace
+from fiddler_viz.figures.timeline import timeline_figure, window
+from fiddler_viz.frames import grid, memory_of
+from fiddler_viz.theme import Theme
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+STATIC_PIXELS = 3600
+"""Nobody recomputes the raster of a static figure when its reader zooms in, so it is finer."""
+
+
+def heatmap(
+    source: Any,
+    *,
+    show: str = "popularity",
+    token: int | None = None,
+    step: int | None = None,
+    theme: str | Theme = "light",
+    width: int | None = None,
+    height: int | None = None,
+) -> go.Figure:
+    """Which experts are used, which are on the device, and what ran where.
+
+    ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. ``show``:
+    ``"popularity"`` (tokens per expert, up to ``step`` if one is given) or ``"token"`` (routing
+    weights of one ``token``, or of all tokens of one ``step``). Sizes in CSS pixels.
+    """
+    shown = grid(as_trace(source), show=show, token=token, step=step)
+    return heatmap_figure(shown, theme, width=width, height=height)
+
+
+def timeline(
+    source: Any,
+    *,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
+    step: int | None = None,
+    theme: str | Theme = "light",
+    width: int | None = None,
+    height: int | None = None,
+) -> go.Figure:
+    """What GPU, CPU and both directions of the link did, all the time or in one ``step``.
+
+    ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. Up to 500 pieces
+    of work in view are bars with hover texts, more are drawn as how busy each lane was.
+    """
+    view = window(
+        as_trace(source), start_ns=start_ns, end_ns=end_ns, step=step, pixels=STATIC_PIXELS
+    )
+    return timeline_figure(view, theme, width=width, height=height)
+
+
+def memory(
+    source: Any,
+    *,
+    step: int | None = None,
+    theme: str | Theme = "light",
+    width: int | None = None,
+    height: int | None = None,
+) -> go.Figure:
+    """What the device's memory holds at the end of ``step`` (left out: at the end).
+
+    ``source``: a Trace, a run, a replay, an engine, or the path of a trace file.
+    """
+    trace = as_trace(source)
+    return memory_figure(
+        memory_of(trace, step),
+        theme,
+        expert_bytes=trace.plan.expert_bytes,
+        width=width,
+        height=height,
+    )

@@ -1,0 +1,56 @@
+"""What a figure can be drawn from: a trace, and whatever leads to one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.errors import InputError
+from engine.events import MOVES, STEPS, TOKENS, WORK, empty
+from engine.trace import Routing, Trace
+
+ACCEPTED = "a Trace, a run or replay (anything with .trace), an engine, or the path of a trace file"
+
+
+def as_trace(source: Any) -> Trace:
+    """The trace that ``source`` is or leads to; an engine that has not run yet has an empty one.
+
+    Raises InputError where it leads to none, TraceError where a file is not a trace.
+    """
+    if isinstance(source, Trace):
+        return source
+    if isinstance(source, str | Path):
+        if not Path(source).is_file():
+            raise InputError(f"no file {str(source)!r}: expected {ACCEPTED}.")
+        return Trace.load(source)
+    found = getattr(source, "trace", None)
+    if isinstance(found, Trace):
+        return found
+    if hasattr(source, "last_run"):
+        run = source.last_run
+        return _not_run_yet(source) if run is None else as_trace(run)
+    raise InputError(f"cannot draw a {type(source).__name__}: expected {ACCEPTED}.")
+
+
+def _not_run_yet(engine: Any) -> Trace:
+    """An empty trace under an engine's current plan."""
+    spec = engine.model_spec
+    none = np.zeros(0, np.int32)
+    routing = Routing(
+        step=none,
+        layer=none,
+        token=none,
+        experts=np.zeros((0, spec.top_k), np.int16),
+        weights=np.zeros((0, spec.top_k), np.float32),
+    )
+    return Trace(
+        model=spec,
+        routing=routing,
+        step_rows=empty(STEPS),
+        token_rows=empty(TOKENS),
+        work_rows=empty(WORK),
+        move_rows=empty(MOVES),
+        plan_list=((0, engine.plan),),
+    )

@@ -1,0 +1,363 @@
+"""Four lanes over time: what computed, what copied, what waited.
+
+Far out the lanes are a raster (how busy each was, pixel by pixel, exact for any number of
+segments); with few segments in view they are real bars with hover texts. The x axis is in seconds
+and writes its ticks in the unit that fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from engine.events import Clock, Lane, StepKind
+from engine.trace import Trace
+from engine.units import format_ns
+from fiddler_viz.figures.base import EMPTY, axis_style, new_figure, note, title_of
+from fiddler_viz.figures.raster import Shares, data_uri, occupancy, paint, png
+from fiddler_viz.frames import Segments, segments
+from fiddler_viz.theme import (
+    LANES,
+    SEGMENTS,
+    Segment,
+    Theme,
+    count,
+    percent,
+    safe,
+    show_token,
+    theme,
+)
+
+BARS_UP_TO = 500
+"""Segments in view that are still drawn as bars of their own."""
+PIXELS = 1200
+LOOK_FOR = "Where the GPU row is empty, it waits: for which other row?"
+CLOCKS = {
+    Clock.MODELLED: "modelled clock: times from the cost model, not from a stopwatch",
+    Clock.MEASURED: "measured clock: real time on this hardware",
+}
+_MARGIN = {"l": 78, "r": 16, "t": 58, "b": 66}
+_S = 1e-9
+_HOVER, _STEPS, _LABELS, _BARS = 0, 1, 2, 3
+"""Where each trace is in ``figure.data``; one bar trace per :class:`Segment` follows ``_BARS``."""
+_HOVER_COLUMNS = 240
+_MOST_STEPS = 60
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the timeline draws: all that can be seen between two times."""
+
+    start_ns: int
+    end_ns: int
+    segments: Segments
+    """Only those in view."""
+    shares: Shares
+    """Busy shares per pixel, ``(lanes, kinds, pixels)``: :func:`raster.occupancy`."""
+    clock: Clock
+    step_start_ns: np.ndarray
+    """Starts of the steps in view; empty where there are too many to be told apart."""
+    step_labels: tuple[str, ...]
+    """Raw text, one per start; empty strings where there is no room."""
+
+    @property
+    def as_bars(self) -> bool:
+        """Whether segments are few enough for bars."""
+        return len(self.segments) <= BARS_UP_TO
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing happened in view."""
+        return not len(self.segments)
+
+    def busy(self, lane: Lane) -> float:
+        """Share of the window that a lane was busy, 0..1."""
+        return float(self.shares[lane].sum(axis=0).mean())
+
+
+def window(
+    trace: Trace,
+    *,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
+    step: int | None = None,
+    pixels: int = PIXELS,
+) -> Window:
+    """The window of a trace between two times, or of one step; left out: all of it."""
+    steps = trace.steps
+    if step is not None:
+        from fiddler_viz.frames import pick_step
+
+        step = pick_step(trace, step)
+        start_ns, end_ns = int(steps["start_ns"][step]), int(steps["end_ns"][step])
+    starts, labels = steps["start_ns"], None
+    begin = 0 if start_ns is None else start_ns
+    until = trace.duration_ns if end_ns is None else end_ns
+    if len(starts):
+        labels = [step_label(trace, i) for i in range(len(starts))] if len(starts) < 4096 else None
+    return live_window(
+        segments(trace.work),
+        start_ns=begin,
+        end_ns=until,
+        clock=trace.clock,
+        step_start_ns=starts,
+        step_labels=labels,
+        pixels=pixels,
+    )
+
+
+def live_window(
+    every: Segments,
+    *,
+    start_ns: int,
+    end_ns: int,
+    clock: Clock,
+    step_start_ns: np.ndarray | None = None,
+    step_labels: list[str] | None = None,
+    pixels: int = PIXELS,
+) -> Window:
+    """The window of segments that a viewer has gathered itself."""
+    end_ns = max(end_ns, start_ns + 1)
+    seen = every.within(start_ns, end_ns)
+    starts = np.zeros(0, np.int64) if step_start_ns is None else step_start_ns
+    inside = np.flatnonzero((starts >= start_ns) & (starts < end_ns))
+    if len(inside) > _MOST_STEPS:
+        inside = inside[:0]
+    room = np.diff(np.r_[starts[inside], end_ns]) / (end_ns - start_ns)
+    labels = tuple(
+        step_labels[i] if step_labels is not None and wide > 0.07 else ""
+        for i, wide in zip(inside.tolist(), room.tolist(), strict=True)
+    )
+    shares = occupancy(seen, start_ns, end_ns, pixels)
+    return Window(start_ns, end_ns, seen, shares, clock, starts[inside], labels)
+
+
+def step_label(trace: Trace, step: int) -> str:
+    """A step in a word or two; raw text."""
+    steps = trace.steps
+    if steps["kind"][step] == StepKind.PREFILL:
+        return f"prefill, {count(int(steps['tokens'][step]), 'token')}"
+    token = int(steps["token"][step])
+    if trace.texts and 0 <= token < len(trace.texts):
+        return f"“{show_token(trace.texts[token], 12)}”"
+    return f"step {step}"
+
+
+def timeline_figure(
+    view: Window,
+    look: str | Theme = "light",
+    *,
+    width: int | None = None,
+    height: int | None = None,
+) -> go.Figure:
+    """The timeline of a window. Sizes in CSS pixels; without ``width`` it fills its container."""
+    look = theme(look)
+    figure = new_figure(
+        look, title="", subtitle="", width=width, height=height or 320, margin=_MARGIN
+    )
+    figure.update_xaxes(
+        **axis_style(look),
+        ticksuffix="s",
+        tickformat=".6~s",
+        nticks=9,
+        showgrid=True,
+        ticks="outside",
+    )
+    figure.update_yaxes(
+        **axis_style(look),
+        range=[len(Lane) - 0.5, -0.86],
+        tickvals=list(range(len(Lane))),
+        ticktext=[LANES[lane][0] for lane in Lane],
+        showgrid=False,
+        fixedrange=True,
+        ticks="",
+    )
+    figure.add_traces(_traces(look))
+    figure.update_layout(
+        barmode="overlay",
+        bargap=0,
+        dragmode="pan",
+        annotations=[note(look, EMPTY)],
+        images=[{"xref": "x", "yref": "y", "sizing": "stretch", "layer": "above", "source": ""}],
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xref": "container",
+            "xanchor": "left",
+            "y": 0,
+            "yref": "container",
+            "yanchor": "bottom",
+            "font": {"size": 11},
+        },
+    )
+    update_timeline(figure, view, look)
+    return figure
+
+
+def _traces(look: Theme) -> list[Any]:
+    hover = go.Heatmap(
+        opacity=0,
+        showscale=False,
+        zmin=0,
+        zmax=1,
+        customdata=[[lane] for lane in Lane],
+        hovertemplate="%{x}: busy %{z:.0%}<extra></extra>",
+    )
+    steps = go.Scatter(
+        mode="lines", line={"color": look.rule, "width": 1}, hoverinfo="skip", showlegend=False
+    )
+    labels = go.Scatter(
+        mode="text",
+        textposition="middle right",
+        textfont={"size": 11, "color": look.muted},
+        hoverinfo="skip",
+        showlegend=False,
+        cliponaxis=True,
+    )
+    bars = [_bar(segment) for segment in Segment]
+    legend = [_bar(segment, legend=True) for segment in Segment]
+    return [hover, steps, labels, *bars, *legend]
+
+
+def _bar(segment: Segment, *, legend: bool = False) -> go.Bar:
+    kind = SEGMENTS[segment]
+    return go.Bar(
+        name=kind.label,
+        legendgroup=kind.label,
+        showlegend=legend,
+        orientation="h",
+        x=[None] if legend else [],
+        y=[None] if legend else [],
+        width=None if legend else 0.8,
+        hoverinfo="text",
+        textposition="none",
+        marker={
+            "color": kind.color,
+            "line": {"width": 0},
+            "pattern": {
+                "shape": kind.pattern,
+                "fillmode": "overlay",
+                "fgcolor": "#ffffff",
+                "fgopacity": 0.75,
+                "size": 6,
+                "solidity": 0.25,
+            },
+        },
+    )
+
+
+def update_timeline(
+    figure: go.Figure, view: Window, look: str | Theme = "light", *, move: bool = True
+) -> None:
+    """Show another window in a figure of :func:`timeline_figure`, in place.
+
+    ``move=False`` leaves the x axis where the reader has put it.
+    """
+    look = theme(look)
+    with figure.batch_update():
+        _update_raster(figure, view)
+        _update_bars(figure, view)
+        starts = view.step_start_ns * _S
+        gap = np.full(len(starts), np.nan)
+        figure.data[_STEPS].update(
+            x=np.stack([starts, starts, gap], axis=1).ravel(),
+            y=np.tile(np.array([-0.86, len(Lane) - 0.5, np.nan], np.float32), len(starts)),
+        )
+        figure.data[_LABELS].update(
+            x=starts,
+            y=np.full(len(starts), -0.66, np.float32),
+            text=[safe(label) for label in view.step_labels],
+        )
+        figure.layout.yaxis.ticktext = [
+            f"<b>{LANES[lane][0]}</b><br>{percent(view.busy(lane))} busy" for lane in Lane
+        ]
+        figure.layout.title = title_of(look, "Timeline", subtitle(view))
+        figure.layout.annotations[0].visible = view.is_empty
+        if move:
+            figure.layout.xaxis.range = [view.start_ns * _S, view.end_ns * _S]
+
+
+def _update_raster(figure: go.Figure, view: Window) -> None:
+    lanes, _, pixels = view.shares.shape
+    image, hover = figure.layout.images[0], figure.data[_HOVER]
+    if view.as_bars:
+        image.visible = False
+        hover.z = None
+        return
+    start, wide = view.start_ns * _S, (view.end_ns - view.start_ns) * _S
+    image.update(
+        source=data_uri(png(paint(view.shares), _palette())),
+        x=start,
+        y=-0.5,
+        sizex=wide,
+        sizey=lanes,
+        visible=True,
+    )
+    columns = min(_HOVER_COLUMNS, pixels)
+    busy = view.shares.sum(axis=1)[:, : pixels - pixels % columns]
+    busy = busy.reshape(lanes, columns, -1).mean(axis=2)
+    hover.update(z=np.round(busy, 3), x0=start + wide / columns / 2, dx=wide / columns)
+
+
+def _palette() -> list[tuple[int, int, int]]:
+    plain = [_rgb(SEGMENTS[segment].color) for segment in Segment]
+    lighter = [tuple(value + (255 - value) * 6 // 10 for value in colour) for colour in plain]
+    return [(0, 0, 0), *plain, *lighter]
+
+
+def _rgb(color: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(color[1:]))
+
+
+def _update_bars(figure: go.Figure, view: Window) -> None:
+    shown = view.segments
+    for segment in Segment:
+        chosen = np.flatnonzero(shown.kind == segment) if view.as_bars else np.zeros(0, np.int64)
+        figure.data[_BARS + segment].update(
+            base=shown.start_ns[chosen] * _S,
+            x=(shown.end_ns - shown.start_ns)[chosen] * _S,
+            y=shown.lane[chosen].astype(np.int16),
+            hovertext=hover_texts(shown, chosen.tolist()),
+        )
+
+
+def hover_texts(shown: Segments, chosen: list[int]) -> list[str]:
+    """One text per chosen segment."""
+    texts: list[str] = []
+    for i in chosen:
+        layer, expert, tokens = int(shown.layer[i]), int(shown.expert[i]), int(shown.tokens[i])
+        where = "output head" if layer < 0 else f"layer {layer}"
+        where += f", expert {expert}" if expert >= 0 else ""
+        start, end = int(shown.start_ns[i]), int(shown.end_ns[i])
+        size = f", {count(tokens, 'token')}" if tokens else ""
+        texts.append(
+            f"<b>{SEGMENTS[Segment(int(shown.kind[i]))].label}</b>: {where}{size}<br>"
+            f"{format_ns(end - start)}, from {format_ns(start)} (step {int(shown.step[i])})"
+        )
+    return texts
+
+
+def subtitle(view: Window) -> str:
+    """What to look for, and which clock; safe."""
+    return f"{LOOK_FOR} <i>{CLOCKS[view.clock]}</i>"
+
+
+def describe_timeline(view: Window) -> str:
+    """The timeline in a few plain sentences."""
+    if view.is_empty:
+        return f"{EMPTY.capitalize()}."
+    busy = ", ".join(f"{LANES[lane][0]} {percent(view.busy(lane))}" for lane in Lane)
+    by_kind = view.shares.sum(axis=0).mean(axis=1)
+    spent = ", ".join(
+        f"{SEGMENTS[kind].label} {percent(float(by_kind[kind]))}"
+        for kind in Segment
+        if by_kind[kind]
+    )
+    return (
+        f"{format_ns(view.start_ns)} to {format_ns(view.end_ns)} "
+        f"({view.clock.name.lower()} clock), {count(len(view.segments), 'segment')}. "
+        f"Busy: {busy}. Of that time: {spent}."
+    )
