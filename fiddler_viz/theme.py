@@ -64,14 +64,14 @@ SEGMENTS: Final[Mapping[Segment, Kind]] = MappingProxyType(
 )
 ACTIONS: Final[Mapping[Action, Kind]] = MappingProxyType(
     {
-        Action.RESIDENT: Kind("ran resident", GREEN, "o", "circle", ""),
+        Action.RESIDENT: Kind("resident", GREEN, "o", "circle", ""),
         Action.STREAM: Kind("streamed", ORANGE, "^", "triangle-up", "/"),
-        Action.CPU: Kind("ran on the CPU", BLUE, "x", "x", "x"),
+        Action.CPU: Kind("on CPU", BLUE, "x", "x", "x"),
     }
 )
 PLACES: Final[Mapping[Place, Kind]] = MappingProxyType(
     {
-        Place.HOST: Kind("in host memory only", GREY, ".", "line-ew", "."),
+        Place.HOST: Kind("host memory only", GREY, ".", "line-ew", "."),
         Place.PINNED: Kind("pinned", GREEN, "P", "square-open", ""),
         Place.CACHED: Kind("cached", PURPLE, "C", "circle-open", "/"),
     }

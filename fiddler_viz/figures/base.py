@@ -14,8 +14,6 @@ EMPTY = "nothing recorded yet"
 def new_figure(
     theme: Theme,
     *,
-    title: str,
-    subtitle: str,
     width: int | None,
     height: int | None,
     margin: dict[str, int],
@@ -28,7 +26,6 @@ def new_figure(
         plot_bgcolor=theme.panel,
         font={"family": theme.font, "size": 12, "color": theme.text},
         hoverlabel={"font": {"family": theme.font, "size": 12}, "align": "left"},
-        title=title_of(theme, title, subtitle),
         margin=margin,
         width=width,
         height=height,
@@ -37,19 +34,36 @@ def new_figure(
     return figure
 
 
-def title_of(theme: Theme, title: str, subtitle: str) -> dict[str, Any]:
-    """A title at the left edge and one sentence under it; both already safe."""
+def title_of(theme: Theme, title: str, caption: str, sentence: str) -> dict[str, Any]:
+    """A title with what is shown beside it, and under both what to look for; all already safe."""
+    small = f'<span style="font-size:12px;color:{theme.muted}">'
+    beside = f"{small}   {caption}</span>" if caption else ""
     return {
-        "text": title,
+        "text": f"<b>{title}</b>{beside}<br>{small}{sentence}</span>",
         "font": {"size": 15, "color": theme.text},
-        "subtitle": {"text": subtitle, "font": {"size": 12, "color": theme.muted}},
         "x": 0,
         "xref": "container",
         "xanchor": "left",
-        "pad": {"l": 12, "t": 10},
+        "pad": {"l": 12, "t": 24},
         "y": 1,
         "yref": "container",
         "yanchor": "top",
+    }
+
+
+def legend_style() -> dict[str, Any]:
+    """A legend in one row along the bottom edge."""
+    return {
+        "orientation": "h",
+        "traceorder": "normal",
+        "x": 0,
+        "xref": "container",
+        "xanchor": "left",
+        "y": 0,
+        "yref": "container",
+        "yanchor": "bottom",
+        "font": {"size": 11},
+        "itemwidth": 30,
     }
 
 

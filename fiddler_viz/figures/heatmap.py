@@ -12,22 +12,23 @@ from numpy.typing import NDArray
 
 from engine.events import Action
 from engine.residency import Place
-from fiddler_viz.figures.base import EMPTY, axis_style, new_figure, note, title_of
-from fiddler_viz.figures.outline import cell_outlines, region_outlines
+from fiddler_viz.figures.base import EMPTY, axis_style, legend_style, new_figure, note, title_of
+from fiddler_viz.figures.outline import cell_dashes, cell_outlines
 from fiddler_viz.frames import Grid, counts
 from fiddler_viz.theme import ACTIONS, CIVIDIS, PLACES, Theme, count, percent, safe, theme
 
-TITLES = {"popularity": "Experts: how popular", "token": "Experts: this token's choice"}
+TITLES = {"popularity": "Experts by popularity", "token": "Experts this token chose"}
 LOOK_FOR = {
     "popularity": "Bright cells serve the most tokens: they deserve the GPU. Are they pinned?",
     "token": "Bright cells got most of the router's weight. Were they on the GPU?",
 }
-AMOUNTS = {"popularity": "tokens, of the hottest expert's", "token": "routing weight"}
-_MARGIN = {"l": 52, "r": 12, "t": 58, "b": 66}
+AMOUNTS = {"popularity": "tokens, % of hottest expert", "token": "routing weight"}
+_MARGIN = {"l": 50, "r": 10, "t": 56, "b": 62}
 _FEW_CELLS = 1024
-"""Up to here every pinned cell is outlined; beyond, the borders of pinned regions."""
-_CELLS, _HALO, _LINES, _CACHED, _RAN = 0, 1, 2, 3, 4
-"""Where each trace is in ``figure.data``; the three actions follow ``_RAN``."""
+"""Up to here a pinned cell is outlined; beyond, it has a dash in its middle."""
+_CELLS, _PINNED, _CACHED, _RAN = 0, 1, 4, 6
+"""Where each trace is in ``figure.data``. Pinned: on blank cells, then a white halo and a black
+line, which together can be read on any cell; cached: halo and line; ran: one per action."""
 
 
 def heatmap_figure(
@@ -41,40 +42,26 @@ def heatmap_figure(
     look = theme(look)
     layers, experts = grid.shape
     height = height or int(np.clip(150 + 15 * layers, 380, 760))
-    figure = new_figure(look, title="", subtitle="", width=width, height=height, margin=_MARGIN)
+    figure = new_figure(look, width=width, height=height, margin=_MARGIN)
+    axis = axis_style(look) | {"tick0": 0, "showgrid": False, "ticks": ""}
     figure.update_xaxes(
-        **axis_style(look),
-        title={"text": "expert", "standoff": 4, "font": {"size": 12}},
+        **axis,
+        title={"text": "expert", "standoff": 2, "font": {"size": 12}},
         range=[-0.5, experts - 0.5],
         dtick=_tick(experts, 16),
-        tick0=0,
-        showgrid=False,
-        ticks="",
     )
     figure.update_yaxes(
-        **axis_style(look),
-        title={"text": "layer", "standoff": 6, "font": {"size": 12}},
+        **axis,
+        title={"text": "layer", "standoff": 4, "font": {"size": 12}},
         range=[layers - 0.5, -0.5],
         dtick=_tick(layers, 9),
-        tick0=0,
-        showgrid=False,
-        ticks="",
     )
-    inner = height - _MARGIN["t"] - _MARGIN["b"], (width or 760) - 150
-    cell = min(inner[0] / layers, inner[1] / experts)
-    figure.add_traces(_traces(grid, look, float(np.clip(0.62 * cell, 3, 12))))
+    room_y = height - _MARGIN["t"] - _MARGIN["b"]
+    room_x = (width or 760) - 150  # its container is not known: a usual one
+    size = float(np.clip(0.78 * min(room_y / layers, room_x / experts), 4, 11))
+    figure.add_traces(_traces(grid, look, size))
     figure.update_layout(
-        annotations=[note(look, EMPTY)],
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "xanchor": "left",
-            "y": 0,
-            "yref": "container",
-            "yanchor": "bottom",
-            "font": {"size": 11},
-            "itemsizing": "constant",
-        },
+        annotations=[note(look, EMPTY)], legend=legend_style() | {"itemsizing": "constant"}
     )
     update_heatmap(figure, grid, look)
     return figure
@@ -92,7 +79,7 @@ def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatte
         colorscale=CIVIDIS,
         xgap=1 if few else 0,
         ygap=1 if few else 0,
-        hoverinfo="text",
+        hovertemplate="<b>layer %{y}, expert %{x}</b><br>%{text}<extra></extra>",
         colorbar={
             "thickness": 10,
             "outlinewidth": 0,
@@ -100,46 +87,44 @@ def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatte
             "tickfont": {"size": 11, "color": look.muted},
         },
     )
-    bold = 1.6 if few else 1.0
-    line = {"mode": "lines", "hoverinfo": "skip", "connectgaps": False, "showlegend": False}
-    pinned = {"legendgroup": "pinned", **line}
-    halo = go.Scatter(line={"color": "#ffffff", "width": bold + 1.8}, **pinned)
-    lines = go.Scatter(line={"color": "#000000", "width": bold}, **pinned)
-    cached = _markers(Place.CACHED.name.lower(), PLACES[Place.CACHED].marker, "#ffffff", 1.5 * size)
-    cached.marker.line = {"width": bold, "color": "#ffffff"}
-    cached.marker.symbol = "circle-open"
+    pinned = [
+        go.Scatter(
+            mode="lines",
+            line={"color": color, "width": width},
+            hoverinfo="skip",
+            legendgroup="pinned",
+            showlegend=False,
+        )
+        for color, width in ((look.muted, 1.2), ("#ffffff", 3.2), ("#000000", 1.4))
+    ]
+    cached = [
+        _markers("cached", "circle-open", color, size + 2, edge=width)
+        for color, width in (("#ffffff", 3.2), ("#000000", 1.4))
+    ]
     ran = [
-        _markers(kind.label, kind.marker, kind.color, size, outline="#ffffff")
+        _markers(kind.label, kind.marker, kind.color, size, edge=1 if size > 5 else 0.5)
         for kind in (ACTIONS[action] for action in Action)
     ]
-    return [cells, halo, lines, cached, *ran, *_legend(look)]
+    for trace in ran:
+        trace.marker.line.color = "#ffffff"
+    return [cells, *pinned, *cached, *ran, *_legend(look)]
 
 
-def _markers(name: str, symbol: str, color: str, size: float, outline: str = "") -> go.Scatter:
+def _markers(name: str, symbol: str, color: str, size: float, edge: float) -> go.Scatter:
     return go.Scatter(
-        name=name,
-        legendgroup=name,
         mode="markers",
         hoverinfo="skip",
+        legendgroup=name,
         showlegend=False,
-        marker={
-            "symbol": symbol,
-            "size": size,
-            "color": color,
-            "line": {"width": 1 if outline and size > 5 else 0, "color": outline or color},
-        },
+        marker={"symbol": symbol, "size": size, "color": color, "line": {"width": edge}},
     )
 
 
 def _legend(look: Theme) -> list[go.Scatter]:
     """Entries that stay although nothing may be pinned, cached or run just now."""
-    entries = [
-        (PLACES[Place.PINNED], look.text, "pinned"),
-        (PLACES[Place.CACHED], look.text, "cached"),
-    ]
-    entries += [
-        (ACTIONS[action], ACTIONS[action].color, ACTIONS[action].label) for action in Action
-    ]
+    places = [PLACES[Place.PINNED], PLACES[Place.CACHED]]
+    entries = [(kind, look.text, kind.label) for kind in places]
+    entries += [(kind, kind.color, kind.label) for kind in ACTIONS.values()]
     return [
         go.Scatter(
             x=[None],
@@ -147,7 +132,7 @@ def _legend(look: Theme) -> list[go.Scatter]:
             name=kind.label,
             legendgroup=group,
             mode="markers",
-            marker={"symbol": kind.marker, "color": color, "size": 10},
+            marker={"symbol": kind.marker, "color": color, "size": 9},
         )
         for kind, color, group in entries
     ]
@@ -166,34 +151,33 @@ def update_heatmap(
         cells = figure.data[_CELLS]
         cells.z = np.ascontiguousarray(grid.amount, np.float32).ravel()
         if hover:
-            cells.hovertext = hover_texts(grid)
-        ratio = "%" if grid.show == "popularity" else ""
+            cells.text = hover_texts(grid)
         cells.colorbar.title.text = AMOUNTS[grid.show]
-        cells.colorbar.tickformat = ".0%" if ratio else ".1f"
-        few = grid.amount.size <= _FEW_CELLS
-        x, y = (cell_outlines if few else region_outlines)(grid.places == Place.PINNED)
-        for index in (_HALO, _LINES):
-            figure.data[index].update(x=x, y=y)
-        _place(figure.data[_CACHED], grid.places == Place.CACHED)
+        cells.colorbar.tickformat = ".0%" if grid.show == "popularity" else ".1f"
+        marks = cell_outlines if grid.amount.size <= _FEW_CELLS else cell_dashes
+        pinned, blank = grid.places == Place.PINNED, np.isnan(grid.amount)
+        for index, where in enumerate((pinned & blank, pinned & ~blank, pinned & ~blank)):
+            x, y = marks(where)
+            figure.data[_PINNED + index].update(x=x, y=y)
+        for index in range(2):
+            _put(figure.data[_CACHED + index], grid.places == Place.CACHED)
         for action in Action:
-            _place(figure.data[_RAN + action], grid.ran == action)
-        figure.layout.title = title_of(look, TITLES[grid.show], subtitle(grid))
+            _put(figure.data[_RAN + action], grid.ran == action)
+        figure.layout.title = title_of(
+            look, TITLES[grid.show], safe(grid.caption), LOOK_FOR[grid.show]
+        )
         figure.layout.annotations[0].visible = grid.is_empty
 
 
-def _place(trace: go.Scatter, where: NDArray[np.bool_]) -> None:
+def _put(trace: go.Scatter, where: NDArray[np.bool_]) -> None:
     rows, columns = np.nonzero(where)
     trace.update(x=columns.astype(np.int16), y=rows.astype(np.int16))
 
 
-def subtitle(grid: Grid) -> str:
-    """What to look for, and what is shown; safe."""
-    return f"{LOOK_FOR[grid.show]} <i>{safe(grid.caption)}</i>"
-
-
 def hover_texts(grid: Grid) -> list[str]:
-    """One text per cell, row by row."""
+    """What is known of each cell, row by row; short, because there may be thousands."""
     names = {int(place): kind.label for place, kind in PLACES.items()}
+    popular = grid.show == "popularity"
     rows = zip(
         grid.places.ravel().tolist(),
         grid.tokens.ravel().tolist(),
@@ -202,20 +186,17 @@ def hover_texts(grid: Grid) -> list[str]:
         *(grid.actions[action].ravel().tolist() for action in Action),
         strict=True,
     )
-    experts = grid.shape[1]
     texts: list[str] = []
-    for index, (place, tokens, amount, ran, resident, stream, cpu) in enumerate(rows):
-        layer, expert = divmod(index, experts)
-        lines = [f"<b>layer {layer}, expert {expert}</b>: {names[place]}"]
+    for place, tokens, amount, ran, *calls in rows:
+        text = names[place]
         if tokens:
-            share = percent(amount) if grid.show == "popularity" else f"weight {amount:.2f}"
-            lines.append(f"{count(tokens, 'token')} ({share})")
-            lines.append(f"calls: {resident} resident, {stream} streamed, {cpu} on the CPU")
-        else:
-            lines.append("no token came here")
+            share = f"{percent(amount)} of the hottest" if popular else f"weight {amount:.2f}"
+            text += f"<br>{count(tokens, 'token')}, {share}"
+        if any(calls):
+            text += f"<br>calls: {calls[0]} resident, {calls[1]} streamed, {calls[2]} on the CPU"
         if ran >= 0:
-            lines.append(f"this step: {ACTIONS[Action(ran)].label}")
-        texts.append("<br>".join(lines))
+            text += f"<br>ran {ACTIONS[Action(ran)].label} in this step"
+        texts.append(text)
     return texts
 
 

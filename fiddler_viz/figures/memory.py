@@ -8,11 +8,11 @@ import plotly.graph_objects as go
 
 from engine.residency import Memory
 from engine.units import format_bytes
-from fiddler_viz.figures.base import axis_style, new_figure, title_of
+from fiddler_viz.figures.base import axis_style, legend_style, new_figure, title_of
 from fiddler_viz.theme import MEMORY, Theme, count, percent, theme
 
 LOOK_FOR = "Dense weights and KV cache come first; what is left decides how many experts fit."
-_MARGIN = {"l": 14, "r": 22, "t": 58, "b": 78}
+_MARGIN = {"l": 14, "r": 22, "t": 54, "b": 56}
 
 
 def parts(memory: Memory) -> dict[str, int]:
@@ -42,9 +42,7 @@ def memory_figure(
 ) -> go.Figure:
     """The bar of one state. With ``expert_bytes`` the legend also counts experts."""
     look = theme(look)
-    figure = new_figure(
-        look, title="", subtitle="", width=width, height=height or 200, margin=_MARGIN
-    )
+    figure = new_figure(look, width=width, height=height or 170, margin=_MARGIN)
     figure.update_xaxes(
         **axis_style(look),
         ticksuffix="B",
@@ -74,7 +72,7 @@ def memory_figure(
                     "shape": kind.pattern,
                     "fillmode": "overlay",
                     "fgcolor": "#ffffff",
-                    "fgopacity": 0.6,
+                    "fgopacity": 0.45,
                     "size": 7,
                     "solidity": 0.25,
                 },
@@ -84,19 +82,7 @@ def memory_figure(
         barmode="stack",
         bargap=0,
         dragmode=False,
-        legend={
-            "orientation": "h",
-            "traceorder": "normal",
-            "x": 0,
-            "xref": "container",
-            "xanchor": "left",
-            "y": 0,
-            "yref": "container",
-            "yanchor": "bottom",
-            "font": {"size": 11},
-            "itemclick": False,
-            "itemdoubleclick": False,
-        },
+        legend=legend_style() | {"itemclick": False, "itemdoubleclick": False},
     )
     update_memory(figure, memory, look, expert_bytes=expert_bytes)
     return figure
@@ -125,7 +111,7 @@ def update_memory(
                 hovertext=[f"<b>{texts[name]}</b><br>{percent(share)} of the budget"],
             )
         figure.layout.xaxis.range = [0, budget]
-        figure.layout.title = title_of(look, title(memory), LOOK_FOR)
+        figure.layout.title = title_of(look, title(memory), "", LOOK_FOR)
 
 
 def title(memory: Memory) -> str:

@@ -1,4 +1,4 @@
-"""Outlines of cells of a grid as one line with gaps: exact at any size of the figure."""
+"""Marks in cells of a grid as one line with gaps: one path to draw, exact at any size."""
 
 from __future__ import annotations
 
@@ -20,22 +20,9 @@ def cell_outlines(chosen: NDArray[np.bool_], inset: float = 0.12) -> Line:
     return x.ravel().astype(np.float32), y.ravel().astype(np.float32)
 
 
-def region_outlines(chosen: NDArray[np.bool_]) -> Line:
-    """The borders between chosen and other cells, straight runs as one stroke each."""
-    padded = np.pad(chosen, 1)
-    upright = padded[1:-1, 1:] != padded[1:-1, :-1]  # (rows, columns + 1): left of each column
-    level = padded[1:, 1:-1] != padded[:-1, 1:-1]  # (rows + 1, columns): above each row
-    column, top, bottom = _runs(upright.T)
-    row, left, right = _runs(level)
-    gap = np.full(len(column) + len(row), np.nan)
-    x = np.stack([np.r_[column, left], np.r_[column, right], gap], axis=1) - 0.5
-    y = np.stack([np.r_[top, row], np.r_[bottom, row], gap], axis=1) - 0.5
+def cell_dashes(chosen: NDArray[np.bool_], reach: float = 0.25) -> Line:
+    """A dash in the middle of each chosen cell, for cells too small for an outline."""
+    rows, columns = np.nonzero(chosen)
+    x = columns[:, None] + np.array([-reach, reach, np.nan])
+    y = rows[:, None] + np.array([0, 0, np.nan])
     return x.ravel().astype(np.float32), y.ravel().astype(np.float32)
-
-
-def _runs(marked: NDArray[np.bool_]) -> tuple[NDArray[np.int64], ...]:
-    """(line, start, end) of each run of True along the second axis; end is exclusive."""
-    edges = np.diff(np.pad(marked, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    line, start = np.nonzero(edges == 1)
-    _, end = np.nonzero(edges == -1)
-    return line, start, end

@@ -51,7 +51,7 @@ def paint(shares: Shares, lane_pixels: int = 40, gap_pixels: int = 10) -> NDArra
     np.maximum(high, 2, out=high, where=shares > 1e-9)
     tops = high.cumsum(axis=1)  # (lanes, kinds, pixels)
     level = np.arange(lane_pixels)[::-1, None]  # bottom row last
-    across = np.arange(pixels)
+    across = np.arange(pixels) * 1200 // pixels  # textures keep their width
     picture = np.zeros((lanes, lane_pixels + gap_pixels, pixels), np.uint8)
     stack = picture[:, gap_pixels // 2 : gap_pixels // 2 + lane_pixels]
     for kind in reversed(range(kinds)):  # a later kind's pixels below an earlier kind's top go
@@ -63,13 +63,13 @@ def paint(shares: Shares, lane_pixels: int = 40, gap_pixels: int = 10) -> NDArra
 
 def texture(pattern: str, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.uint8]:
     """1 where a bar pattern of plotly's name has a stroke; ``x`` and ``y`` broadcast."""
-    rising, falling = (x + y) % 10 < 3, (x - y) % 10 < 3
+    rising, falling = (x + y) % 12 < 2, (x - y) % 12 < 2
     strokes = {
         "": np.zeros_like(rising),
         "/": falling,
         "\\": rising,
         "x": rising | falling,
-        ".": (x % 8 < 3) & (y % 8 < 3),
+        ".": (x % 8 < 2) & (y % 8 < 2),
     }
     return strokes[pattern].astype(np.uint8)
 

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from engine.events import Clock, Lane, StepKind
 from engine.trace import Trace
 from engine.units import format_ns
-from fiddler_viz.figures.base import EMPTY, axis_style, new_figure, note, title_of
+from fiddler_viz.figures.base import EMPTY, axis_style, legend_style, new_figure, note, title_of
 from fiddler_viz.figures.raster import Shares, data_uri, occupancy, paint, png
 from fiddler_viz.frames import Segments, segments
 from fiddler_viz.theme import (
@@ -39,7 +39,7 @@ CLOCKS = {
     Clock.MODELLED: "modelled clock: times from the cost model, not from a stopwatch",
     Clock.MEASURED: "measured clock: real time on this hardware",
 }
-_MARGIN = {"l": 78, "r": 16, "t": 58, "b": 66}
+_MARGIN = {"l": 78, "r": 16, "t": 54, "b": 54}
 _S = 1e-9
 _HOVER, _STEPS, _LABELS, _BARS = 0, 1, 2, 3
 """Where each trace is in ``figure.data``; one bar trace per :class:`Segment` follows ``_BARS``."""
@@ -155,9 +155,7 @@ def timeline_figure(
 ) -> go.Figure:
     """The timeline of a window. Sizes in CSS pixels; without ``width`` it fills its container."""
     look = theme(look)
-    figure = new_figure(
-        look, title="", subtitle="", width=width, height=height or 320, margin=_MARGIN
-    )
+    figure = new_figure(look, width=width, height=height or 320, margin=_MARGIN)
     figure.update_xaxes(
         **axis_style(look),
         ticksuffix="s",
@@ -181,20 +179,27 @@ def timeline_figure(
         bargap=0,
         dragmode="pan",
         annotations=[note(look, EMPTY)],
+        shapes=[_track(lane, look) for lane in Lane],
         images=[{"xref": "x", "yref": "y", "sizing": "stretch", "layer": "above", "source": ""}],
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "xref": "container",
-            "xanchor": "left",
-            "y": 0,
-            "yref": "container",
-            "yanchor": "bottom",
-            "font": {"size": 11},
-        },
+        legend=legend_style(),
     )
     update_timeline(figure, view, look)
     return figure
+
+
+def _track(lane: Lane, look: Theme) -> dict[str, Any]:
+    """The room of a lane, so that idle time can be seen."""
+    return {
+        "type": "rect",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "y0": lane - 0.4,
+        "y1": lane + 0.4,
+        "layer": "below",
+        "line": {"width": 0},
+        "fillcolor": look.empty,
+    }
 
 
 def _traces(look: Theme) -> list[Any]:
@@ -241,9 +246,9 @@ def _bar(segment: Segment, *, legend: bool = False) -> go.Bar:
                 "shape": kind.pattern,
                 "fillmode": "overlay",
                 "fgcolor": "#ffffff",
-                "fgopacity": 0.75,
-                "size": 6,
-                "solidity": 0.25,
+                "fgopacity": 0.4,
+                "size": 8,
+                "solidity": 0.2,
             },
         },
     )
@@ -269,12 +274,12 @@ def update_timeline(
         figure.data[_LABELS].update(
             x=starts,
             y=np.full(len(starts), -0.66, np.float32),
-            text=[safe(label) for label in view.step_labels],
+            text=[f" {safe(label)}" for label in view.step_labels],
         )
         figure.layout.yaxis.ticktext = [
             f"<b>{LANES[lane][0]}</b><br>{percent(view.busy(lane))} busy" for lane in Lane
         ]
-        figure.layout.title = title_of(look, "Timeline", subtitle(view))
+        figure.layout.title = title_of(look, "Timeline", CLOCKS[view.clock], LOOK_FOR)
         figure.layout.annotations[0].visible = view.is_empty
         if move:
             figure.layout.xaxis.range = [view.start_ns * _S, view.end_ns * _S]
@@ -304,7 +309,7 @@ def _update_raster(figure: go.Figure, view: Window) -> None:
 
 def _palette() -> list[tuple[int, int, int]]:
     plain = [_rgb(SEGMENTS[segment].color) for segment in Segment]
-    lighter = [tuple(value + (255 - value) * 6 // 10 for value in colour) for colour in plain]
+    lighter = [tuple(value + (255 - value) * 35 // 100 for value in colour) for colour in plain]
     return [(0, 0, 0), *plain, *lighter]
 
 
@@ -338,11 +343,6 @@ def hover_texts(shown: Segments, chosen: list[int]) -> list[str]:
             f"{format_ns(end - start)}, from {format_ns(start)} (step {int(shown.step[i])})"
         )
     return texts
-
-
-def subtitle(view: Window) -> str:
-    """What to look for, and which clock; safe."""
-    return f"{LOOK_FOR} <i>{CLOCKS[view.clock]}</i>"
 
 
 def describe_timeline(view: Window) -> str:
