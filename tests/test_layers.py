@@ -23,19 +23,24 @@ ROOT = Path(__file__).resolve().parent.parent
 # The longest name that fits a file counts. Top row first.
 ENGINE_ABOVE = (
     ("errors",),
-    ("units", "strict"),
+    ("units", "strict", "profile"),
     ("spec hardware_spec model_spec",),
-    ("events", "cost", "residency"),
-    ("plan",),
-    ("trace trace_file frames summary",),
-    ("timeline", "placement", "policies"),
-    ("orchestrator",),
-    ("replay", "replay_batch", "synthetic", "interchange"),
+    ("events", "cost"),
+    ("decision",),
+    ("residency", "timeline"),
+    ("plan", "policies", "layout"),
+    ("trace trace_file tables summary", "placement"),
+    ("orchestrator", "recorder", "history", "run"),
+    ("replay", "interchange"),
+    ("synthetic",),
 )
 ENGINE_BELOW = (  # below the torch line
-    ("store", "devices"),
+    ("store",),
+    ("devices",),
     ("executor",),
-    ("hook", "loader"),
+    ("session",),
+    ("hook",),
+    ("loader", "prompt", "collector"),
     ("hybrid",),
 )
 FIDDLER_VIZ = (
