@@ -11,14 +11,8 @@ from fiddler_viz.figures.memory import (
 )
 from fiddler_viz.figures.oneline import heatmap, memory, timeline
 from fiddler_viz.figures.source import as_trace
-from fiddler_viz.figures.timeline import (
-    Window,
-    describe_timeline,
-    live_window,
-    timeline_figure,
-    update_timeline,
-    window,
-)
+from fiddler_viz.figures.timeline import describe_timeline, timeline_figure, update_timeline
+from fiddler_viz.figures.window import Window, live_window, window
 
 __all__ = [
     "Window",

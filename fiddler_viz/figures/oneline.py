@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from fiddler_viz.figures.heatmap import heatmap_figure
 from fiddler_viz.figures.memory import memory_figure
 from fiddler_viz.figures.source import as_trace
-from fiddler_viz.figures.timeline import timeline_figure, window
+from fiddler_viz.figures.timeline import timeline_figure
+from fiddler_viz.figures.window import window
 from fiddler_viz.frames import grid, memory_of
 from fiddler_viz.theme import Theme
 

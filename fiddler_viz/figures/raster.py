@@ -14,6 +14,8 @@ from fiddler_viz.frames import Segments
 from fiddler_viz.theme import SEGMENTS, Segment
 
 Shares = NDArray[np.float64]
+_TILE = 24
+"""Every texture repeats after so many columns."""
 
 
 def occupancy(segments: Segments, start_ns: float, end_ns: float, pixels: int = 1200) -> Shares:
@@ -51,12 +53,15 @@ def paint(shares: Shares, lane_pixels: int = 40, gap_pixels: int = 10) -> NDArra
     np.maximum(high, 2, out=high, where=shares > 1e-9)
     tops = high.cumsum(axis=1)  # (lanes, kinds, pixels)
     level = np.arange(lane_pixels)[::-1, None]  # bottom row last
-    across = np.arange(pixels) * 1200 // pixels  # textures keep their width
+    tile = np.arange(pixels) * 1200 // pixels % _TILE  # textures repeat, and keep their width
     picture = np.zeros((lanes, lane_pixels + gap_pixels, pixels), np.uint8)
     stack = picture[:, gap_pixels // 2 : gap_pixels // 2 + lane_pixels]
     for kind in reversed(range(kinds)):  # a later kind's pixels below an earlier kind's top go
         used = shares[:, kind].any(axis=1)
-        index = 1 + kind + kinds * texture(SEGMENTS[Segment(kind)].pattern, across, level)
+        if not used.any():
+            continue
+        strokes = texture(SEGMENTS[Segment(kind)].pattern, np.arange(_TILE), level)
+        index = (1 + kind + kinds * strokes)[:, tile]
         stack[used] = np.where(level < tops[used, kind, None], index, stack[used])
     return picture.reshape(-1, pixels)
 

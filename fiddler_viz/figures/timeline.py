@@ -7,18 +7,17 @@ and writes its ticks in the unit that fits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from engine.events import Clock, Lane, StepKind
-from engine.trace import Trace
+from engine.events import Clock, Lane
 from engine.units import format_ns
 from fiddler_viz.figures.base import EMPTY, axis_style, legend_style, new_figure, note, title_of
-from fiddler_viz.figures.raster import Shares, data_uri, occupancy, paint, png
-from fiddler_viz.frames import Segments, segments
+from fiddler_viz.figures.raster import data_uri, paint, png
+from fiddler_viz.figures.window import Window
+from fiddler_viz.frames import Segments
 from fiddler_viz.theme import (
     LANES,
     SEGMENTS,
@@ -31,9 +30,6 @@ from fiddler_viz.theme import (
     theme,
 )
 
-BARS_UP_TO = 500
-"""Segments in view that are still drawn as bars of their own."""
-PIXELS = 1200
 LOOK_FOR = "Where the GPU row is empty, it waits: for which other row?"
 CLOCKS = {
     Clock.MODELLED: "modelled clock: times from the cost model, not from a stopwatch",
@@ -44,106 +40,6 @@ _S = 1e-9
 _HOVER, _STEPS, _LABELS, _BARS = 0, 1, 2, 3
 """Where each trace is in ``figure.data``; one bar trace per :class:`Segment` follows ``_BARS``."""
 _HOVER_COLUMNS = 240
-_MOST_STEPS = 60
-
-
-@dataclass(frozen=True)
-class Window:
-    """What the timeline draws: all that can be seen between two times."""
-
-    start_ns: int
-    end_ns: int
-    segments: Segments
-    """Only those in view."""
-    shares: Shares
-    """Busy shares per pixel, ``(lanes, kinds, pixels)``: :func:`raster.occupancy`."""
-    clock: Clock
-    step_start_ns: np.ndarray
-    """Starts of the steps in view; empty where there are too many to be told apart."""
-    step_labels: tuple[str, ...]
-    """Raw text, one per start; empty strings where there is no room."""
-
-    @property
-    def as_bars(self) -> bool:
-        """Whether segments are few enough for bars."""
-        return len(self.segments) <= BARS_UP_TO
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing happened in view."""
-        return not len(self.segments)
-
-    def busy(self, lane: Lane) -> float:
-        """Share of the window that a lane was busy, 0..1."""
-        return float(self.shares[lane].sum(axis=0).mean())
-
-
-def window(
-    trace: Trace,
-    *,
-    start_ns: int | None = None,
-    end_ns: int | None = None,
-    step: int | None = None,
-    pixels: int = PIXELS,
-) -> Window:
-    """The window of a trace between two times, or of one step; left out: all of it."""
-    steps = trace.steps
-    if step is not None:
-        from fiddler_viz.frames import pick_step
-
-        step = pick_step(trace, step)
-        start_ns, end_ns = int(steps["start_ns"][step]), int(steps["end_ns"][step])
-    starts, labels = steps["start_ns"], None
-    begin = 0 if start_ns is None else start_ns
-    until = trace.duration_ns if end_ns is None else end_ns
-    if len(starts):
-        labels = [step_label(trace, i) for i in range(len(starts))] if len(starts) < 4096 else None
-    return live_window(
-        segments(trace.work),
-        start_ns=begin,
-        end_ns=until,
-        clock=trace.clock,
-        step_start_ns=starts,
-        step_labels=labels,
-        pixels=pixels,
-    )
-
-
-def live_window(
-    every: Segments,
-    *,
-    start_ns: int,
-    end_ns: int,
-    clock: Clock,
-    step_start_ns: np.ndarray | None = None,
-    step_labels: list[str] | None = None,
-    pixels: int = PIXELS,
-) -> Window:
-    """The window of segments that a viewer has gathered itself."""
-    end_ns = max(end_ns, start_ns + 1)
-    seen = every.within(start_ns, end_ns)
-    starts = np.zeros(0, np.int64) if step_start_ns is None else step_start_ns
-    inside = np.flatnonzero((starts >= start_ns) & (starts < end_ns))
-    if len(inside) > _MOST_STEPS:
-        inside = inside[:0]
-    room = np.diff(np.r_[starts[inside], end_ns]) / (end_ns - start_ns)
-    labels = tuple(
-        step_labels[i] if step_labels is not None and wide > 0.07 else ""
-        for i, wide in zip(inside.tolist(), room.tolist(), strict=True)
-    )
-    shares = occupancy(seen, start_ns, end_ns, pixels)
-    return Window(start_ns, end_ns, seen, shares, clock, starts[inside], labels)
-
-
-def step_label(trace: Trace, step: int) -> str:
-    """A step in a word or two; raw text."""
-    steps = trace.steps
-    if steps["kind"][step] == StepKind.PREFILL:
-        return f"prefill, {count(int(steps['tokens'][step]), 'token')}"
-    token = int(steps["token"][step])
-    if trace.texts and 0 <= token < len(trace.texts):
-        return f"“{show_token(trace.texts[token], 12)}”"
-    return f"step {step}"
 
 
 def timeline_figure(
@@ -321,6 +217,8 @@ def _update_bars(figure: go.Figure, view: Window) -> None:
     shown = view.segments
     for segment in Segment:
         chosen = np.flatnonzero(shown.kind == segment) if view.as_bars else np.zeros(0, np.int64)
+        if not len(chosen) and not len(figure.data[_BARS + segment].x):
+            continue
         figure.data[_BARS + segment].update(
             base=shown.start_ns[chosen] * _S,
             x=(shown.end_ns - shown.start_ns)[chosen] * _S,
