@@ -26,7 +26,6 @@ from fiddler_viz.theme import (
     count,
     percent,
     safe,
-    show_token,
     theme,
 )
 
