@@ -50,16 +50,17 @@ def lay_out(
     batch: Batch,
     decisions: Decisions,
     context: Ints,
-    complete: NDArray[np.bool_],
+    heads: Ints,
     before: Ints,
     *,
     first_step: int,
     start_ns: int,
 ) -> Layout:
-    """:meth:`Timeline.layer` and :meth:`Timeline.head` for many consecutive steps at once.
+    """:meth:`Timeline.lay` and :meth:`Timeline.head` for many consecutive steps at once.
 
-    ``context`` is given per segment; ``complete`` (the head ran) and ``before`` (ns of plan
-    changes laid before the step) per step, the steps numbered from ``first_step``.
+    ``context`` is given per segment; ``heads`` (tokens through the output head, 0 where a step
+    ended before it) and ``before`` (ns of plan changes laid before the step) per step, the steps
+    numbered from ``first_step``.
     """
     seg, first = batch.segment, batch.first
     n_seg = len(batch.step)
@@ -67,7 +68,7 @@ def lay_out(
     resident, cpu, stream = action == _RESIDENT, action == _CPU, action == _STREAM
     on_gpu = costs.gpu.array(count)
 
-    # Relative to the layer's start, in the order of Timeline.layer.
+    # Relative to the layer's start, in the order of Timeline.lay.
     dense = costs.dense_array(batch.tokens, context)
     resident_end, resident_all = _running(np.where(resident, on_gpu, 0), seg, first)
     cpu_end, cpu_all = _running(np.where(cpu, costs.cpu.array(count), 0), seg, first)
@@ -98,12 +99,10 @@ def lay_out(
     length = np.where(any_cpu, np.maximum(gpu, back_end), gpu)
 
     # Absolute: plan changes, then layers, then the head, step after step.
-    n_steps = len(complete)
+    n_steps, complete = len(heads), heads > 0
     of_step = batch.step - first_step
     seg_first = np.searchsorted(of_step, np.arange(n_steps + 1))
-    step_tokens = np.zeros(n_steps, np.int64)
-    step_tokens[of_step] = batch.tokens
-    head = np.where(complete, costs.head.array(step_tokens), 0)
+    head = np.where(complete, costs.head.array(heads), 0)
     laid = np.concatenate(([0], np.cumsum(length)))
     inner = laid[seg_first[1:]] - laid[seg_first[:-1]]
     step_end = start_ns + np.cumsum(before + inner + head)
@@ -119,7 +118,7 @@ def lay_out(
         for column, value in enumerate(values):
             rows[at, column] = value
 
-    # Rows stand in the order of Timeline.layer: dense, activations out, experts (each streamed
+    # Rows stand in the order of Timeline.lay: dense, activations out, experts (each streamed
     # one after its weights), activations back; the head ends a complete step.
     seg_layer, seg_step = batch.layer, batch.step
     first_of_entry = first[:-1][seg]
@@ -147,7 +146,7 @@ def lay_out(
     last = seg_first[1:][h] - 1
     head_row = at_seg[last + 1] - 1
     span = (step_end[h] - head[h], step_end[h])
-    put(work, head_row, seg_step[last], -1, -1, _DENSE, -1, step_tokens[h], _GPU, *span)
+    put(work, head_row, seg_step[last], -1, -1, _DENSE, -1, heads[h], _GPU, *span)
 
     # Moves: evictions, activations out, weights in expert order, activations back.
     evicted = np.bincount(decisions.evict_segment, minlength=n_seg)

@@ -93,6 +93,22 @@ class Recorder:
         if self.feed is not None:
             self.feed.rings["tokens"].write(rows)
 
+    def sampled(self, tokens: Sequence[Sequence[int]]) -> Rows:
+        """Rows for generated tokens of each sequence that no step processed (``step`` -1)."""
+        known = np.concatenate([empty(TOKENS), *self._tokens])
+        found: list[tuple[int, int, int, int]] = []
+        if len(known) and int(known[:, 1].max()) + 1 == len(tokens):  # not so in beam search
+            prompt = np.bincount(known[known[:, 0] == 0, 1], minlength=len(tokens))
+            seen = np.bincount(known[:, 1], minlength=len(tokens))
+            last = [int(known[known[:, 1] == s, 2].max()) for s in range(len(tokens))]
+            for sequence, ids in enumerate(tokens):
+                done = int(seen[sequence] - prompt[sequence])
+                found += [
+                    (-1, sequence, last[sequence] + 1 + at, token)
+                    for at, token in enumerate(ids[done:])
+                ]
+        return np.array(found, dtype=np.int64).reshape(-1, len(TOKENS.names or ()))
+
     def route(
         self, step: int, layer: int, token: int, experts: NDArray[Any], weights: NDArray[Any]
     ) -> None:

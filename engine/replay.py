@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from engine.events import MOVES, STEPS, WORK, Rows, empty, to_rows
+from engine.events import MOVES, STEPS, WORK, Clock, Rows, empty, to_rows
 from engine.layout import lay_out
 from engine.orchestrator import Change, Orchestrator
 from engine.placement import change_plan
@@ -24,7 +24,7 @@ from engine.trace import Start, Trace
 
 @dataclass(frozen=True)
 class Replay:
-    """The answer to a what-if. Its clock is always modelled."""
+    """The answer to a what-if, on the modelled clock."""
 
     trace: Trace
 
@@ -50,14 +50,16 @@ def replay(
 
     A changed plan starts from the trace's last plan, holds from the first step, and begins with
     empty cache slots. Without changes the trace's own plans take turns as they did, from the
-    recorded start: decisions and moves equal the recorded ones, row for row, and on the modelled
-    clock the times do too.
+    recorded start: work and moves equal the recorded ones row for row. A measured trace without
+    changes is returned as it is.
 
     Raises:
         BudgetError, InputError: as :func:`engine.placement.make_plan`.
     """
     changes = (gpu_memory, cache_slots, policy, planner, hardware)
     if all(change is None for change in changes):
+        if trace.clock == Clock.MEASURED:
+            return Replay(trace)
         return Replay(run_plans(trace, trace.plan_list, trace.start))
     plan = change_plan(
         trace.plan,
@@ -80,7 +82,7 @@ def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> 
     """Run a trace's routing under plans that take turns: pairs ``(first step, plan)``."""
     step_rows = trace.step_rows.copy()
     field = {name: i for i, name in enumerate(STEPS.names or ())}
-    complete = step_rows[:, field["complete"]] == 1
+    heads = step_rows[:, field["complete"]] * step_rows[:, field["sequences"]]
     contexts = step_rows[:, field["context"]]
     orchestrator = Orchestrator(plans[0][1], start)
     work, moves = [empty(WORK)], [empty(MOVES)]
@@ -97,7 +99,7 @@ def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> 
             batch,
             orchestrator.decide_all(batch),
             contexts[batch.step],
-            complete[first:stop],
+            heads[first:stop],
             before,
             first_step=first,
             start_ns=now,
@@ -108,7 +110,7 @@ def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> 
         step_rows[first:stop, field["start_ns"]] = layout.step_start
         step_rows[first:stop, field["end_ns"]] = layout.step_end
         now = int(layout.step_end[-1]) if stop > first else now
-    step_rows[:, field["clock"]] = 1
+    step_rows[:, field["clock"]] = Clock.MODELLED
     return replace(
         trace,
         step_rows=step_rows,

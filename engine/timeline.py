@@ -69,7 +69,7 @@ class Timeline:
             if n_bytes:
                 log.work.extend((step, layer, expert, _WEIGHTS, -1, 0, _H2D, start, now, _MODELLED))
 
-    def layer(
+    def lay(
         self, step: int, layer: int, tokens: int, context: int, decision: Decision, log: Log | None
     ) -> None:
         """Lay one layer's decision on the lanes; ``now_ns`` becomes the layer's end."""

@@ -1,0 +1,97 @@
+"""What the engine asks of a device: room for experts, and a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from engine.cost import CostModel
+from engine.decision import Decision
+from engine.events import Clock
+from engine.orchestrator import Change
+from engine.residency import Place, Residency
+from engine.store import ExpertStore, ExpertWeights
+from engine.timeline import Log
+
+Span = tuple[int, int]
+"""Start and end of one expert's computation, ``time.perf_counter_ns``."""
+
+
+class Pace(Protocol):
+    """A run's clock: turns what was decided and done into rows on the lanes."""
+
+    now_ns: int
+    costs: CostModel
+    """What modelled times are made of; a new plan may bring new ones between steps."""
+
+    def pins(self, step: int, changes: Sequence[Change], log: Log | None) -> None:
+        """A plan's changes, before the step."""
+        ...
+
+    def layer(
+        self,
+        step: int,
+        layer: int,
+        tokens: int,
+        context: int,
+        decision: Decision,
+        spans: Sequence[Span],
+        log: Log | None,
+    ) -> None:
+        """One layer has been decided and computed; ``spans`` are its experts' real times."""
+        ...
+
+    def head(self, step: int, tokens: int, log: Log | None) -> None:
+        """The step's last layer is through, and so is the output head."""
+        ...
+
+
+class Device(Protocol):
+    """Where resident experts live. Experts are flat indices ``layer * experts + expert``."""
+
+    name: str
+    clock: Clock
+    offloads: bool
+    """False where there is no device memory to plan: everything stays in host memory."""
+
+    def resize(self, slots: int) -> None:
+        """Make room for so many experts; raises DeviceError while more are there."""
+        ...
+
+    def put(self, flat: int, weights: ExpertWeights) -> None:
+        """Copy an expert to the device and keep it."""
+        ...
+
+    def drop(self, flat: int) -> None:
+        """Give an expert's room up."""
+        ...
+
+    def stage(self, weights: ExpertWeights) -> ExpertWeights:
+        """Copy an expert through a staging buffer; valid until the buffers came round."""
+        ...
+
+    def get(self, flat: int) -> ExpertWeights:
+        """A resident expert's weights, on the device."""
+        ...
+
+    def held(self) -> set[int]:
+        """Flat indices of the resident experts."""
+        ...
+
+    def pace(self, costs: CostModel) -> Pace:
+        """A clock for a new run."""
+        ...
+
+
+def sync(device: Device, store: ExpertStore, residency: Residency) -> None:
+    """Make the device hold what the ledger says: first drop, then resize, then copy."""
+    places = residency.places().ravel()
+    wanted = set(np.flatnonzero(places != Place.HOST).tolist())
+    held = device.held()
+    for flat in sorted(held - wanted):
+        device.drop(flat)
+    device.resize(residency.pinned_count + residency.cache_slots)
+    for flat in sorted(wanted - held):
+        device.put(flat, store.weights(*divmod(flat, store.experts)))

@@ -1,0 +1,92 @@
+"""The execution pipeline: computes one layer's experts where they were decided to run."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engine.decision import Decision
+from engine.devices.base import Device, Span
+from engine.events import Action
+from engine.store import ExpertStore, ExpertWeights
+
+_RESIDENT, _STREAM = int(Action.RESIDENT), int(Action.STREAM)
+
+
+def active_experts(chosen: NDArray[np.int64]) -> tuple[list[int], list[int]]:
+    """Active experts (ascending) and their token counts, from choices ``(tokens, top_k)``."""
+    if len(chosen) == 1:  # decode: every chosen expert has the one token
+        experts = sorted(chosen[0].tolist())
+        return experts, [1] * len(experts)
+    experts, counts = np.unique(chosen, return_counts=True)
+    return experts.tolist(), counts.tolist()
+
+
+def run_expert(module: nn.Module, weights: ExpertWeights, x: Tensor) -> Tensor:
+    """One expert's feed-forward network: ``(tokens, H) -> (tokens, H)``.
+
+    Layout flags and the gate are the module's own, as transformers' registry sets them.
+    """
+    up, down, up_bias, down_bias = weights
+    if module.is_transposed:
+        up, down = up.T, down.T
+    h = F.linear(x, up, up_bias)  # (tokens, 2I), or (tokens, I) without a gate
+    h = module._apply_gate(h) if module.has_gate else module.act_fn(h)  # (tokens, I)
+    y = F.linear(h, down, down_bias)  # (tokens, H)
+    return module.post_expert_norm(y) if module.has_post_expert_norm else y
+
+
+class Executor:
+    """Runs decisions on a device: resident and streamed experts from its memory, the rest here."""
+
+    def __init__(self, store: ExpertStore, device: Device) -> None:
+        self.store = store
+        self.device = device
+
+    def __repr__(self) -> str:
+        return f"Executor({self.store!r} on {self.device.name})"
+
+    def run(
+        self, layer: int, hidden: Tensor, index: Tensor, weights: Tensor, decision: Decision
+    ) -> tuple[Tensor, list[Span]]:
+        """Compute one layer's routed experts.
+
+        ``hidden`` is ``(T, H)``, ``index`` and ``weights`` ``(T, K)``. Returns the weighted sum
+        ``(T, H)`` and each active expert's real start and end (``time.perf_counter_ns``).
+        Evicted experts leave the device first; kept ones stay.
+        """
+        module = self.store.modules[layer]
+        for flat in decision.evict:
+            self.device.drop(flat)
+        out = torch.zeros_like(hidden)  # (T, H)
+        single = len(hidden) == 1
+        spans: list[Span] = []
+        for expert, action, keep in zip(
+            decision.experts, decision.actions, decision.keep, strict=True
+        ):
+            start = time.perf_counter_ns()
+            token, rank = torch.where(index == expert)  # (tokens,), (tokens,)
+            x = hidden if single else hidden[token]  # (tokens, H)
+            y = run_expert(module, self._fetch(layer, expert, action, keep), x)
+            y = (y * weights[token, rank, None]).to(out.dtype)  # (tokens, H)
+            out.index_add_(0, token, y)
+            spans.append((start, time.perf_counter_ns()))
+        return out, spans
+
+    def _fetch(self, layer: int, expert: int, action: int, keep: bool) -> ExpertWeights:
+        """The weights to compute from: on the device if resident or copied there, else here."""
+        flat = layer * self.store.experts + expert
+        if action == _RESIDENT:
+            return self.device.get(flat)
+        weights = self.store.weights(layer, expert)
+        if action != _STREAM:
+            return weights
+        if not keep:
+            return self.device.stage(weights)
+        self.device.put(flat, weights)
+        return self.device.get(flat)

@@ -1,0 +1,390 @@
+"""The engine as a user holds it: load, generate, replan."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from engine.collector import Collector
+from engine.devices import open_device
+from engine.errors import InputError
+from engine.hook import attach
+from engine.loader import load_model, load_tokenizer, model_spec
+from engine.placement import change_plan, make_plan
+from engine.plan import Plan
+from engine.policies import resolve_policy
+from engine.profile import Profile
+from engine.prompt import PromptLike, TokenTexts, encode
+from engine.recorder import Feed, Recorder
+from engine.residency import Residency
+from engine.run import Run
+from engine.session import Session, Stopped
+from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
+from engine.store import ExpertStore
+from engine.units import parse_bytes, parse_percent
+
+DEFAULT_HARDWARE = "rtx-4090"
+_PROFILE_WINDOW = 256  # tokens; short enough for any model's positions
+_PROFILE_WINDOWS = 8
+
+
+class HybridEngine:
+    """A transformers MoE model whose experts run by plan and policy. Made by :meth:`load`."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any | None,
+        *,
+        name: str,
+        gpu_memory: int | str | None,
+        hardware: str | Path | HardwareSpec,
+        as_model: str | ModelSpec | None,
+        policy: str,
+        cache_slots: int | None,
+        planner: str | None,
+        device: str,
+        max_tokens: int,
+        max_sequences: int,
+        profile: Profile | None,
+    ) -> None:
+        self.model = model
+        """The transformers model itself, hybrid underneath."""
+        self.tokenizer = tokenizer
+        self.hardware = resolve_hardware(hardware)
+        self.feed = Feed()
+        self.last_run: Run | None = None
+        store = ExpertStore(model)
+        self.device = open_device(device, store)
+        self.real_spec = model_spec(model, store, name)
+        self.model_spec = _costed(self.real_spec, as_model)
+        """The model whose bytes and flops are costed: ``as_model``, or the loaded one."""
+        self.max_tokens, self.max_sequences = max_tokens, max_sequences
+        self._as_model = self.model_spec.name if as_model is not None else None
+        sizes: dict[str, Any] = {"max_tokens": max_tokens, "max_sequences": max_sequences}
+        unknown = Profile.uniform(self.model_spec.grid)
+        empty = make_plan(
+            self.model_spec, self.hardware, unknown, gpu_memory="0%", policy="cpu", **sizes
+        )
+        self.session = Session(store, self.device, empty)
+        self._texts = TokenTexts(tokenizer)
+        self._hooks = attach(model, self.session, self._texts)
+        self.profile = profile or self._measure_profile()
+        if not self.device.offloads:
+            gpu_memory, policy, planner, cache_slots = "0%", "cpu", None, None
+        plan = make_plan(
+            self.model_spec,
+            self.hardware,
+            self.profile,
+            gpu_memory=gpu_memory,
+            cache_slots=cache_slots,
+            policy=policy,
+            planner=planner,
+            **sizes,
+        )
+        self.session.replan(plan)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        gpu_memory: int | str | None = None,
+        hardware: str | Path | HardwareSpec = DEFAULT_HARDWARE,
+        as_model: str | ModelSpec | None = None,
+        policy: str = "fiddler",
+        cache_slots: int | None = None,
+        planner: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        max_tokens: int = 4096,
+        max_sequences: int = 1,
+        profile: Profile | str | Path | None = None,
+        name: str | None = None,
+    ) -> HybridEngine:
+        """Open a checkpoint as a hybrid engine.
+
+        Args:
+            path: folder or hub id of a Mixture-of-Experts checkpoint (safetensors).
+            gpu_memory: device memory budget; None: the hardware's memory.
+            hardware: profile whose latencies decisions are made by.
+            as_model: cost another model's bytes and flops on this one's routing (same grid).
+            policy: name in :data:`engine.policies.POLICIES`.
+            cache_slots: experts' worth of budget for a cache; None: the policy's default.
+            planner: name in :data:`engine.placement.PLANNERS`; None: the policy's own.
+            dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``.
+            device: ``auto``, ``virtual`` (modelled clock) or ``host`` (all on the CPU, measured:
+                budget, policy and cache do not apply).
+            max_tokens: KV cache positions reserved for each sequence.
+            max_sequences: sequences (beams count) the KV cache is reserved for.
+            profile: experts' popularity, or a file of it; None: measured on the calibration text.
+            name: what to call the model; None: the folder's name.
+
+        Raises:
+            CheckpointError, UnsupportedModelError: what is wrong with the checkpoint.
+            BudgetError, InputError: what is wrong with an argument.
+        """
+        resolve_policy(policy)  # names and sizes are checked before gigabytes are read
+        resolve_hardware(hardware)
+        if gpu_memory is not None and parse_percent(gpu_memory) is None:
+            parse_bytes(gpu_memory)
+        if as_model is not None:
+            resolve_model(as_model)
+        if profile is not None and not isinstance(profile, Profile):
+            profile = Profile.load(profile)
+        return cls(
+            load_model(path, dtype),
+            load_tokenizer(path),
+            name=name or Path(path).name,
+            gpu_memory=gpu_memory,
+            hardware=hardware,
+            as_model=as_model,
+            policy=policy,
+            cache_slots=cache_slots,
+            planner=planner,
+            device=device,
+            max_tokens=max_tokens,
+            max_sequences=max_sequences,
+            profile=profile,
+        )
+
+    def __repr__(self) -> str:
+        costed = f" as {self._as_model}" if self._as_model else ""
+        return f"HybridEngine({self.real_spec.name}{costed} on {self.device.name}, {self.plan!r})"
+
+    @property
+    def plan(self) -> Plan:
+        """The plan in force, or the one that waits for the next step."""
+        return self.session.plan
+
+    @property
+    def residency(self) -> Residency:
+        """The byte ledger of the device."""
+        return self.session.orchestrator.residency
+
+    @property
+    def policy(self) -> str:
+        """Name of the policy in force."""
+        return self.plan.policy
+
+    @property
+    def running(self) -> bool:
+        """Whether a generation is under way."""
+        return self.session.running
+
+    def stop(self) -> None:
+        """Stop the running generation at its next layer, from any thread; its run is kept."""
+        self.session.stop()
+
+    def replan(
+        self,
+        *,
+        gpu_memory: int | str | None = None,
+        cache_slots: int | None = None,
+        policy: str | None = None,
+        planner: str | None = None,
+        hardware: str | Path | HardwareSpec | None = None,
+    ) -> Plan:
+        """Change the plan, from any thread; what is not named stays as it is.
+
+        Takes effect at the next step of a running generation (and is recorded there), at once
+        when nothing runs. Raises BudgetError or InputError and changes nothing when it cannot be.
+        """
+        if not self.device.offloads:
+            raise InputError(
+                f"the {self.device.name} device has no device memory to plan: load the model with "
+                "device='virtual', or replay a trace under another plan"
+            )
+        spec = None if hardware is None else resolve_hardware(hardware)
+        plan = change_plan(
+            self.plan,
+            model=self.model_spec,
+            gpu_memory=gpu_memory,
+            cache_slots=cache_slots,
+            policy=policy,
+            planner=planner,
+            hardware=spec,
+        )
+        self.session.replan(plan)
+        self.hardware = spec or self.hardware
+        return plan
+
+    def generate(
+        self,
+        prompt: PromptLike,
+        max_new_tokens: int = 64,
+        *,
+        on_text: Callable[[str], None] | None = None,
+        record: bool = True,
+        **options: Any,
+    ) -> Run:
+        """Generate with transformers' own ``generate`` and return text, tokens and trace.
+
+        Args:
+            prompt: text, token ids, several texts (a batch) or chat messages.
+            max_new_tokens: at most so many tokens for each sequence.
+            on_text: called with each piece of text as it is generated (single sequences).
+            record: False runs without a trace (the run's trace is empty then).
+            options: passed on to transformers (``num_beams``, ``do_sample``, ``temperature``...).
+
+        A stopped run is returned like any other. After an interrupt or an error the exception
+        goes on to the caller, ``last_run`` keeps what ran, and the engine is ready again.
+
+        Raises:
+            InputError: an empty prompt, or more tokens or sequences than were reserved.
+            FiddlerError: the engine is generating already.
+        """
+        ids, mask = encode(prompt, self.tokenizer, self.real_spec.vocabulary)
+        beams = int(options.get("num_beams") or 1)
+        self._check_room(ids.shape[0] * beams, ids.shape[1], max_new_tokens)
+        config = self.model.generation_config
+        if config.pad_token_id is None and "pad_token_id" not in options:
+            eos = config.eos_token_id
+            options["pad_token_id"] = eos[0] if isinstance(eos, list) else (eos or 0)
+        collector = Collector(ids.shape[0], self.tokenizer, on_text)
+        if beams == 1:
+            options["streamer"] = collector
+        start = self.session.orchestrator.start()
+        recorder = Recorder(self.model_spec, self.plan, start, self.feed if record else None)
+        self.session.begin_run(recorder if record else None)
+        ended = "error"
+        try:
+            out = self.model.generate(
+                ids, attention_mask=mask, max_new_tokens=max_new_tokens, **options
+            )
+            if beams > 1:
+                collector.tokens = out[:, ids.shape[1] :].tolist()
+            ended = self._how_it_ended(collector.tokens, max_new_tokens)
+        except Stopped:
+            ended = "stopped"
+        except KeyboardInterrupt:
+            ended = "interrupted"
+            raise
+        finally:
+            self.session.end_run()
+            self.last_run = self._run(prompt, recorder, collector.tokens, ended)
+        return self.last_run
+
+    def stream(self, prompt: PromptLike, max_new_tokens: int = 64, **options: Any) -> Iterator[str]:
+        """:meth:`generate` as a generator of text; closing it early stops the run.
+
+        ``last_run`` has the run afterwards.
+        """
+        pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                self.generate(prompt, max_new_tokens, on_text=pieces.put, **options)
+                pieces.put(None)
+            except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
+                pieces.put(error)
+
+        thread = threading.Thread(target=work, name="fiddler-generate", daemon=True)
+        thread.start()
+        try:
+            while (piece := pieces.get()) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+        finally:
+            self.stop()
+            thread.join()
+
+    def _check_room(self, sequences: int, prompt_tokens: int, new_tokens: int) -> None:
+        if type(new_tokens) is not int or new_tokens < 1:
+            raise InputError(
+                f"max_new_tokens: expected a whole number of at least 1, got {new_tokens!r}"
+            )
+        positions = getattr(
+            self.model.config.get_text_config(), "max_position_embeddings", self.max_tokens
+        )
+        room = min(self.max_tokens, positions)
+        if prompt_tokens + new_tokens > room:
+            why = "the model has" if positions < self.max_tokens else "max_tokens reserves"
+            raise InputError(
+                f"{prompt_tokens} prompt tokens and {new_tokens} new ones need "
+                f"{prompt_tokens + new_tokens} positions, {why} {room}: shorten the prompt, ask "
+                "for fewer tokens" + ("" if positions < self.max_tokens else ", or load with more")
+            )
+        if sequences > self.max_sequences:
+            raise InputError(
+                f"{sequences} sequences (beams count) need KV cache, max_sequences reserves "
+                f"{self.max_sequences}: load with max_sequences={sequences}"
+            )
+
+    def _how_it_ended(self, tokens: list[list[int]], max_new_tokens: int) -> str:
+        longest = max(map(len, tokens))
+        return "length" if longest >= max_new_tokens else "eos"
+
+    def _run(
+        self, prompt: PromptLike, recorder: Recorder, tokens: list[list[int]], ended: str
+    ) -> Run:
+        if self.session.recorder is not None:
+            self._last_tokens(recorder, tokens)
+        meta = {
+            "prompt": prompt if isinstance(prompt, str) else "",
+            "device": self.device.name,
+            "hardware": self.hardware.title,
+            "as_model": self._as_model,
+            "loaded": self.real_spec.name,
+            "ended": ended,
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        }
+        text = ""
+        if self.tokenizer is not None:
+            text = self.tokenizer.decode(tokens[0], skip_special_tokens=True)
+        return Run(text, tuple(map(tuple, tokens)), recorder.trace(meta), ended)
+
+    def _last_tokens(self, recorder: Recorder, tokens: list[list[int]]) -> None:
+        """Rows for tokens that were sampled but, being the last, never processed."""
+        rows = recorder.sampled(tokens)
+        recorder.tokens(rows, self._texts(rows[:, -1].tolist()))
+
+    def _measure_profile(self) -> Profile:
+        """Count the router's choices on the calibration text (random ids without a tokenizer)."""
+        window = _PROFILE_WINDOW
+        if self.tokenizer is not None:
+            text = resources.files("engine").joinpath("data/calibration.txt").read_text("utf-8")
+            flat, source = self.tokenizer(text)["input_ids"], "the bundled calibration text"
+        else:
+            rng = np.random.default_rng(0)
+            count = window * _PROFILE_WINDOWS
+            flat = rng.integers(self.real_spec.vocabulary, size=count).tolist()
+            source = "random token ids (this checkpoint has no tokenizer)"
+        windows = min(len(flat) // window, _PROFILE_WINDOWS)
+        ids = torch.tensor(flat[: windows * window]).reshape(windows, window)
+        recorder = Recorder(self.model_spec, self.plan, self.session.orchestrator.start())
+        self.session.begin_run(recorder)
+        try:
+            with torch.no_grad():
+                for row in ids:
+                    self.model(row[None], use_cache=False, logits_to_keep=1)
+        finally:
+            self.session.end_run()
+        routing = recorder.trace({}).routing
+        layers, experts = self.model_spec.grid
+        pairs = routing.layer.astype(np.int64)[:, None] * experts + routing.experts
+        counts = np.bincount(pairs.ravel(), minlength=layers * experts).reshape(layers, experts)
+        return Profile.of(counts, ids.numel(), source)
+
+
+def _costed(real: ModelSpec, as_model: str | ModelSpec | None) -> ModelSpec:
+    if as_model is None:
+        return real
+    spec = resolve_model(as_model)
+    if (spec.grid, spec.top_k) != (real.grid, real.top_k):
+        raise InputError(
+            f"as_model={spec.name!r} has {spec.layers} layers x {spec.experts} experts, top-"
+            f"{spec.top_k}; {real.name} has {real.layers} x {real.experts}, top-{real.top_k}: only "
+            "a model with the same grid can be costed on its routing"
+        )
+    return spec

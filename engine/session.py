@@ -1,0 +1,191 @@
+"""The engine's main loop: begin a step, run its layers, end it. One model, one device."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from engine.devices.base import Device, Pace, sync
+from engine.errors import FiddlerError
+from engine.events import Rows, StepKind
+from engine.executor import Executor, active_experts
+from engine.orchestrator import Change, Orchestrator
+from engine.plan import Plan
+from engine.recorder import Recorder
+from engine.store import ExpertStore
+
+
+class Stopped(Exception):  # noqa: N818 (a signal that unwinds a forward pass, not an error)
+    """Someone asked the running generation to stop."""
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """What a forward pass is about to process."""
+
+    kind: StepKind
+    tokens: int
+    """Tokens in all sequences, padding included: it is computed too."""
+    sequences: int
+    context: int
+    """KV positions read, summed over sequences."""
+    rows: Rows
+    """Rows of the tokens table, without their step."""
+    texts: Sequence[str]
+
+
+class Session:
+    """Drives orchestrator, executor, clock and recorder through the steps of a model.
+
+    The three calls that make a step come from the model's hooks (:mod:`engine.hook`) in the
+    thread that runs the model; :meth:`replan` and :meth:`stop` may come from any thread.
+    """
+
+    def __init__(self, store: ExpertStore, device: Device, plan: Plan) -> None:
+        self.store = store
+        self.device = device
+        self.orchestrator = Orchestrator(plan)
+        self.executor = Executor(store, device)
+        self.recorder: Recorder | None = None
+        self.running = False
+        self._lock = threading.Lock()
+        self._pending: Plan | None = None
+        self._stop = False
+        self._step: StepInput | None = None
+        self._number = self._plan_number = self._first_token = self._start_ns = 0
+        self._pace: Pace = device.pace(plan.costs)
+        sync(device, store, self.orchestrator.residency)
+
+    def __repr__(self) -> str:
+        return f"Session({self.orchestrator.plan!r} on {self.device.name})"
+
+    # ------------------------------------------------------------------ from any thread
+
+    def replan(self, plan: Plan) -> None:
+        """Put a plan in force at the next step, or at once when nothing runs. The latest wins."""
+        with self._lock:
+            self._pending = plan
+            if not self.running:
+                self._take_plan()
+
+    @property
+    def plan(self) -> Plan:
+        """The plan in force, or the one that waits for the next step."""
+        return self._pending or self.orchestrator.plan
+
+    def stop(self) -> None:
+        """Make the running forward pass raise :class:`Stopped` at its next layer."""
+        self._stop = self.running
+
+    # ------------------------------------------------------------------ a run
+
+    def begin_run(self, recorder: Recorder | None) -> None:
+        """Times, steps and tokens count from 0; ``recorder`` writes them down."""
+        with self._lock:
+            if self.running:
+                raise FiddlerError(
+                    "this engine is already generating: wait for it, or call engine.stop()"
+                )
+            self.running = True
+        self.recorder = recorder
+        self._stop = False
+        self._number = self._plan_number = 0
+        self._step = None
+        self._pace = self.device.pace(self.orchestrator.plan.costs)
+
+    def end_run(self) -> None:
+        """After the last step, whatever ended it: the session is ready for the next run."""
+        if self._step is not None:
+            self._finish_step(complete=False)
+            sync(self.device, self.store, self.orchestrator.residency)
+        with self._lock:
+            self.running = False
+            if self._pending is not None:
+                self._take_plan()
+
+    # ------------------------------------------------------------------ a step
+
+    def begin_step(self, step: StepInput) -> None:
+        """Step boundary: a waiting plan takes effect, the step's tokens are written down."""
+        if self._step is not None:  # the forward pass before this one died
+            self._finish_step(complete=False)
+            sync(self.device, self.store, self.orchestrator.residency)
+        self._check_stop()
+        recorder, pace = self.recorder, self._pace
+        self._start_ns = pace.now_ns
+        changes: list[Change] = []
+        with self._lock:
+            if self._pending is not None:
+                changes = self._take_plan()
+                if recorder is not None:
+                    self._plan_number = recorder.plan(self._number, self.orchestrator.plan)
+                pace.costs = self.orchestrator.plan.costs
+        pace.pins(self._number, changes, recorder.log if recorder else None)
+        if recorder is not None:
+            self._first_token = recorder.token_count
+            step.rows[:, 0] = self._number
+            recorder.tokens(step.rows, step.texts)
+        self._step = step
+
+    def layer(self, layer: int, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        """One MoE layer: decide, run, write down. ``hidden`` ``(T, H)`` -> ``(T, H)``."""
+        self._check_stop()
+        step, recorder = self._step, self.recorder
+        if step is None:
+            raise FiddlerError("experts were called outside of the model's forward pass")
+        chosen = index.numpy()  # (T, K), on the host
+        experts, counts = active_experts(chosen)
+        decision = self.orchestrator.decide(layer, experts, counts)
+        out, spans = self.executor.run(layer, hidden, index, weights, decision)
+        log = None
+        if recorder is not None:
+            log = recorder.log
+            routed = weights.float().numpy()  # numpy has no bfloat16
+            recorder.route(self._number, layer, self._first_token, chosen, routed)
+        self._pace.layer(self._number, layer, step.tokens, step.context, decision, spans, log)
+        if recorder is not None and step.kind == StepKind.PREFILL:
+            recorder.flush()  # a long step shows its layers as they come
+        return out
+
+    def end_step(self) -> None:
+        """All layers and the head are through."""
+        if self._step is None:
+            return
+        log = self.recorder.log if self.recorder else None
+        self._pace.head(self._number, self._step.sequences, log)
+        self._finish_step(complete=True)
+
+    def _finish_step(self, *, complete: bool) -> None:
+        step, self._step = self._step, None
+        if self.recorder is not None and step is not None:
+            self.recorder.step(
+                (
+                    self._number,
+                    step.kind,
+                    step.tokens,
+                    step.sequences,
+                    step.context,
+                    self._first_token,
+                    self._plan_number,
+                    int(complete),
+                    self._start_ns,
+                    self._pace.now_ns,
+                    self.device.clock,
+                )
+            )
+        self._number += 1
+
+    def _take_plan(self) -> list[Change]:
+        plan, self._pending = self._pending, None
+        if plan is None:
+            return []
+        changes = self.orchestrator.change(plan)
+        sync(self.device, self.store, self.orchestrator.residency)
+        return changes
+
+    def _check_stop(self) -> None:
+        if self._stop:
+            raise Stopped
