@@ -354,7 +354,9 @@ class HybridEngine:
         window = _PROFILE_WINDOW
         if self.tokenizer is not None:
             text = resources.files("engine").joinpath("data/calibration.txt").read_text("utf-8")
-            flat, source = self.tokenizer(text)["input_ids"], "the bundled calibration text"
+            most = window * _PROFILE_WINDOWS
+            flat = self.tokenizer(text, truncation=True, max_length=most)["input_ids"]
+            source = "the bundled calibration text"
         else:
             rng = np.random.default_rng(0)
             count = window * _PROFILE_WINDOWS

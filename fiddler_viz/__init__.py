@@ -1,0 +1,100 @@
+"""fiddler-viz: see, and decide, where the experts of a Mixture-of-Experts model run.
+
+    import fiddler_viz as fv
+
+    engine = fv.load("demo", as_model="mixtral-8x7b", gpu_memory="24GB")
+    fv.Explorer(engine)
+
+Names are imported when first used: opening and drawing a trace never loads torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.errors import (
+        BudgetError,
+        CheckpointError,
+        FiddlerError,
+        InputError,
+        TraceError,
+        UnsupportedModelError,
+    )
+    from engine.hybrid import HybridEngine
+    from engine.interchange.perfetto import to_perfetto
+    from engine.profile import Profile
+    from engine.replay import Replay
+    from engine.run import Run
+    from engine.spec import HardwareSpec, ModelSpec
+    from engine.trace import Trace
+    from fiddler_viz.api import compare, load, replay
+    from fiddler_viz.explorer import Explorer
+    from fiddler_viz.figures import heatmap, memory, timeline
+    from fiddler_viz.page import to_html
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BudgetError": "engine.errors",
+    "CheckpointError": "engine.errors",
+    "Explorer": "fiddler_viz.explorer",
+    "FiddlerError": "engine.errors",
+    "HardwareSpec": "engine.spec",
+    "HybridEngine": "engine.hybrid",
+    "InputError": "engine.errors",
+    "ModelSpec": "engine.spec",
+    "Profile": "engine.profile",
+    "Replay": "engine.replay",
+    "Run": "engine.run",
+    "Trace": "engine.trace",
+    "TraceError": "engine.errors",
+    "UnsupportedModelError": "engine.errors",
+    "compare": "fiddler_viz.api",
+    "heatmap": "fiddler_viz.figures",
+    "load": "fiddler_viz.api",
+    "memory": "fiddler_viz.figures",
+    "replay": "fiddler_viz.api",
+    "timeline": "fiddler_viz.figures",
+    "to_html": "fiddler_viz.page",
+    "to_perfetto": "engine.interchange.perfetto",
+}
+"""Public name -> the module it lives in."""
+
+__all__ = [
+    "BudgetError",
+    "CheckpointError",
+    "Explorer",
+    "FiddlerError",
+    "HardwareSpec",
+    "HybridEngine",
+    "InputError",
+    "ModelSpec",
+    "Profile",
+    "Replay",
+    "Run",
+    "Trace",
+    "TraceError",
+    "UnsupportedModelError",
+    "compare",
+    "heatmap",
+    "load",
+    "memory",
+    "replay",
+    "timeline",
+    "to_html",
+    "to_perfetto",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fiddler_viz' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
