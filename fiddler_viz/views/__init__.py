@@ -1,0 +1,1 @@
+"""Widgets: figures that follow an engine or a trace, and the controls beside them."""

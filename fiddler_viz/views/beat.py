@@ -1,0 +1,40 @@
+"""The browser's side of the pump: says when a frame has been painted, and keeps plots in shape."""
+
+from __future__ import annotations
+
+import anywidget
+import traitlets
+
+# `_esm` is JavaScript for the browser. A frame counts as shown at the second animation frame after
+# its messages were handled: the first one paints. A hidden tab paints nothing and answers late,
+# which slows the pump down: nobody is looking. FigureWidget 7.1 does not follow its container's
+# width; a resize event of the window is what it listens to.
+_ESM = """
+function initialize({ model }) {
+  model.on("change:sent", () => {
+    const frame = model.get("sent");
+    requestAnimationFrame(() => requestAnimationFrame(() => {
+      model.set("shown", frame);
+      model.save_changes();
+    }));
+  });
+}
+function render({ el }) {
+  let width = 0;
+  const watch = new ResizeObserver(() => {
+    const now = Math.round(el.parentElement?.clientWidth ?? 0);
+    if (now && now !== width) { width = now; window.dispatchEvent(new Event("resize")); }
+  });
+  requestAnimationFrame(() => el.parentElement && watch.observe(el.parentElement));
+  return () => watch.disconnect();
+}
+export default { initialize, render };
+"""
+
+
+class Beat(anywidget.AnyWidget):
+    """A widget without looks: Python counts ``sent`` up, the browser answers in ``shown``."""
+
+    _esm = _ESM
+    sent = traitlets.Int(0).tag(sync=True)
+    shown = traitlets.Int(0).tag(sync=True)

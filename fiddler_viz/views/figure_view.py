@@ -1,0 +1,117 @@
+"""A plotly figure in a notebook that other threads may update and whose saved state is current."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.basedatatypes import Undefined
+from plotly.serializers import custom_serializers
+
+from fiddler_viz.views.changes import Changes, look_up, put, same, written
+
+_CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False}
+
+
+class FigureView(go.FigureWidget):
+    """A ``FigureWidget`` with three repairs.
+
+    - :meth:`change` sends what differs in one message, quickly. The browser's own changes (a zoom
+      arrives in another thread) wait meanwhile, and so does a reader of the state.
+    - :meth:`get_state` gives the current data and layout. The original gives those of the moment
+      it was displayed, so a reloaded page would go back in time.
+    - :meth:`settle` hands the browser the current data as well, for views of it made later.
+    """
+
+    def __init__(
+        self, figure: go.Figure, *, on_move: Callable[[Mapping[str, Any]], None] | None = None
+    ) -> None:
+        self._one_writer = threading.RLock()
+        self._behind = False
+        self._made = False
+        self._on_move = on_move
+        super().__init__(figure)
+        self._made = True
+        self._config = dict(_CONFIG)
+
+    def __repr__(self) -> str:
+        return f"FigureView({len(self._data)} traces)"
+
+    @property
+    def behind(self) -> bool:
+        """Whether :meth:`settle` has something to send."""
+        return self._behind
+
+    def change(self, update: Callable[[Any], None]) -> bool:
+        """Run one of the figures' ``update_*`` functions on this figure, in one message.
+
+        What it sets to the value already there is left out; True if anything was sent. Values are
+        sent as they are, without plotly's validation: the same functions build static figures.
+        """
+        with self._one_writer:
+            changes = Changes(self._data, self._layout)
+            update(changes)
+            traces = {
+                index: {
+                    path: value
+                    for path, value in values.items()
+                    if not same(look_up(self._data[index], path), value)
+                }
+                for index, values in changes.traces.items()
+            }
+            traces = {index: values for index, values in traces.items() if values}
+            relayout = {
+                path: value
+                for path, value in changes.relayout.items()
+                if not same(look_up(self._layout, path), value)
+            }
+            if not traces and not relayout:
+                return False
+            for index, values in traces.items():
+                for path, value in values.items():
+                    put(self._data[index], path, value)
+            for path, value in relayout.items():
+                put(self._layout, path, value)
+            numbers = sorted(traces)
+            restyle = {
+                written(path): [traces[index].get(path, Undefined) for index in numbers]
+                for path in dict.fromkeys(path for values in traces.values() for path in values)
+            }
+            self._send_update_msg(
+                restyle, {written(path): value for path, value in relayout.items()}, numbers
+            )
+            self._behind = True
+            return True
+
+    def plotly_relayout(self, relayout_data: Any, **kwargs: Any) -> None:
+        """A change of the layout; those that a reader made in the browser also go to ``on_move``.
+
+        plotly's own ``layout.on_change`` would also report what the browser filled in by itself.
+        """
+        super().plotly_relayout(relayout_data, **kwargs)
+        if kwargs.get("source_view_id") is not None and self._on_move is not None:
+            self._on_move(relayout_data)
+
+    def settle(self) -> None:
+        """Make the browser's model current too (its views already are); costs one message."""
+        with self._one_writer:
+            if self._behind:
+                self._behind = False
+                self.send_state(["_widget_data", "_widget_layout"])
+
+    def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
+        """The widget's state as ipywidgets sends it, data and layout as they are now."""
+        with self._one_writer:
+            state = super().get_state(key=key, drop_defaults=drop_defaults)
+            if self._made:
+                to_json = custom_serializers["to_json"]
+                current = {"_widget_data": self._data, "_widget_layout": self._layout}
+                state |= {name: to_json(current[name], None) for name in current if name in state}
+            return state
+
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """What the browser sent: zooms and clicks, applied while nobody else writes."""
+        with self._one_writer:
+            super().set_state(sync_data)

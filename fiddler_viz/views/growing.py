@@ -1,0 +1,46 @@
+"""Rows that grow, in memory that does not: the newest are kept, the oldest given up and counted."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.events import Rows
+
+
+class Growing:
+    """An append-only table of int64 rows that keeps between ``limit / 2`` and ``limit`` of them.
+
+    :attr:`rows` is a view: valid until the next :meth:`append`, read-only by agreement.
+    """
+
+    def __init__(self, width: int, limit: int = 1 << 17) -> None:
+        self.limit = limit
+        self.dropped = 0
+        """Oldest rows given up so far."""
+        self._store: Rows = np.zeros((min(1024, limit), width), dtype=np.int64)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def rows(self) -> Rows:
+        """What is kept, oldest first."""
+        return self._store[: self._count]
+
+    def append(self, rows: Rows) -> None:
+        """Add rows at the end."""
+        needed = self._count + len(rows)
+        if needed > self.limit:
+            kept = np.concatenate([self.rows, rows])[-(self.limit // 2) :]
+            self.dropped += needed - len(kept)
+            self._store = np.zeros((self.limit, rows.shape[1]), dtype=np.int64)
+            self._store[: len(kept)] = kept
+            self._count = len(kept)
+            return
+        if needed > len(self._store):
+            larger = np.zeros((min(2 * needed, self.limit), rows.shape[1]), dtype=np.int64)
+            larger[: self._count] = self.rows
+            self._store = larger
+        self._store[self._count : needed] = rows
+        self._count = needed

@@ -1,0 +1,76 @@
+"""The experts' heatmap with its controls: what the colour tells, and of which token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import ipywidgets as widgets
+
+from fiddler_viz.figures import heatmap_figure, update_heatmap
+from fiddler_viz.frames import Grid
+from fiddler_viz.theme import Theme
+from fiddler_viz.views.figure_view import FigureView
+
+
+class HeatmapView(widgets.VBox):
+    """Layers down, experts across. ``on_change`` is called when a control was moved."""
+
+    def __init__(
+        self, grid: Grid, theme: Theme, height_px: int, on_change: Callable[[], None]
+    ) -> None:
+        self._theme = theme
+        self._following = False
+        self.figure = FigureView(heatmap_figure(grid, theme, height=height_px))
+        self.show = widgets.ToggleButtons(
+            options=[("popularity", "popularity"), ("this token", "token")],
+            tooltips=[
+                "Colour: how many tokens each expert served",
+                "Colour: the router's weights for one token",
+            ],
+            style={"button_width": "92px"},
+            layout=widgets.Layout(width="auto"),
+        )
+        self.token = widgets.IntSlider(
+            min=0,
+            max=0,
+            description="token",
+            disabled=True,
+            tooltip="Which token: arrow keys step through the text. For “this token”.",
+            layout=widgets.Layout(flex="1 1 160px", width="auto"),
+            style={"description_width": "40px"},
+        )
+        self.show.observe(lambda _: self._changed(on_change), "value")
+        self.token.observe(lambda _: self._changed(on_change), "value")
+        row = widgets.Box([self.show, self.token])
+        row.add_class("fv-row")
+        super().__init__([row, self.figure])
+
+    def __repr__(self) -> str:
+        return f"HeatmapView({self.show.value})"
+
+    def _changed(self, on_change: Callable[[], None]) -> None:
+        if not self._following:
+            on_change()
+
+    def selected(self, tokens: int, *, live: bool) -> int | None:
+        """The token chosen, out of so many processed; None where it is not about one token.
+
+        Also keeps the slider's range: while a run is live it follows the newest token.
+        """
+        self._following = True
+        try:
+            last = max(tokens - 1, 0)
+            at_end = self.token.value >= self.token.max
+            self.token.max = last
+            if live or at_end:
+                self.token.value = last
+            self.token.disabled = live or self.show.value != "token" or tokens == 0
+        finally:
+            self._following = False
+        return self.token.value if self.show.value == "token" and tokens else None
+
+    def draw(self, grid: Grid, *, hover: bool) -> bool:
+        """Show a grid; True if anything was sent. Hover texts may wait for a quieter moment."""
+        return self.figure.change(
+            lambda figure: update_heatmap(figure, grid, self._theme, hover=hover)
+        )

@@ -1,0 +1,85 @@
+"""The text as it is generated: every token a cell, coloured by what it cost."""
+
+from __future__ import annotations
+
+import ipywidgets as widgets
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.trace import Trace
+from fiddler_viz.frames import Tokens, token_table
+from fiddler_viz.theme import safe, show_token
+
+LIMIT_TOKENS = 600
+"""Cells shown; of a longer text, the last ones."""
+_CIVIDIS = ("#3a4a6b", "#4c556c", "#63656f", "#7c7b78", "#958f78", "#b0a573", "#cdbb68", "#ead357")
+SHADES = tuple(
+    f"background:{color};color:{'#fff' if place < 4 else '#111'}"
+    for place, color in enumerate(_CIVIDIS)
+)
+"""CSS of each step of cost, from cheap to dear: cividis, with ink that can be read on it."""
+EMPTY = '<span class="fv-muted">The text appears here, token by token.</span>'
+
+
+class TextView(widgets.HTML):
+    """Shows the tokens of a trace; keeps nothing but what it last drew."""
+
+    def __init__(self, height_px: int) -> None:
+        super().__init__(layout=widgets.Layout(width="100%"))
+        self._height_px = height_px
+        self._escaped: tuple[tuple[str, ...], list[str]] = ((), [])
+        self.show(None, None)
+
+    def __repr__(self) -> str:
+        return f"TextView({len(self.value)} characters)"
+
+    def show(self, trace: Trace | None, selected: int | None) -> bool:
+        """Draw; True if anything changed. ``selected`` is a row of the tokens table."""
+        before = self.value
+        body = self._cells(trace, selected) if trace is not None else ""
+        self.value = (
+            f'<div class="fv-text" style="height:{self._height_px}px" tabindex="0" '
+            f'aria-label="generated text">{body or EMPTY}</div>'
+        )
+        return self.value != before
+
+    def _cells(self, trace: Trace, selected: int | None) -> str:
+        tokens = token_table(trace)
+        first = max(len(tokens) - LIMIT_TOKENS, 0)
+        shown = self._shown(tokens.text)
+        shades = token_shades(tokens).tolist()
+        columns = (tokens.ns.tolist(), tokens.hit_rate.tolist(), tokens.generated.tolist())
+        parts = [f'<span class="fv-muted">{first:,} earlier tokens … </span>'] if first else []
+        for row in range(first, len(tokens)):
+            ns, hits, generated = (column[row] for column in columns)
+            tip = f"token {row}: {ns / 1e6:.3g} ms" if ns == ns else f"token {row}: not processed"
+            if hits == hits:
+                tip += f", {hits:.0%} of its experts on the GPU"
+            classes = f"{'' if generated else 'p'}{' s' if row == selected else ''}"
+            style = f' style="{SHADES[shades[row]]}"' if shades[row] >= 0 else ""
+            parts.append(f'<i class="{classes}"{style} title="{tip}">{shown[row]}</i>')
+            if tokens.text[row].endswith("\n"):
+                parts.append("\n")
+        return "".join(parts)
+
+    def _shown(self, texts: tuple[str, ...]) -> list[str]:
+        """Escaped texts; a growing run's are escaped once."""
+        known, escaped = self._escaped
+        if texts[: len(known)] != known:
+            escaped = []
+        for text in texts[len(escaped) :]:
+            escaped.append(safe(show_token(text)))
+        self._escaped = (texts, escaped)
+        return escaped
+
+
+def token_shades(tokens: Tokens) -> NDArray[np.int64]:
+    """Each generated token's place in :data:`SHADES` by its cost; -1 where it has none."""
+    priced = tokens.generated & np.isfinite(tokens.ns)
+    shades = np.full(len(tokens), -1, dtype=np.int64)
+    if priced.any():
+        ns = tokens.ns[priced]
+        low, high = float(ns.min()), float(ns.max())
+        part = (ns - low) / (high - low) if high > low else np.full(len(ns), 0.5)
+        shades[priced] = np.rint(part * (len(SHADES) - 1))
+    return shades

@@ -1,0 +1,123 @@
+"""The row of numbers: what was predicted, what this run gave, and what it cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import ipywidgets as widgets
+
+from engine.summary import Summary
+from engine.units import format_bytes
+from fiddler_viz.theme import percent, rate, safe
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number with its name and a note; ``kind`` is ``predicted``, ``run`` or empty."""
+
+    name: str
+    value: str
+    note: str = ""
+    kind: str = ""
+    tip: str = ""
+
+    def html(self, *, changed: bool, old: bool) -> str:
+        """The tile as HTML. All text is ours or escaped by :func:`make_tiles`."""
+        classes = f"fv-tile {self.kind}{' changed' if changed else ''}{' old' if old else ''}"
+        return (
+            f'<div class="{classes}" title="{self.tip}"><span class="k">{self.name}</span>'
+            f'<span class="v">{self.value}</span>'
+            f'<span class="n">{self.note or "&nbsp;"}</span></div>'
+        )
+
+
+class Tiles(widgets.HTML):
+    """Shows tiles; what a moved control changed fades in, a running number does not."""
+
+    def __init__(self) -> None:
+        super().__init__(layout=widgets.Layout(width="100%"))
+        self._shown: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"Tiles({', '.join(self._shown)})"
+
+    def show(self, tiles: list[Tile], *, fade: bool = False, old: bool = False) -> bool:
+        """Draw; True if anything changed. ``old`` dims what is about to be replaced."""
+        parts = [
+            tile.html(changed=fade and self._shown.get(tile.name) != tile.value, old=old)
+            for tile in tiles
+        ]
+        before = self.value
+        self.value = f'<div class="fv-tiles">{"".join(parts)}</div>'
+        self._shown = {tile.name: tile.value for tile in tiles}
+        return self.value != before
+
+
+def make_tiles(predicted: Summary | None, run: Summary | None, *, what_if: bool) -> list[Tile]:
+    """Tiles of a prediction (outlined) and of what ran (solid); either may be missing.
+
+    All but these two are of the run, or where the views show a ``what_if``, of the prediction.
+    """
+    shown = predicted if what_if else run or predicted
+    kind = "predicted" if shown is predicted else ""
+    first = _speed("predicted", predicted, "predicted") if predicted else _none("predicted")
+    second = _speed("this run", run, "run") if run else _none("this run")
+    if shown is None:
+        return [first, second]
+    calls = sum(shown.calls.values())
+    busiest = max(shown.busy, key=lambda lane: shown.busy[lane], default="")
+    return [
+        first,
+        second,
+        Tile(
+            "hit rate",
+            percent(shown.hit_rate),
+            "experts found on the GPU",
+            kind,
+            "share of expert calls whose weights were already in GPU memory",
+        ),
+        Tile(
+            "over PCIe",
+            _bytes(shown.bytes_per_token),
+            "per token",
+            kind,
+            "weights and activations, both directions, per token processed",
+        ),
+        Tile(
+            "on the CPU",
+            percent(shown.calls["cpu"] / calls if calls else math.nan),
+            f"{shown.calls['cpu']:,} of {calls:,} expert calls",
+            kind,
+            "share of expert calls that ran on the CPU instead of copying weights",
+        ),
+        Tile(
+            "busiest lane",
+            percent(shown.busy[busiest]) if busiest else "-",
+            f"{safe(busiest.upper())} is busy" if busiest else "",
+            kind,
+            "the lane that is busy most of the time is what to speed up",
+        ),
+    ]
+
+
+def _speed(name: str, summary: Summary, kind: str) -> Tile:
+    low, high, value = summary.tokens_per_s_low, summary.tokens_per_s_high, summary.tokens_per_s
+    if summary.clock == "measured" and kind == "run":
+        note = "measured"
+    elif math.isfinite(low) and high > low:
+        note = f"modelled, {rate(low).split()[0]} to {rate(high).split()[0]}"
+    else:
+        note = "modelled"
+    tip = "decode speed: generated tokens per second, without the prompt"
+    return Tile(name, rate(value), note, kind, tip)
+
+
+def _none(name: str) -> Tile:
+    if name == "predicted":
+        return Tile(name, "-", "move a slider", "predicted", "what another plan would give")
+    return Tile(name, "-", "press Run", "run", "what the engine gave")
+
+
+def _bytes(n_bytes: float) -> str:
+    return format_bytes(round(n_bytes)) if math.isfinite(n_bytes) else "-"
