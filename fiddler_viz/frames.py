@@ -209,7 +209,7 @@ def describe_selection(
 ) -> str:
     """What is selected, in words; raw text."""
     if token is not None:
-        text = f" “{show_token(trace.texts[token])}”" if trace.texts else ""
+        text = f" “{show_token(trace.texts[token]).strip()}”" if trace.texts else ""
         what = f"token {token}{text}, step {step}"
     elif step is not None:
         n = int(trace.steps["tokens"][step])

@@ -54,12 +54,12 @@ class Segment(IntEnum):
 
 SEGMENTS: Final[Mapping[Segment, Kind]] = MappingProxyType(
     {
-        Segment.DENSE: Kind("dense layers", GREY, "d", "square", ""),
-        Segment.RESIDENT: Kind("resident expert", GREEN, "o", "circle", ""),
-        Segment.STREAM: Kind("streamed expert", ORANGE, "^", "triangle-up", "/"),
-        Segment.CPU: Kind("expert on the CPU", BLUE, "x", "x", "x"),
-        Segment.WEIGHTS: Kind("weights copied", VERMILLION, "w", "diamond", "\\"),
-        Segment.ACTIVATIONS: Kind("activations copied", SKY, "a", "line-ns", "."),
+        Segment.DENSE: Kind("dense", GREY, "d", "square", ""),
+        Segment.RESIDENT: Kind("resident", GREEN, "o", "circle", ""),
+        Segment.STREAM: Kind("streamed", ORANGE, "^", "triangle-up", "/"),
+        Segment.CPU: Kind("on CPU", BLUE, "x", "x", "x"),
+        Segment.WEIGHTS: Kind("weights", VERMILLION, "w", "diamond", "\\"),
+        Segment.ACTIVATIONS: Kind("activations", SKY, "a", "line-ns", "."),
     }
 )
 ACTIONS: Final[Mapping[Action, Kind]] = MappingProxyType(
@@ -211,3 +211,13 @@ def safe(text: str) -> str:
     plotly reads tags, and where MathJax is on the page also ``$...$``; an entity is neither.
     """
     return html.escape(text).replace("$", "&#36;")
+
+
+_SHADES = "#00224e#123570#3b496c#575d6d#707173#8a8678#a59c74#c3b369#e1cc55#fee838"
+"""Cividis at ten even steps, as plotly has it."""
+
+
+def shade(share: float) -> tuple[str, str]:
+    """Cividis at a share of 0..1 in ten steps, and the colour of text that can be read on it."""
+    step = round(min(max(share, 0.0), 1.0) * 9)
+    return _SHADES[7 * step : 7 * step + 7], "#ffffff" if step < 5 else "#000000"

@@ -24,11 +24,13 @@ LOOK_FOR = {
 }
 AMOUNTS = {"popularity": "tokens, % of hottest expert", "token": "routing weight"}
 _MARGIN = {"l": 50, "r": 10, "t": 56, "b": 62}
-_FEW_CELLS = 1024
+FEW_CELLS = 1024
 """Up to here a pinned cell is outlined; beyond, it has a dash in its middle."""
-_CELLS, _PINNED, _CACHED, _RAN = 0, 1, 4, 6
-"""Where each trace is in ``figure.data``. Pinned: on blank cells, then a white halo and a black
-line, which together can be read on any cell; cached: halo and line; ran: one per action."""
+_CELLS, _PINNED, _CACHED, _RAN = 0, 1, 4, 7
+"""Where each trace is in ``figure.data``; pinned and cached take one per :func:`_inks`, ran one
+per action."""
+_BRIGHT = 0.5
+"""From this amount on cividis is closer to white than to black."""
 
 
 def heatmap_figure(
@@ -69,7 +71,7 @@ def heatmap_figure(
 
 def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatter]:
     layers, experts = grid.shape
-    few = layers * experts <= _FEW_CELLS
+    few = layers * experts <= FEW_CELLS
     rows, columns = np.divmod(np.arange(layers * experts), experts)
     cells = go.Heatmap(
         x=columns.astype(np.int16),
@@ -87,6 +89,7 @@ def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatte
             "tickfont": {"size": 11, "color": look.muted},
         },
     )
+    inks = _inks(look, few)
     pinned = [
         go.Scatter(
             mode="lines",
@@ -95,19 +98,36 @@ def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatte
             legendgroup="pinned",
             showlegend=False,
         )
-        for color, width in ((look.muted, 1.2), ("#ffffff", 3.2), ("#000000", 1.4))
+        for color, width in inks
     ]
-    cached = [
-        _markers("cached", "circle-open", color, size + 2, edge=width)
-        for color, width in (("#ffffff", 3.2), ("#000000", 1.4))
-    ]
+    ring = size + 2 if few else size
+    cached = [_markers("cached", "circle-open", color, ring, edge=width) for color, width in inks]
     ran = [
         _markers(kind.label, kind.marker, kind.color, size, edge=1 if size > 5 else 0.5)
         for kind in (ACTIONS[action] for action in Action)
     ]
     for trace in ran:
-        trace.marker.line.color = "#ffffff"
-    return [cells, *pinned, *cached, *ran, *_legend(look)]
+        trace.marker.line.color = "#fff"
+    return [cells, *pinned, *cached, *ran, *_legend(look, few)]
+
+
+def _inks(look: Theme, few: bool) -> list[tuple[str, float]]:
+    """Colours and widths of marks: on blank cells, then two that go with any amount.
+
+    In large cells a black line on a white halo; small ones only have room for one of them.
+    """
+    blank, white, black = look.muted, "#fff", "#000"
+    return (
+        [(blank, 1.2), (white, 3.2), (black, 1.4)] if few else [(blank, 2), (white, 2), (black, 2)]
+    )
+
+
+def _by_ink(grid: Grid, place: Place) -> list[NDArray[np.bool_]]:
+    """Where each of the inks marks a place."""
+    here, blank = grid.places == place, np.isnan(grid.amount)
+    if grid.amount.size <= FEW_CELLS:
+        return [here & blank, here & ~blank, here & ~blank]
+    return [here & blank, here & (grid.amount < _BRIGHT), here & (grid.amount >= _BRIGHT)]
 
 
 def _markers(name: str, symbol: str, color: str, size: float, edge: float) -> go.Scatter:
@@ -120,12 +140,12 @@ def _markers(name: str, symbol: str, color: str, size: float, edge: float) -> go
     )
 
 
-def _legend(look: Theme) -> list[go.Scatter]:
+def _legend(look: Theme, few: bool) -> list[go.Scatter]:
     """Entries that stay although nothing may be pinned, cached or run just now."""
     places = [PLACES[Place.PINNED], PLACES[Place.CACHED]]
     entries = [(kind, look.text, kind.label) for kind in places]
     entries += [(kind, kind.color, kind.label) for kind in ACTIONS.values()]
-    return [
+    made = [
         go.Scatter(
             x=[None],
             y=[None],
@@ -136,6 +156,9 @@ def _legend(look: Theme) -> list[go.Scatter]:
         )
         for kind, color, group in entries
     ]
+    if not few:
+        made[0].marker = {"symbol": "line-ew-open", "color": look.text, "line": {"width": 3}}
+    return made
 
 
 def update_heatmap(
@@ -154,13 +177,12 @@ def update_heatmap(
             cells.text = hover_texts(grid)
         cells.colorbar.title.text = AMOUNTS[grid.show]
         cells.colorbar.tickformat = ".0%" if grid.show == "popularity" else ".1f"
-        marks = cell_outlines if grid.amount.size <= _FEW_CELLS else cell_dashes
-        pinned, blank = grid.places == Place.PINNED, np.isnan(grid.amount)
-        for index, where in enumerate((pinned & blank, pinned & ~blank, pinned & ~blank)):
+        marks = cell_outlines if grid.amount.size <= FEW_CELLS else cell_dashes
+        for index, where in enumerate(_by_ink(grid, Place.PINNED)):
             x, y = marks(where)
             figure.data[_PINNED + index].update(x=x, y=y)
-        for index in range(2):
-            _put(figure.data[_CACHED + index], grid.places == Place.CACHED)
+        for index, where in enumerate(_by_ink(grid, Place.CACHED)):
+            _put(figure.data[_CACHED + index], where)
         for action in Action:
             _put(figure.data[_RAN + action], grid.ran == action)
         figure.layout.title = title_of(

@@ -12,7 +12,7 @@ from fiddler_viz.figures.base import axis_style, legend_style, new_figure, title
 from fiddler_viz.theme import MEMORY, Theme, count, percent, theme
 
 LOOK_FOR = "Dense weights and KV cache come first; what is left decides how many experts fit."
-_MARGIN = {"l": 14, "r": 22, "t": 54, "b": 56}
+_MARGIN = {"l": 14, "r": 22, "t": 54, "b": 70}
 
 
 def parts(memory: Memory) -> dict[str, int]:
@@ -42,7 +42,7 @@ def memory_figure(
 ) -> go.Figure:
     """The bar of one state. With ``expert_bytes`` the legend also counts experts."""
     look = theme(look)
-    figure = new_figure(look, width=width, height=height or 170, margin=_MARGIN)
+    figure = new_figure(look, width=width, height=height or 182, margin=_MARGIN)
     figure.update_xaxes(
         **axis_style(look),
         ticksuffix="B",
@@ -71,7 +71,7 @@ def memory_figure(
                 "pattern": {
                     "shape": kind.pattern,
                     "fillmode": "overlay",
-                    "fgcolor": "#ffffff",
+                    "fgcolor": "#fff",
                     "fgopacity": 0.45,
                     "size": 7,
                     "solidity": 0.25,

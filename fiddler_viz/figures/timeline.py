@@ -34,7 +34,7 @@ CLOCKS = {
     Clock.MODELLED: "modelled clock: times from the cost model, not from a stopwatch",
     Clock.MEASURED: "measured clock: real time on this hardware",
 }
-_MARGIN = {"l": 78, "r": 16, "t": 54, "b": 54}
+_MARGIN = {"l": 78, "r": 16, "t": 54, "b": 60}
 _S = 1e-9
 _HOVER, _STEPS, _LABELS, _BARS = 0, 1, 2, 3
 """Where each trace is in ``figure.data``; one bar trace per :class:`Segment` follows ``_BARS``."""
@@ -140,7 +140,7 @@ def _bar(segment: Segment, *, legend: bool = False) -> go.Bar:
             "pattern": {
                 "shape": kind.pattern,
                 "fillmode": "overlay",
-                "fgcolor": "#ffffff",
+                "fgcolor": "#fff",
                 "fgopacity": 0.4,
                 "size": 8,
                 "solidity": 0.2,
@@ -246,15 +246,18 @@ def describe_timeline(view: Window) -> str:
     """The timeline in a few plain sentences."""
     if view.is_empty:
         return f"{EMPTY.capitalize()}."
-    busy = ", ".join(f"{LANES[lane][0]} {percent(view.busy(lane))}" for lane in Lane)
-    by_kind = view.shares.sum(axis=0).mean(axis=1)
-    spent = ", ".join(
-        f"{SEGMENTS[kind].label} {percent(float(by_kind[kind]))}"
-        for kind in Segment
-        if by_kind[kind]
+    busy = "; ".join(
+        f"{LANES[lane][0]} {percent(view.busy(lane))} ({spent(view, lane)})" for lane in Lane
     )
     return (
-        f"{format_ns(view.start_ns)} to {format_ns(view.end_ns)} "
-        f"({view.clock.name.lower()} clock), {count(len(view.segments), 'segment')}. "
-        f"Busy: {busy}. Of that time: {spent}."
+        f"{format_ns(view.start_ns)} to {format_ns(view.end_ns)}, {CLOCKS[view.clock]}; "
+        f"{count(len(view.segments), 'segment')}. Busy: {busy}."
     )
+
+
+def spent(view: Window, lane: Lane) -> str:
+    """What a lane was busy with, as shares of the window."""
+    shares = view.shares[lane].mean(axis=1)
+    kinds = [kind for kind in Segment if shares[kind]]
+    named = [f"{SEGMENTS[kind].label} {percent(float(shares[kind]))}" for kind in kinds]
+    return ", ".join(named) or "idle"

@@ -125,5 +125,5 @@ def step_label(trace: Trace, step: int) -> str:
         return f"prefill, {count(int(steps['tokens'][step]), 'token')}"
     token = int(steps["token"][step])
     if trace.texts and 0 <= token < len(trace.texts):
-        return f"“{show_token(trace.texts[token], 12)}”"
+        return f"“{show_token(trace.texts[token], 12).strip()}”"
     return f"step {step}"

@@ -1,0 +1,121 @@
+"""A run as one HTML file: opens from disk, needs no network, no kernel and no model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from engine.errors import InputError
+from engine.trace import Trace
+from fiddler_viz import figures
+from fiddler_viz.figures.oneline import STATIC_PIXELS
+from fiddler_viz.frames import grid, live_grid, memory_of, places
+from fiddler_viz.page.linked import linked_tokens, to_json
+from fiddler_viz.page.parts import header, table, text, tiles
+from fiddler_viz.page.tables import expert_rows, lane_rows, memory_rows, step_rows
+from fiddler_viz.theme import safe, theme
+
+_HERE = Path(__file__).parent
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; base-uri 'none'; form-action 'none'"
+)
+"""What the page may load: nothing but itself. The browser holds it to that."""
+
+
+def page(source: Any, path: str | Path) -> Path:
+    """Write a run as one self-contained HTML page of about 5 MB, and return its path.
+
+    ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. In the page a
+    click on a token shows its experts; light or dark follows the reader's system.
+
+    Raises InputError where the source is none of these or the file cannot be written.
+    """
+    content = render(figures.as_trace(source))
+    path = Path(path)
+    try:
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"page: cannot write {path}: {error.strerror or error}.") from error
+    return path
+
+
+def render(trace: Trace) -> str:
+    """The page's HTML. Every text of the trace is escaped."""
+    from plotly.offline import get_plotlyjs
+
+    title = safe(f"fiddler-viz: {trace.model.name}")
+    return (
+        "<!doctype html>\n"
+        '<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="color-scheme" content="light dark"><title>{title}</title>'
+        f"<style>{_variables()}{_asset('page.css')}</style></head>\n"
+        f"<body><main>{header(trace)}{tiles(trace)}{text(trace)}{_panels(trace)}</main>\n"
+        f'<script type="application/json" id="data">{_data(trace)}</script>\n'
+        f"<script>{get_plotlyjs()}</script>\n"
+        f"<script>{_asset('page.js')}</script></body></html>\n"
+    )
+
+
+def _panels(trace: Trace) -> str:
+    """A place for each figure, each with its twin in words and as a table."""
+    shown, view, memory = grid(trace), figures.window(trace), memory_of(trace)
+    size = trace.plan.expert_bytes
+    twins = {
+        "heatmap": (
+            figures.describe_heatmap(shown),
+            table(("layer", "expert", "place", "tokens", "calls"), expert_rows(shown)),
+        ),
+        "timeline": (
+            figures.describe_timeline(view),
+            table(("lane", "busy", "with"), lane_rows(view))
+            + table(("step", "kind", "tokens", "time", "hit rate"), step_rows(trace)),
+        ),
+        "memory": (
+            figures.describe_memory(memory, size),
+            table(("part", "size", "of the budget"), memory_rows(memory, size)),
+        ),
+    }
+    return "".join(
+        f'<section class="panel"><div class="figure" id="{name}" role="img" '
+        f'aria-label="{safe(words)}"></div>'
+        f"<details><summary>In words and as a table</summary><p>{safe(words)}</p>{rows}</details>"
+        "</section>"
+        for name, (words, rows) in twins.items()
+    )
+
+
+def _data(trace: Trace) -> str:
+    """What the script draws, as JSON that no text can break out of."""
+    view = figures.window(trace, pixels=STATIC_PIXELS)
+    memory, size = memory_of(trace), trace.plan.expert_bytes
+    # The figure for one token is filled in by the script; its caption is to be replaced.
+    blank = live_grid(places(trace, -1), show="token", caption="@")
+    drawn = {
+        "heatmap": figures.heatmap_figure(grid(trace)),
+        "token": figures.heatmap_figure(blank),
+        "timeline": figures.timeline_figure(view),
+        "memory": figures.memory_figure(memory, expert_bytes=size),
+    }
+    light, dark = theme("light"), theme("dark")
+    colors = {value: getattr(dark, field) for field, value in vars(light).items()}
+    parts = [f'"{name}":{figure.to_json()}' for name, figure in drawn.items()]
+    return (
+        f'{{"colors":{to_json(colors)},"linked":{to_json(linked_tokens(trace))},'
+        f'"figures":{{{",".join(parts)}}}}}'
+    )
+
+
+def _asset(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def _variables() -> str:
+    """The themes' colours as CSS variables, dark where the reader's system is dark."""
+    light, dark = (
+        "".join(f"--{field}:{value};" for field, value in vars(theme(name)).items())
+        for name in ("light", "dark")
+    )
+    return f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"

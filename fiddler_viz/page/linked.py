@@ -1,0 +1,98 @@
+"""What the page's script needs to show any token's experts without a kernel."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+
+from engine.events import Action, Why, Work
+from engine.residency import Place
+from engine.trace import Trace
+from fiddler_viz.figures.heatmap import FEW_CELLS
+from fiddler_viz.frames import describe_selection, places
+from fiddler_viz.theme import ACTIONS, PLACES, safe
+
+LIMIT_TOKENS = 2000
+"""Tokens that can be clicked: 2,000 of a model of 48 layers, top-8, are 3 MB."""
+_BECOMES = {
+    Why.ADMIT: Place.CACHED,
+    Why.PIN: Place.PINNED,
+    Why.UNPIN: Place.HOST,
+    Why.EVICT: Place.HOST,
+}
+
+
+def linked_tokens(trace: Trace) -> dict[str, Any]:
+    """Routing of each token with the action of each choice, and all changes of residency.
+
+    Arrays are base64 of little-endian bytes. ``expert``, ``weight`` and ``action`` have shape
+    ``(tokens, layers, top_k)``; experts are int16, -1 where a token did not come; weights are
+    256ths. ``change`` is ``expert index * 4 + place``, ordered by ``change_step``.
+    """
+    layers, experts = trace.model.grid
+    n = min(int((trace.tokens["step"] >= 0).sum()), LIMIT_TOKENS)
+    routing = trace.routing
+    kept = routing.token < n
+    shape = (n, layers, trace.model.top_k)
+    expert = np.full(shape, -1, "<i2")
+    weight, action = np.zeros(shape, "u1"), np.full(shape, 255, "u1")
+    at = routing.token[kept], routing.layer[kept]
+    expert[at] = routing.experts[kept]
+    weight[at] = np.rint(routing.weights[kept].clip(0, 1) * 255)
+    action[at] = _actions(trace)[kept]
+
+    moves = trace.moves
+    becomes = np.full(len(Why), -1)
+    becomes[list(_BECOMES)] = list(_BECOMES.values())
+    place = becomes[moves["why"]]
+    changed = place >= 0
+    flat = moves["layer"] * experts + moves["expert"]
+    step = trace.tokens["step"][:n]
+    captions = [describe_selection(trace, token=i, step=s) for i, s in enumerate(step.tolist())]
+    return {
+        "tokens": n,
+        "layers": layers,
+        "experts": experts,
+        "top_k": trace.model.top_k,
+        "few": layers * experts <= FEW_CELLS,
+        "expert": _base64(expert),
+        "weight": _base64(weight),
+        "action": _base64(action),
+        "step": step.tolist(),
+        "caption": [safe(caption) for caption in captions],
+        "place": _base64(places(trace, -1)),
+        "change": _base64((flat * 4 + place)[changed].astype("<i4")),
+        "change_step": _base64(moves["step"][changed].astype("<i4")),
+        "actions": [ACTIONS[action].label for action in Action],
+        "places": [PLACES[place].label for place in Place],
+    }
+
+
+def _actions(trace: Trace) -> np.ndarray:
+    """The action that each of a token's choices ran with, 255 where it did not run."""
+    work, (layers, experts) = trace.work, trace.model.grid
+    ran = np.flatnonzero(work["kind"] == Work.EXPERT)
+    key = (work["step"][ran] * layers + work["layer"][ran]) * experts + work["expert"][ran]
+    order = np.argsort(key, kind="stable")
+    routing = trace.routing
+    at = routing.step.astype(np.int64) * layers + routing.layer
+    wanted = at[:, None] * experts + routing.experts
+    if not len(ran):
+        return np.full(wanted.shape, 255)
+    found = np.searchsorted(key[order], wanted).clip(max=len(ran) - 1)
+    return np.where(key[order][found] == wanted, work["action"][ran][order][found], 255)
+
+
+def _base64(values: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
+
+
+def to_json(values: Any) -> str:
+    """JSON for a script element: ``<``, ``>`` and ``&`` as escapes, so that nothing ends it."""
+    text = json.dumps(values, separators=(",", ":"))
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text

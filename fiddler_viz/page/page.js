@@ -1,0 +1,117 @@
+// Draws the page's figures, follows the system's light or dark, and shows a clicked token's
+// experts. All texts in the data are escaped already.
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const linked = data.linked;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const expert = new Int16Array(bytes(linked.expert).buffer);
+  const weight = bytes(linked.weight);
+  const action = bytes(linked.action);
+  const start = bytes(linked.place);
+  const change = new Int32Array(bytes(linked.change).buffer);
+  const changeStep = new Int32Array(bytes(linked.change_step).buffer);
+  let shown = null; // the token whose experts are shown
+
+  // A theme is its colours: in the dark, every light one is replaced, wherever it stands.
+  function themed(figure) {
+    let text = JSON.stringify(figure);
+    if (dark.matches) {
+      for (const [light, other] of Object.entries(data.colors)) text = text.replaceAll(light, other);
+    }
+    return JSON.parse(text);
+  }
+
+  function draw(name, figure) {
+    const { data: traces, layout } = themed(figure);
+    const config = { responsive: true, displaylogo: false, displayModeBar: false };
+    Plotly.react(name, traces, layout, config);
+  }
+
+  function places(step) {
+    const place = start.slice();
+    for (let i = 0; i < change.length && changeStep[i] <= step; i++) place[change[i] >> 2] = change[i] & 3;
+    return place;
+  }
+
+  // As fiddler_viz/figures/outline.py: an outline in large cells, a dash in small ones.
+  function marks(cells) {
+    const around = linked.few
+      ? [[-0.38, -0.38], [0.38, -0.38], [0.38, 0.38], [-0.38, 0.38], [-0.38, -0.38]]
+      : [[-0.25, 0], [0.25, 0]];
+    const x = [], y = [];
+    for (const cell of cells) {
+      const column = cell % linked.experts, row = Math.floor(cell / linked.experts);
+      for (const [dx, dy] of around) { x.push(column + dx); y.push(row + dy); }
+      x.push(null); y.push(null);
+    }
+    return { x, y };
+  }
+
+  const centres = (cells) => ({
+    x: cells.map((cell) => cell % linked.experts),
+    y: cells.map((cell) => Math.floor(cell / linked.experts)),
+  });
+
+  // The order of traces is that of fiddler_viz/figures/heatmap.py.
+  function tokenFigure(token) {
+    const size = linked.layers * linked.experts, per = linked.layers * linked.top_k;
+    const z = new Array(size).fill(null), ran = new Map();
+    for (let i = 0; i < per; i++) {
+      const at = token * per + i;
+      if (expert[at] < 0) continue;
+      const cell = Math.floor(i / linked.top_k) * linked.experts + expert[at];
+      z[cell] = (z[cell] ?? 0) + weight[at] / 255;
+      ran.set(cell, action[at]);
+    }
+    const place = places(linked.step[token]), all = [...place.keys()];
+    const text = all.map((cell) => linked.places[place[cell]]
+      + (z[cell] === null ? "" : `<br>weight ${z[cell].toFixed(2)}`)
+      + (linked.actions[ran.get(cell)] ? `<br>ran ${linked.actions[ran.get(cell)]}` : ""));
+    const inks = (kind) => {
+      const here = all.filter((cell) => place[cell] === kind);
+      const used = here.filter((cell) => z[cell] !== null);
+      const [white, black] = linked.few ? [used, used]
+        : [used.filter((cell) => z[cell] < 0.5), used.filter((cell) => z[cell] >= 0.5)];
+      return [here.filter((cell) => z[cell] === null), white, black];
+    };
+    const by = (kind) => centres([...ran.keys()].filter((cell) => ran.get(cell) === kind));
+    const figure = structuredClone(data.figures.token);
+    Object.assign(figure.data[0], { z, text });
+    [...inks(1).map(marks), ...inks(2).map(centres), by(0), by(1), by(2)].forEach(
+      (points, i) => Object.assign(figure.data[i + 1], points));
+    figure.layout.title.text = figure.layout.title.text.replace("@", () => linked.caption[token]);
+    figure.layout.annotations[0].visible = false;
+    return figure;
+  }
+
+  function drawAll() {
+    draw("heatmap", shown === null ? data.figures.heatmap : tokenFigure(shown));
+    draw("timeline", data.figures.timeline);
+    draw("memory", data.figures.memory);
+  }
+
+  const buttons = [...document.querySelectorAll("#tokens button[data-token]")];
+  function show(button) {
+    const again = button.getAttribute("aria-pressed") === "true";
+    buttons.forEach((other) => other.setAttribute("aria-pressed", "false"));
+    shown = again ? null : Number(button.dataset.token);
+    if (!again) button.setAttribute("aria-pressed", "true");
+    buttons.forEach((other) => { other.tabIndex = other === button ? 0 : -1; });
+    draw("heatmap", shown === null ? data.figures.heatmap : tokenFigure(shown));
+  }
+  buttons.forEach((button, i) => {
+    button.addEventListener("click", () => show(button));
+    button.addEventListener("keydown", (event) => {
+      const next = buttons[i + { ArrowRight: 1, ArrowLeft: -1 }[event.key]];
+      if (!next) return;
+      event.preventDefault();
+      next.focus();
+      show(next);
+    });
+  });
+  if (buttons.length) buttons[0].tabIndex = 0;
+  dark.addEventListener("change", drawAll);
+  drawAll();
+})();
