@@ -88,6 +88,8 @@ def note(theme: Theme, text: str, *, visible: bool = True) -> dict[str, Any]:
         "x": 0.5,
         "y": 0.5,
         "showarrow": False,
+        "bgcolor": theme.panel,
+        "borderpad": 6,
         "visible": visible,
         "font": {"size": 15, "color": theme.muted},
     }

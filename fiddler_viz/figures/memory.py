@@ -12,7 +12,7 @@ from fiddler_viz.figures.base import axis_style, legend_style, new_figure, title
 from fiddler_viz.theme import MEMORY, Theme, count, percent, theme
 
 LOOK_FOR = "Dense weights and KV cache come first; what is left decides how many experts fit."
-_MARGIN = {"l": 14, "r": 22, "t": 54, "b": 70}
+_BAR_PX, _ROW_PX = 52, 19
 
 
 def parts(memory: Memory) -> dict[str, int]:
@@ -42,7 +42,9 @@ def memory_figure(
 ) -> go.Figure:
     """The bar of one state. With ``expert_bytes`` the legend also counts experts."""
     look = theme(look)
-    figure = new_figure(look, width=width, height=height or 182, margin=_MARGIN)
+    margin = {"l": 14, "r": 22, "t": 54, "b": 30 + _ROW_PX * _legend_rows(width)}
+    height = height or margin["t"] + _BAR_PX + margin["b"]
+    figure = new_figure(look, width=width, height=height, margin=margin)
     figure.update_xaxes(
         **axis_style(look),
         ticksuffix="B",
@@ -63,7 +65,7 @@ def memory_figure(
             textposition="inside",
             insidetextanchor="middle",
             textangle=0,
-            constraintext="none",
+            constraintext="inside",
             textfont={"color": look.muted if name == "free" else "#000000", "size": 12},
             marker={
                 "color": kind.color or look.empty,
@@ -86,6 +88,11 @@ def memory_figure(
     )
     update_memory(figure, memory, look, expert_bytes=expert_bytes)
     return figure
+
+
+def _legend_rows(width: int | None) -> int:
+    """Rows that the legend takes; where the width is not known, those of a notebook's cell."""
+    return 2 if width is None else 1 if width >= 1100 else 2 if width >= 700 else 3
 
 
 def update_memory(

@@ -34,7 +34,7 @@ CLOCKS = {
     Clock.MODELLED: "modelled clock: times from the cost model, not from a stopwatch",
     Clock.MEASURED: "measured clock: real time on this hardware",
 }
-_MARGIN = {"l": 78, "r": 16, "t": 54, "b": 60}
+_MARGIN = {"l": 78, "r": 16, "t": 54, "b": 64}
 _S = 1e-9
 _HOVER, _STEPS, _LABELS, _BARS = 0, 1, 2, 3
 """Where each trace is in ``figure.data``; one bar trace per :class:`Segment` follows ``_BARS``."""

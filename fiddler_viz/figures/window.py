@@ -16,6 +16,8 @@ from fiddler_viz.theme import count, show_token
 BARS_UP_TO = 500
 """Segments in view that are still drawn as bars of their own."""
 PIXELS = 1200
+_NOTHING_NS = 1_000_000_000
+"""Length of a window in which nothing happened yet."""
 _MOST_STEPS = 60
 """Steps in view whose borders can still be told apart."""
 _LABEL_FROM = 0.08
@@ -90,7 +92,8 @@ def live_window(
     pixels: int = PIXELS,
 ) -> Window:
     """The window of segments that a viewer has gathered itself; labels are raw text."""
-    end_ns = max(end_ns, start_ns + 1)
+    if end_ns <= start_ns:
+        end_ns = start_ns + _NOTHING_NS
     seen = every.within(start_ns, end_ns)
     starts = np.zeros(0, np.int64) if step_start_ns is None else step_start_ns
     inside = np.flatnonzero((starts >= start_ns) & (starts < end_ns))
