@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from engine.errors import InputError, UnknownNameError
+from engine.events import Action, Lane, Work
+from engine.residency import Place
+from engine.trace import Trace
+from fiddler_viz import frames
+from fiddler_viz.theme import Segment
+from tests.fiddler_viz.make_trace import empty_trace, toy_trace
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    return toy_trace()
+
+
+def routed(trace: Trace, keep: set[int]) -> dict[tuple[int, int], list[float]]:
+    """Weights per (layer, expert) over the routing rows whose step is in ``keep``; the slow way."""
+    found: dict[tuple[int, int], list[float]] = {}
+    r = trace.routing
+    for i in range(len(r)):
+        if int(r.step[i]) in keep:
+            for expert, weight in zip(r.experts[i].tolist(), r.weights[i].tolist(), strict=True):
+                found.setdefault((int(r.layer[i]), expert), []).append(weight)
+    return found
+
+
+def test_popularity_counts_every_token(trace: Trace) -> None:
+    shown = frames.grid(trace)
+    slow = routed(trace, set(range(len(trace.step_rows))))
+    most = max(map(len, slow.values()))
+    for cell in np.ndindex(*shown.shape):
+        assert shown.tokens[cell] == len(slow.get(cell, []))
+        assert shown.amount[cell] == np.float32(len(slow.get(cell, [])) / most)
+    assert shown.amount.max() == 1
+    assert shown.actions.sum() == (trace.work["kind"] == Work.EXPERT).sum()
+    assert (shown.ran == -1).all()
+    assert shown.caption == "whole run, 11 tokens"
+
+
+def test_popularity_up_to_a_step(trace: Trace) -> None:
+    shown = frames.grid(trace, step=2)
+    slow = routed(trace, {0, 1, 2})
+    for cell in np.ndindex(*shown.shape):
+        assert shown.tokens[cell] == len(slow.get(cell, []))
+    work = trace.work
+    now = (work["step"] == 2) & (work["kind"] == Work.EXPERT)
+    assert (shown.ran >= 0).sum() == now.sum()
+    for layer, expert, action in zip(
+        work["layer"][now], work["expert"][now], work["action"][now], strict=True
+    ):
+        assert shown.ran[layer, expert] == action
+    assert shown.caption.startswith("up to step 2")
+
+
+def test_a_token_shows_its_weights_and_actions(trace: Trace) -> None:
+    shown = frames.grid(trace, show="token", token=3)  # one of the prompt's
+    mine = trace.routing.token == 3
+    assert mine.sum() == trace.model.layers
+    expected = np.full(shown.shape, np.nan, np.float32)
+    for layer, experts, weights in zip(
+        trace.routing.layer[mine],
+        trace.routing.experts[mine],
+        trace.routing.weights[mine],
+        strict=True,
+    ):
+        expected[layer, experts] = weights
+    np.testing.assert_array_equal(shown.amount, expected)
+    assert ((shown.ran >= 0) == ~np.isnan(expected)).all()
+    assert np.nansum(shown.amount) == pytest.approx(trace.model.layers)
+    assert shown.caption == "token 3 “↵”, step 0"
+
+
+def test_a_step_shows_its_mean_weights(trace: Trace) -> None:
+    shown = frames.grid(trace, show="token", step=0)
+    slow = routed(trace, {0})
+    for cell in np.ndindex(*shown.shape):
+        if cell in slow:
+            assert shown.amount[cell] == pytest.approx(sum(slow[cell]) / 5)
+        else:
+            assert np.isnan(shown.amount[cell])
+
+
+def test_negative_numbers_count_from_the_end(trace: Trace) -> None:
+    last = frames.grid(trace, show="token")
+    same = frames.grid(trace, show="token", token=-1)
+    assert last.caption == same.caption
+    assert "token 10" in last.caption  # 11 was sampled, never processed
+    assert frames.pick_step(trace, -1) == len(trace.step_rows) - 1
+
+
+@pytest.mark.parametrize("token", [11, 12, -12, 99])
+def test_tokens_that_were_never_routed(trace: Trace, token: int) -> None:
+    with pytest.raises(InputError, match="0 to 10"):
+        frames.grid(trace, show="token", token=token)
+
+
+def test_bad_choices(trace: Trace) -> None:
+    with pytest.raises(UnknownNameError, match="popularity, token"):
+        frames.grid(trace, show="heat")
+    with pytest.raises(InputError, match="step 7"):
+        frames.grid(trace, step=7)
+    with pytest.raises(UnknownNameError):
+        frames.live_grid(np.zeros((2, 2), np.uint8), show="heat")
+
+
+def test_places_and_memory_follow_the_moves() -> None:
+    trace = toy_trace(policy="lru", cache_slots=3)
+    before, after = frames.places(trace, -1), frames.places(trace)
+    assert frames.counts(before)["cached"] == 0
+    assert frames.counts(after)["cached"] == 3
+    memory = frames.memory_of(trace)
+    assert memory.cached == 3 * trace.plan.expert_bytes
+    assert memory.pinned == int((after == Place.PINNED).sum()) * trace.plan.expert_bytes
+    with pytest.raises(InputError):
+        frames.memory_of(trace, 7)
+
+
+def test_segments_name_the_action() -> None:
+    trace = toy_trace(policy="lru", cache_slots=3)
+    found = frames.segments(trace.work)
+    assert len(found) == len(trace.work_rows)
+    for i in range(len(found)):
+        kind, action = int(trace.work["kind"][i]), int(trace.work["action"][i])
+        expected = {
+            Work.DENSE: Segment.DENSE,
+            Work.WEIGHTS: Segment.WEIGHTS,
+            Work.ACTIVATIONS: Segment.ACTIVATIONS,
+            Work.EXPERT: Segment[Action(max(action, 0)).name],
+        }[Work(kind)]
+        assert found.kind[i] == expected
+    middle = trace.duration_ns // 2
+    seen = found.within(0, middle)
+    assert 0 < len(seen) < len(found)
+    assert (seen.start_ns < middle).all()
+    assert set(found.lane.tolist()) <= set(Lane)
+
+
+def test_tokens_carry_their_share_of_the_step(trace: Trace) -> None:
+    table = frames.token_table(trace)
+    steps = trace.steps
+    for i in range(11):
+        step = int(table.step[i])
+        length = int(steps["end_ns"][step] - steps["start_ns"][step])
+        assert table.ns[i] == length / int(steps["tokens"][step])
+    assert np.isnan(table.ns[11]) and np.isnan(table.hit_rate[11])
+    assert table.generated.tolist() == [False] * 5 + [True] * 7
+    assert table.text == trace.texts
+
+
+def test_hit_rates_match_a_slow_count(trace: Trace) -> None:
+    work, r = trace.work, trace.routing
+    ran = {
+        (int(s), int(layer), int(e)): int(a)
+        for s, layer, e, a, k in zip(
+            work["step"], work["layer"], work["expert"], work["action"], work["kind"], strict=True
+        )
+        if k == Work.EXPERT
+    }
+    rates = frames.token_table(trace).hit_rate
+    for token in range(11):
+        calls = [
+            ran[int(r.step[i]), int(r.layer[i]), expert] == Action.RESIDENT
+            for i in np.flatnonzero(r.token == token)
+            for expert in r.experts[i].tolist()
+        ]
+        assert rates[token] == pytest.approx(sum(calls) / len(calls))
+
+
+def test_routing_without_work_is_no_call(trace: Trace) -> None:
+    """A step that was stopped has routed what it never ran."""
+    kept = trace.work_rows[trace.work["step"] < 3]
+    cut = replace(trace, work_rows=kept)
+    rates = frames.token_table(cut).hit_rate
+    assert np.isfinite(rates[:7]).all()
+    assert np.isnan(rates[7:]).all()
+
+
+def test_an_empty_trace_has_empty_frames() -> None:
+    trace = empty_trace()
+    for show in frames.SHOWS:
+        shown = frames.grid(trace, show=show)
+        assert shown.is_empty
+        assert shown.caption == "nothing recorded yet"
+        assert frames.counts(shown.places)["pinned"] == 6
+    assert len(frames.token_table(trace)) == 0
+    assert len(frames.segments(trace.work)) == 0
+    assert frames.memory_of(trace).pinned == 6 * trace.plan.expert_bytes
+
+
+def test_a_live_grid_fills_in_what_is_not_known_yet() -> None:
+    places = np.zeros((2, 3), np.uint8)
+    blank = frames.live_grid(places)
+    assert blank.is_empty and np.isnan(blank.amount).all()
+    tokens = np.array([[4, 0, 2], [0, 0, 1]])
+    assert frames.live_grid(places, tokens=tokens).amount.tolist() == [[1, 0, 0.5], [0, 0, 0.25]]
+
+
+def test_tokens_without_texts_show_their_ids(trace: Trace) -> None:
+    assert frames.token_table(replace(trace, texts=())).text[0] == "#0"

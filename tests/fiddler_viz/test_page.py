@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.errors import InputError
+from engine.residency import Place
+from engine.trace import Trace
+from fiddler_viz.figures import heatmap
+from fiddler_viz.frames import grid, places, token_table
+from fiddler_viz.page import page, render
+from fiddler_viz.page.linked import linked_tokens
+from tests.fiddler_viz.make_trace import HOSTILE, empty_trace, toy_model, toy_trace
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    return toy_trace(policy="lru", cache_slots=3)
+
+
+@pytest.fixture(scope="module")
+def html(trace: Trace) -> str:
+    return render(trace)
+
+
+class Parsed(HTMLParser):
+    """Counts elements and gathers what they would load and run."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: dict[str, int] = {}
+        self.loads: list[str] = []
+        self.handlers: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] = self.tags.get(tag, 0) + 1
+        self.loads += [str(v) for k, v in attrs if k in ("src", "href", "srcset", "action")]
+        self.handlers += [k for k, _ in attrs if k.startswith("on")]
+
+
+def test_page_is_one_file_that_loads_nothing(html: str) -> None:
+    parsed = Parsed(html)
+    assert parsed.loads == [] and parsed.handlers == []
+    assert parsed.tags["script"] == 3  # data, plotly.js, ours
+    assert "default-src 'none'" in html
+    assert 4_000_000 < len(html) < 6_500_000
+
+
+def test_page_shows_every_part(html: str, trace: Trace) -> None:
+    parsed = Parsed(html)
+    assert parsed.tags["button"] == len(trace.token_rows)
+    assert parsed.tags["details"] == 3 and parsed.tags["table"] == 4
+    for text in ("toy", "modelled clock", "policy lru", "3 cache slots", "GPU memory 6.70 GB"):
+        assert text in html
+    for name in ("heatmap", "timeline", "memory"):
+        assert f'id="{name}"' in html
+
+
+def test_hostile_tokens_stay_text(html: str) -> None:
+    assert "<script>window" not in html and "<img" not in html
+    assert html.count("</script>") == 3
+    assert HOSTILE not in html
+
+
+def test_hostile_names_stay_text(trace: Trace) -> None:
+    from dataclasses import replace
+
+    hostile = replace(
+        trace,
+        model=replace(trace.model, name=HOSTILE),
+        meta={"loaded": HOSTILE, "hardware": HOSTILE, "ended": HOSTILE, "as_model": HOSTILE},
+    )
+    made = render(hostile)
+    assert HOSTILE not in made and made.count("</script>") == 3
+
+
+def data_of(html: str) -> dict[str, object]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.S)
+    assert found
+    return json.loads(found[1])
+
+
+def test_page_s_figures_are_the_one_liners(html: str, trace: Trace) -> None:
+    figures = data_of(html)["figures"]
+    assert set(figures) == {"heatmap", "token", "timeline", "memory"}
+    assert figures["heatmap"] == json.loads(heatmap(trace).to_json())
+
+
+def test_script_gets_each_token_s_experts(trace: Trace) -> None:
+    """Decoded as the script does it, against the frames that the kernel's figures draw."""
+    linked = linked_tokens(trace)
+    shape = (linked["tokens"], linked["layers"], linked["top_k"])
+
+    def array(name: str, dtype: str) -> np.ndarray:
+        return np.frombuffer(base64.b64decode(linked[name]), dtype)
+
+    expert = array("expert", "<i2").reshape(shape)
+    weight = array("weight", "u1").reshape(shape) / 255
+    action = array("action", "u1").reshape(shape)
+    change, when = array("change", "<i4"), array("change_step", "<i4")
+    for token in range(linked["tokens"]):
+        shown = grid(trace, show="token", token=token)
+        z = np.full(shown.shape, np.nan)
+        ran = np.full(shown.shape, -1)
+        for layer in range(shape[1]):
+            z[layer, expert[token, layer]] = weight[token, layer]
+            ran[layer, expert[token, layer]] = action[token, layer]
+        np.testing.assert_allclose(z, shown.amount, atol=1 / 255)
+        np.testing.assert_array_equal(ran, shown.ran)
+        place = array("place", "u1").copy()
+        for value, step in zip(change.tolist(), when.tolist(), strict=True):
+            if step <= linked["step"][token]:
+                place[value >> 2] = value & 3
+        np.testing.assert_array_equal(place.reshape(shown.shape), shown.places)
+    assert (places(trace) == Place.CACHED).any()
+    assert len(linked["caption"]) == linked["tokens"] == len(token_table(trace)) - 1
+    assert "<" not in "".join(linked["caption"])
+
+
+@pytest.mark.parametrize("trace_of", [empty_trace, lambda: toy_trace(decode_tokens=0)])
+def test_nothing_and_one_step(trace_of: object) -> None:
+    made = trace_of()  # type: ignore[operator]
+    html = render(made)
+    assert ("nothing recorded yet" in html.split("<main>")[1].split("</main>")[0]) == (
+        not len(made.step_rows)
+    )
+
+
+def test_page_returns_its_path_and_refuses_what_it_cannot_do(trace: Trace, tmp_path: Path) -> None:
+    path = page(trace, str(tmp_path / "run.html"))
+    assert path == tmp_path / "run.html"
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    with pytest.raises(InputError, match="cannot write"):
+        page(trace, tmp_path / "no" / "such" / "folder.html")
+    with pytest.raises(InputError, match="path of a trace file"):
+        page(42, tmp_path / "run.html")
+
+
+# ------------------------------------------------------------------------------- in a real browser
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[object]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield opened
+        opened.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("shape", [(32, 8, 2), (48, 128, 8)])
+def test_page_works_from_disk(
+    browser: object,
+    tmp_path: Path,
+    artifacts: Path,
+    scheme: str,
+    shape: tuple[int, int, int],
+) -> None:
+    model = toy_model(*shape)
+    made = toy_trace(model=model, policy="lru", cache_slots=20, decode_tokens=20)
+    path = page(made, tmp_path / "run.html")
+    context = browser.new_context(  # type: ignore[attr-defined]
+        color_scheme=scheme, viewport={"width": 1280, "height": 900}
+    )
+    tab = context.new_page()
+    trouble: list[str] = []
+    requests: list[str] = []
+    tab.on("console", lambda message: trouble.append(message.text))
+    tab.on("pageerror", lambda error: trouble.append(str(error)))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto(path.as_uri())
+    tab.wait_for_selector("#memory .main-svg")
+    assert "Experts by popularity" in tab.text_content("#heatmap .gtitle")
+    tab.click('button[data-token="7"]')
+    tab.wait_for_function(
+        "document.querySelector('#heatmap .gtitle').textContent.includes('token 7')"
+    )
+    tab.keyboard.press("ArrowRight")
+    tab.wait_for_function(
+        "document.querySelector('#heatmap .gtitle').textContent.includes('token 8')"
+    )
+    background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+    tab.screenshot(path=artifacts / f"page-{shape[1]}-{scheme}.png", full_page=True)
+    tab.keyboard.press("Enter")  # the same token again: back to popularity
+    tab.wait_for_function(
+        "document.querySelector('#heatmap .gtitle').textContent.includes('popularity')"
+    )
+    assert tab.evaluate("window.hacked") is None
+    assert trouble == []
+    assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [path.as_uri()]
+    context.close()
