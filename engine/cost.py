@@ -8,7 +8,7 @@ A curve is the maximum of straight lines (convex, piecewise affine), which cover
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.spec import HardwareSpec, ModelSpec
+from engine.strict import check_int, check_keys, check_number
 
 TABLE_TOKENS = 4096
 """Token counts up to this are looked up; larger ones are computed by the same formula."""
@@ -169,15 +170,26 @@ class CostModel:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read back :meth:`to_dict`; raises InputError where a field is missing or unknown."""
-        try:
-            made = cls(**values)
-            curves = {
-                name: Curve(tuple((float(a), float(b)) for a, b in getattr(made, name)["lines"]))
-                for name in ("gpu", "cpu", "to_host", "to_device", "dense", "head")
-            }
-            return replace(made, **curves)
-        except (TypeError, KeyError, ValueError) as error:
-            raise InputError(
-                f"not a cost model: {error}; expected the fields written by CostModel.to_dict()"
-            ) from error
+        """Read back :meth:`to_dict`; raises InputError where a field is missing, unknown or bad."""
+        made = cls(**check_keys("cost model", values, [field.name for field in fields(cls)]))
+        for name in ("copy_ns", "expert_bytes", "activation_bytes"):
+            check_int(f"cost model, {name}", getattr(made, name), least=0)
+        for name in ("kv_ns", "relative_error"):
+            check_number(f"cost model, {name}", getattr(made, name), zero=True)
+        if type(made.calibrated) is not bool:
+            raise InputError(f"cost model, calibrated: expected a bool, got {made.calibrated!r}.")
+        return replace(made, **{name: _curve(name, getattr(made, name)) for name in _CURVES})
+
+
+_CURVES = ("gpu", "cpu", "to_host", "to_device", "dense", "head")
+
+
+def _curve(name: str, values: Any) -> Curve:
+    """A curve from plain values; raises InputError where its lines are not pairs of numbers."""
+    try:
+        lines = tuple((float(fixed), float(per_token)) for fixed, per_token in values["lines"])
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise InputError(f"cost model, {name}: expected pairs of numbers; {error!r}.") from error
+    if not lines or not all(abs(number) < 1e30 for line in lines for number in line):
+        raise InputError(f"cost model, {name}: expected one or more lines of finite numbers.")
+    return Curve(lines)

@@ -148,6 +148,7 @@ class Ring:
         self.dtype = dtype
         self._rows: Rows = np.zeros((capacity, len(dtype.names or ())), dtype=np.int64)
         self._written = 0
+        self._claimed = 0
 
     def __repr__(self) -> str:
         return f"Ring({len(self._rows)} rows, {self._written} written)"
@@ -161,6 +162,7 @@ class Ring:
         """Append rows, overwriting the oldest."""
         capacity = len(self._rows)
         total = self._written + len(rows)
+        self._claimed = total  # before the first row is touched: what a reader copies is torn
         if len(rows) > capacity:
             rows = rows[-capacity:]
         at = (total - len(rows)) % capacity
@@ -176,7 +178,7 @@ class Ring:
         start = max(cursor, end - capacity, 0)
         rows = self._rows[np.arange(start, end) % capacity]  # a copy
         # The writer may have overtaken the copy: drop what it may have overwritten meanwhile.
-        torn = min(max(self._written - capacity - start, 0), len(rows))
+        torn = min(max(self._claimed - capacity - start, 0), len(rows))
         return rows[torn:], end, start + torn - min(cursor, start + torn)
 
 

@@ -44,8 +44,8 @@ def places_at(trace: Trace, step: int) -> NDArray[np.uint8]:
 
 def memory_at(trace: Trace, step: int) -> Memory:
     """How the budget is spent at the end of ``step``."""
-    at = max(min(step, len(trace.step_rows) - 1), 0)
-    number = int(trace.steps["plan"][at]) if len(trace.step_rows) else 0
+    at = min(step, len(trace.step_rows) - 1)
+    number = int(trace.steps["plan"][at]) if at >= 0 else 0
     plan = trace.plan_list[number][1]
     places = places_at(trace, step)
     pinned = int((places == Place.PINNED).sum()) * plan.expert_bytes

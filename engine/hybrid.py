@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -253,9 +254,10 @@ class HybridEngine:
         collector = Collector(ids.shape[0], self.tokenizer, on_text)
         if beams == 1:
             options["streamer"] = collector
-        start = self.session.orchestrator.start()
-        recorder = Recorder(self.model_spec, self.plan, start, self.feed if record else None)
-        self.session.begin_run(recorder if record else None)
+        feed = self.feed if record else None
+        recorder = self.session.begin_run(
+            lambda plan, start: Recorder(self.model_spec, plan, start, feed), record=record
+        )
         ended = "error"
         try:
             out = self.model.generate(
@@ -364,8 +366,7 @@ class HybridEngine:
             source = "random token ids (this checkpoint has no tokenizer)"
         windows = min(len(flat) // window, _PROFILE_WINDOWS)
         ids = torch.tensor(flat[: windows * window]).reshape(windows, window)
-        recorder = Recorder(self.model_spec, self.plan, self.session.orchestrator.start())
-        self.session.begin_run(recorder)
+        recorder = self.session.begin_run(partial(Recorder, self.model_spec))
         try:
             with torch.no_grad():
                 for row in ids:

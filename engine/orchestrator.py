@@ -77,7 +77,7 @@ class Orchestrator:
         for flat in sorted(wanted - pinned):
             note(flat, Why.PIN, ledger.pin(flat))
         chosen = resolve_policy(plan.policy)
-        if isinstance(self.policy, chosen):
+        if type(self.policy) is chosen:
             self.policy.costs = plan.costs
         else:
             state = self.policy.snapshot()

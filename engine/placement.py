@@ -31,7 +31,8 @@ def by_popularity(counts: NDArray[np.int64], room: int) -> NDArray[np.int64]:
 def by_layers(counts: NDArray[np.int64], room: int) -> NDArray[np.int64]:
     """Whole layers from the last backwards, as llama.cpp's ``--n-cpu-moe`` leaves them."""
     layers, experts = counts.shape
-    return np.arange(layers * experts)[(layers - min(room // experts, layers)) * experts :]
+    whole = min(room // experts, layers)
+    return np.arange((layers - whole) * experts, layers * experts, dtype=np.int64)
 
 
 def at_random(counts: NDArray[np.int64], room: int) -> NDArray[np.int64]:
@@ -128,7 +129,7 @@ def make_plan(
             pinned=(),
             cache_slots=0,
             policy=chosen.name,
-            planner=planner or chosen.planner,
+            planner=chosen.planner if planner is None else planner,
             hardware=hardware.name,
             model=model.name,
             profile=profile,
@@ -153,9 +154,11 @@ def change_plan(
     Kept cache slots shrink where a smaller budget has no room for them. A new policy brings its
     own planner and its own default of slots unless these are given too.
     """
-    chosen = resolve_policy(policy or plan.policy)
+    chosen = resolve_policy(plan.policy if policy is None else policy)
     spec = None if hardware is None else resolve_hardware(hardware)
     other = chosen.name != plan.policy
+    if planner is None:
+        planner = chosen.planner if other else plan.planner
     budget = plan.gpu_memory
     if gpu_memory is not None:
         budget = resolve_budget(gpu_memory, plan.minimum_bytes, plan.full_bytes)
@@ -163,7 +166,7 @@ def change_plan(
         plan,
         gpu_memory=budget,
         policy=chosen.name,
-        planner=planner or (chosen.planner if other else plan.planner),
+        planner=planner,
         hardware=plan.hardware if spec is None else spec.name,
         costs=plan.costs if spec is None else CostModel.of(model, spec),
     )

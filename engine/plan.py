@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from itertools import pairwise
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from engine.cost import CostModel
 from engine.errors import InputError
 from engine.profile import Profile
 from engine.residency import Residency
+from engine.strict import check_int, check_keys, check_text
 from engine.units import format_bytes
 
 
@@ -97,18 +99,41 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read back :meth:`to_dict`; raises InputError where a field is missing or unknown."""
-        try:
-            values = dict(values)
-            layers, experts = values.pop("grid")
-            pinned = tuple(int(index) for index in values.pop("pinned"))
-            values["costs"] = CostModel.from_dict(values["costs"])
-            values["profile"] = Profile.from_dict(values["profile"])
-            made = cls(grid=(int(layers), int(experts)), pinned=pinned, **values)
-        except (KeyError, TypeError, ValueError) as error:
+        """Read back :meth:`to_dict`; raises InputError where a field is missing, unknown or bad."""
+        given = check_keys("plan", values, [field.name for field in fields(cls)])
+        profile = Profile.from_dict(given["profile"])
+        if given["grid"] != list(profile.grid):
             raise InputError(
-                f"not a plan: {error}; expected the fields of Plan.to_dict()"
-            ) from error
-        if any(not 0 <= index < layers * experts for index in pinned):
-            raise InputError(f"not a plan: pinned experts outside the grid of {layers} x {experts}")
+                f"not a plan: a grid of {given['grid']!r}, its profile's is {list(profile.grid)}"
+            )
+        for name in ("gpu_memory", "dense_bytes", "kv_bytes", "workspace_bytes", "cache_slots"):
+            check_int(f"plan, {name}", given[name], least=0)
+        check_int("plan, expert_bytes", given["expert_bytes"], least=1)
+        for name in ("policy", "planner", "hardware", "model"):
+            check_text(f"plan, {name}", given[name])
+        given |= {
+            "grid": profile.grid,
+            "profile": profile,
+            "costs": CostModel.from_dict(given["costs"]),
+            "pinned": _pinned(given["pinned"], profile.grid),
+        }
+        made = cls(**given)
+        if len(made.pinned) + made.cache_slots > made.room:  # also below the smallest budget
+            raise InputError(
+                f"not a plan: {len(made.pinned)} experts pinned and {made.cache_slots} cache slots "
+                f"do not fit in {format_bytes(made.gpu_memory)}"
+            )
         return made
+
+
+def _pinned(values: Any, grid: tuple[int, int]) -> tuple[int, ...]:
+    """Flat indices, ascending; raises InputError unless they are those of experts of the grid."""
+    total = grid[0] * grid[1]
+    if not isinstance(values, list) or not all(
+        type(index) is int and 0 <= index < total for index in cast("list[Any]", values)
+    ):
+        raise InputError(f"not a plan: pinned must be a list of experts from 0 to {total - 1}")
+    pinned = tuple(cast("list[int]", values))
+    if any(a >= b for a, b in pairwise(pinned)):
+        raise InputError("not a plan: pinned experts must ascend")
+    return pinned

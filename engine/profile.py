@@ -61,14 +61,17 @@ class Profile:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read back :meth:`to_dict`; raises InputError where that is not possible."""
         try:
-            rows = [[int(count) for count in row] for row in values["counts"]]
-            made = cls(tuple(map(tuple, rows)), int(values["tokens"]), str(values["source"]))
-        except (KeyError, TypeError, ValueError) as error:
+            rows = tuple(tuple(row) for row in values["counts"])
+            made = cls(rows, values["tokens"], str(values["source"]))
+        except (KeyError, TypeError) as error:
             raise InputError(
                 f"not a profile: {error!r}; expected counts, tokens and source"
             ) from error
-        if not rows or len({len(row) for row in rows}) != 1 or min(map(min, rows)) < 0:
-            raise InputError("not a profile: counts must be rows of equal length, none negative")
+        if not rows or not rows[0] or len({len(row) for row in rows}) != 1:
+            raise InputError("not a profile: counts must be rows of equal length, not empty")
+        for count in (made.tokens, *(count for row in rows for count in row)):
+            if type(count) is not int or not 0 <= count < 2**63:
+                raise InputError(f"not a profile: expected whole numbers from 0, got {count!r}")
         return made
 
     def save(self, path: str | Path) -> Path:
@@ -82,5 +85,5 @@ class Profile:
         """Read what :meth:`save` wrote."""
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"cannot read the profile {path}: {error}") from error

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.events import MOVES, STEPS, TOKENS, WORK, Ring, Rows, empty, to_rows
+from engine.events import MOVES, STEPS, TOKENS, WORK, Ring, Rows, StepKind, empty, to_rows
 from engine.plan import Plan
 from engine.spec import ModelSpec
 from engine.timeline import Log
@@ -78,11 +78,12 @@ class Recorder:
         return self._token_count
 
     def plan(self, step: int, plan: Plan) -> int:
-        """Another plan holds from ``step`` on; returns its number."""
-        if self.plans[-1][0] == step:
-            self.plans[-1] = (step, plan)
-        else:
-            self.plans.append((step, plan))
+        """Another plan holds from ``step`` on; returns its number.
+
+        The plan before it stays on record even where no step ran under it: the changes between
+        the two were made, and a replay has to make them too.
+        """
+        self.plans.append((step, plan))
         return len(self.plans) - 1
 
     def tokens(self, rows: Rows, texts: Sequence[str]) -> None:
@@ -96,9 +97,11 @@ class Recorder:
     def sampled(self, tokens: Sequence[Sequence[int]]) -> Rows:
         """Rows for generated tokens of each sequence that no step processed (``step`` -1)."""
         known = np.concatenate([empty(TOKENS), *self._tokens])
+        steps = np.array(self._steps, dtype=np.int64).reshape(-1, len(STEPS.names or ()))
+        prefills = steps[steps[:, 1] == StepKind.PREFILL, 0]  # several, of a prompt in chunks
         found: list[tuple[int, int, int, int]] = []
         if len(known) and int(known[:, 1].max()) + 1 == len(tokens):  # not so in beam search
-            prompt = np.bincount(known[known[:, 0] == 0, 1], minlength=len(tokens))
+            prompt = np.bincount(known[np.isin(known[:, 0], prefills), 1], minlength=len(tokens))
             seen = np.bincount(known[:, 1], minlength=len(tokens))
             last = [int(known[known[:, 1] == s, 2].max()) for s in range(len(tokens))]
             for sequence, ids in enumerate(tokens):

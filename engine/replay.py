@@ -87,12 +87,17 @@ def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> 
     orchestrator = Orchestrator(plans[0][1], start)
     work, moves = [empty(WORK)], [empty(MOVES)]
     now = 0
+    pins: list[Change] = []  # of plans under which no step ran, too
     bounds = [step for step, _ in plans] + [len(step_rows)]
     for number, ((first, stop), (_, plan)) in enumerate(zip(pairwise(bounds), plans, strict=True)):
-        pins = orchestrator.change(plan) if number else []
+        if number:
+            pins += orchestrator.change(plan)
+        if stop == first:
+            continue
         before = np.zeros(stop - first, dtype=np.int64)
-        if pins and stop > first:
+        if pins:
             before[0] = _lay_pins(pins, plan, first, now, work, moves)
+            pins = []
         batch = trace.batch.part(*np.searchsorted(trace.batch.step, (first, stop)).tolist())
         layout = lay_out(
             plan.costs,
@@ -109,7 +114,7 @@ def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> 
         step_rows[first:stop, field["plan"]] = number
         step_rows[first:stop, field["start_ns"]] = layout.step_start
         step_rows[first:stop, field["end_ns"]] = layout.step_end
-        now = int(layout.step_end[-1]) if stop > first else now
+        now = int(layout.step_end[-1])
     step_rows[:, field["clock"]] = Clock.MODELLED
     return replace(
         trace,

@@ -136,12 +136,12 @@ class Residency:
 
     def pin(self, expert: int) -> int:
         """Make resident by plan; returns the bytes copied (0 if a cache slot held it)."""
+        self._expect(expert, "pin", Place.HOST, Place.CACHED)
         if self.place[expert] == Place.CACHED:
             self.cached_count -= 1
             self.pinned_count += 1
             self.place[expert] = Place.PINNED
             return 0
-        self._expect(expert, Place.HOST, "pin")
         self._reserve("pin")
         self.pinned_count += 1
         self.place[expert] = Place.PINNED
@@ -149,13 +149,13 @@ class Residency:
 
     def unpin(self, expert: int) -> None:
         """Release what a plan had pinned."""
-        self._expect(expert, Place.PINNED, "unpin")
+        self._expect(expert, "unpin", Place.PINNED)
         self.pinned_count -= 1
         self.place[expert] = Place.HOST
 
     def admit(self, expert: int) -> int:
         """Take a cache slot; returns the bytes copied."""
-        self._expect(expert, Place.HOST, "admit")
+        self._expect(expert, "admit", Place.HOST)
         if self.cached_count >= self.cache_slots:
             raise LedgerError(f"all {self.cache_slots} cache slots are taken: evict first")
         self._reserve("admit")
@@ -165,7 +165,7 @@ class Residency:
 
     def evict(self, expert: int) -> None:
         """Give a cache slot up."""
-        self._expect(expert, Place.CACHED, "evict")
+        self._expect(expert, "evict", Place.CACHED)
         self.cached_count -= 1
         self.place[expert] = Place.HOST
 
@@ -184,12 +184,15 @@ class Residency:
         for expert in cached:
             self.admit(expert)
 
-    def _expect(self, expert: int, place: Place, verb: str) -> None:
-        if self.place[expert] != place:
+    def _expect(self, expert: int, verb: str, *places: Place) -> None:
+        if not 0 <= expert < len(self.place):
+            raise LedgerError(f"cannot {verb} expert {expert}: there are {len(self.place)} of them")
+        if self.place[expert] not in places:
             layer, column = divmod(expert, self.grid[1])
             raise LedgerError(
                 f"cannot {verb} expert {column} of layer {layer}: it is "
-                f"{Place(self.place[expert]).name.lower()}, not {place.name.lower()}"
+                f"{Place(self.place[expert]).name.lower()}, not "
+                + " or ".join(place.name.lower() for place in places)
             )
 
     def _reserve(self, verb: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -16,6 +16,7 @@ from engine.orchestrator import Change, Orchestrator
 from engine.plan import Plan
 from engine.recorder import Recorder
 from engine.store import ExpertStore
+from engine.trace import Start
 
 
 class Stopped(Exception):  # noqa: N818 (a signal that unwinds a forward pass, not an error)
@@ -82,19 +83,28 @@ class Session:
 
     # ------------------------------------------------------------------ a run
 
-    def begin_run(self, recorder: Recorder | None) -> None:
-        """Times, steps and tokens count from 0; ``recorder`` writes them down."""
+    def begin_run(
+        self, make: Callable[[Plan, Start], Recorder], *, record: bool = True
+    ) -> Recorder:
+        """Times, steps and tokens count from 0; ``make`` makes the recorder of the run.
+
+        It is given the plan in force and the state from which a replay has to start: no replan
+        can come between them and the first step. Without ``record`` it stays empty.
+        """
         with self._lock:
             if self.running:
                 raise FiddlerError(
                     "this engine is already generating: wait for it, or call engine.stop()"
                 )
             self.running = True
-        self.recorder = recorder
+            plan = self.orchestrator.plan
+            recorder = make(plan, self.orchestrator.start())
+        self.recorder = recorder if record else None
         self._stop = False
         self._number = self._plan_number = 0
         self._step = None
-        self._pace = self.device.pace(self.orchestrator.plan.costs)
+        self._pace = self.device.pace(plan.costs)
+        return recorder
 
     def end_run(self) -> None:
         """After the last step, whatever ended it: the session is ready for the next run."""

@@ -1,0 +1,370 @@
+"""The engine as users hold it: replans, stops, interrupts, errors; and replays that agree."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine.errors import BudgetError, FiddlerError, InputError
+from engine.events import StepKind, Why
+from engine.history import memory_at, places_at
+from engine.hybrid import HybridEngine
+from engine.policies import POLICIES
+from engine.replay import replay, run_plans
+from engine.residency import Place
+from engine.run import Run
+from engine.trace import Trace
+
+import fiddler_viz as fv
+
+PROMPT = "JULIET:\nO Romeo, Romeo! wherefore art thou Romeo?\n"
+
+
+def assert_same(ours: Trace, theirs: Trace) -> None:
+    for name in ("step_rows", "work_rows", "move_rows"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), err_msg=name)
+
+
+def assert_memory_is_consistent(engine: HybridEngine) -> None:
+    """Both ledgers: the costed bytes within the budget, the arena's real ones within its room."""
+    ledger, arena = engine.residency, engine.device
+    assert ledger.used_bytes <= ledger.budget_bytes
+    assert arena.used_bytes <= arena.capacity_bytes
+    resident = set(np.flatnonzero(ledger.places().ravel() != Place.HOST).tolist())
+    assert arena.held() == resident
+    for flat in resident:
+        layer, expert = divmod(flat, ledger.grid[1])
+        kept = engine.session.store.weights(layer, expert)
+        assert all(torch.equal(a, b) for a, b in zip(arena.get(flat).parts, kept.parts, strict=True))
+
+
+def generate_with(engine: HybridEngine, at: dict[int, Callable[[], Any]], tokens: int = 24) -> Run:
+    """Generate; call `at[n]` after n pieces of text came (from inside the run)."""
+    seen = 0
+
+    def on_text(_: str) -> None:
+        nonlocal seen
+        seen += 1
+        if seen in at:
+            at[seen]()
+
+    return engine.generate(PROMPT, tokens, on_text=on_text, do_sample=False)
+
+
+@pytest.mark.parametrize("policy", list(POLICIES))
+@pytest.mark.parametrize("cache", [False, True], ids=["no-cache", "cache"])
+def test_replay_equals_the_run(engine: HybridEngine, policy: str, cache: bool) -> None:
+    engine.replan(policy=policy, cache_slots=20 if cache else 0)
+    engine.generate("warm the cache up", 8)  # so that the recording starts from a used cache
+    run = engine.generate(PROMPT, 24, do_sample=False)
+    assert_same(replay(run.trace).trace, run.trace)
+    assert_memory_is_consistent(engine)
+
+
+@pytest.mark.parametrize("policy", list(POLICIES))
+def test_replay_equals_the_run_after_replans(engine: HybridEngine, policy: str) -> None:
+    others = [name for name in POLICIES if name != policy]
+    rng = random.Random(policy)
+    engine.replan(policy=policy, cache_slots=10)
+    run = generate_with(
+        engine,
+        {
+            2: lambda: engine.replan(gpu_memory="40GB"),
+            4: lambda: engine.replan(gpu_memory="12GB", cache_slots=5),
+            6: lambda: engine.replan(policy=rng.choice(others), cache_slots=12),
+            8: lambda: engine.replan(hardware="h200"),
+            10: lambda: engine.replan(policy=policy, gpu_memory="60%", cache_slots=40),
+        },
+        tokens=60,
+    )
+    assert len(run.trace.plan_list) >= 4
+    assert_same(replay(run.trace).trace, run.trace)
+    assert_memory_is_consistent(engine)
+    last = len(run.trace.step_rows) - 1
+    np.testing.assert_array_equal(places_at(run.trace, last), engine.residency.places())
+    assert memory_at(run.trace, last) == engine.residency.memory()
+
+
+def test_a_saved_trace_replays_equally(engine: HybridEngine, tmp_path: Any) -> None:
+    engine.replan(policy="lru", cache_slots=30)
+    run = generate_with(engine, {3: lambda: engine.replan(gpu_memory="30GB")}, 12)
+    loaded = Trace.load(run.trace.save(tmp_path / "run.safetensors"))
+    assert loaded.plan_list == run.trace.plan_list
+    assert_same(replay(loaded).trace, run.trace)
+    assert loaded.texts == run.trace.texts
+
+
+def test_replan_is_recorded(engine: HybridEngine) -> None:
+    engine.replan(gpu_memory="12GB")
+    run = generate_with(engine, {3: lambda: engine.replan(gpu_memory="24GB")})
+    (_, before), (step, after) = run.trace.plan_list
+    assert 0 < step < len(run.trace.step_rows)
+    moves = run.trace.moves
+    pinned = (moves["why"] == Why.PIN) & (moves["step"] == step)
+    assert pinned.sum() == len(after.pinned) - len(before.pinned)
+    assert (moves["bytes"][pinned] == after.expert_bytes).all()
+    waited = run.trace.steps["end_ns"] - run.trace.steps["start_ns"]
+    assert waited[step] > pinned.sum() * after.costs.copy_ns
+
+
+def test_random_replans_from_another_thread(engine: HybridEngine) -> None:
+    done = threading.Event()
+
+    def disturb() -> None:
+        rng = random.Random(0)
+        while not done.is_set():
+            engine.replan(
+                gpu_memory=f"{rng.randint(0, 100)}%",
+                policy=rng.choice(list(POLICIES)),
+            )
+            time.sleep(0.002)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        run = engine.generate(PROMPT, 40, do_sample=False)
+    finally:
+        done.set()
+        thread.join()
+    assert_same(replay(run.trace).trace, run.trace)
+    assert_memory_is_consistent(engine)
+
+
+def test_tokens_of_a_trace(engine: HybridEngine) -> None:
+    run = engine.generate(PROMPT, 10, do_sample=False)
+    tokens, prompt = run.trace.tokens, len(engine.tokenizer(PROMPT)["input_ids"])
+    assert tokens["id"][prompt:].tolist() == list(run.tokens[0])
+    assert tokens["step"].tolist() == [0] * prompt + [*range(1, 10), -1]
+    assert tokens["position"].tolist() == list(range(prompt + 10))
+    assert "".join(run.trace.texts[prompt:]) == run.text
+    assert run.trace.steps["kind"].tolist() == [StepKind.PREFILL] + [StepKind.DECODE] * 9
+    assert len(run.trace.routing) == (prompt + 9) * 32
+    np.testing.assert_allclose(run.trace.routing.weights.sum(axis=1), 1.0, rtol=1e-5)
+
+
+def test_batch_positions() -> None:
+    engine = fv.load("demo", max_sequences=2)
+    run = engine.generate(["one", "one two three four"], 3, do_sample=False)
+    trace = run.trace
+    assert trace.tokens["position"].min() == -1, "padding"
+    for sequence in (0, 1):
+        mine = trace.tokens["position"][trace.tokens["sequence"] == sequence]
+        assert mine[mine >= 0].tolist() == list(range(int(mine.max()) + 1))
+    assert_same(replay(trace).trace, trace)
+
+
+def test_stop_from_another_thread(engine: HybridEngine) -> None:
+    started = threading.Event()
+    threading.Thread(target=lambda: (started.wait(), engine.stop())).start()
+    run = engine.generate(PROMPT, 200, on_text=lambda _: started.set(), do_sample=False)
+    assert run.ended == "stopped"
+    assert 0 < len(run.tokens[0]) < 200
+    assert_same(replay(run.trace).trace, run.trace)
+    assert engine.generate(PROMPT, 4).ended == "length"
+
+
+def test_stop_in_a_long_prefill(engine: HybridEngine) -> None:
+    prompt = [5] * 900
+    timer = threading.Timer(0.15, engine.stop)
+    timer.start()
+    run = engine.generate(prompt, 4)
+    timer.join()
+    assert run.ended == "stopped"
+    assert run.trace.steps["complete"].tolist() in ([0], [])
+    assert_same(replay(run.trace).trace, run.trace)
+    assert_memory_is_consistent(engine)
+
+
+@pytest.mark.parametrize("where", [1, 40, 100])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_interrupt_in_mid_generation(
+    engine: HybridEngine, monkeypatch: pytest.MonkeyPatch, where: int, error: type[BaseException]
+) -> None:
+    """Anywhere, also between the ledger's entry and the device's copy."""
+    engine.replan(policy="lru", cache_slots=40)
+    calls = 0
+    put = engine.device.put
+
+    def failing(flat: int, weights: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == where:
+            raise error("from a test")
+        put(flat, weights)
+
+    monkeypatch.setattr(engine.device, "put", failing)
+    with pytest.raises(error):
+        engine.generate(PROMPT, 20)
+    monkeypatch.undo()
+    run = engine.last_run
+    assert run is not None
+    assert run.ended == ("interrupted" if error is KeyboardInterrupt else "error")
+    assert len(run.trace.step_rows) >= 1
+    assert run.trace.steps["complete"][-1] == 0
+    assert_memory_is_consistent(engine)
+    assert engine.generate(PROMPT, 4).ended == "length"
+
+
+def test_streaming(engine: HybridEngine) -> None:
+    pieces = list(engine.stream(PROMPT, 16, do_sample=False))
+    assert "".join(pieces) == engine.generate(PROMPT, 16, do_sample=False).text
+    stream = engine.stream(PROMPT, 300, do_sample=False)
+    next(stream)
+    stream.close()
+    assert engine.last_run is not None
+    assert engine.last_run.ended == "stopped"
+    with pytest.raises(InputError, match="empty"):
+        list(engine.stream(""))
+
+
+def test_one_generation_at_a_time(engine: HybridEngine) -> None:
+    def again() -> None:
+        with pytest.raises(FiddlerError, match="already generating"):
+            engine.generate("and again", 2)
+
+    run = generate_with(engine, {2: again}, 6)
+    assert run.ended == "length"
+
+
+def test_two_engines_side_by_side(engine: HybridEngine) -> None:
+    other = fv.load("demo", gpu_memory="30%", policy="lru")
+    runs: dict[str, Run] = {}
+
+    def work(name: str, which: HybridEngine) -> None:
+        runs[name] = which.generate(PROMPT, 16, do_sample=False)
+
+    threads = [threading.Thread(target=work, args=pair) for pair in (("a", engine), ("b", other))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert runs["a"].tokens == runs["b"].tokens
+    assert runs["a"].trace.model.name == "mixtral-8x7b"
+    assert runs["b"].trace.model.name == "demo"
+    for run in runs.values():
+        assert_same(replay(run.trace).trace, run.trace)
+
+
+def test_the_feed_shows_what_the_trace_keeps(engine: HybridEngine) -> None:
+    before = {name: ring.written for name, ring in engine.feed.rings.items()}
+    run_id = engine.feed.run_id
+    run = generate_with(engine, {2: lambda: engine.replan(gpu_memory="30GB")}, 8)
+    assert engine.feed.run_id == run_id + 1
+    for name, cursor in before.items():
+        rows, _, lost = engine.feed.rings[name].read(cursor)
+        assert lost == 0
+        attribute = {"steps": "step", "tokens": "token", "work": "work", "moves": "move"}[name]
+        np.testing.assert_array_equal(rows, getattr(run.trace, f"{attribute}_rows"))
+    assert tuple(engine.feed.texts) == run.trace.texts
+    assert tuple(engine.feed.plans) == run.trace.plan_list
+
+
+def test_without_a_record(engine: HybridEngine) -> None:
+    run = engine.generate(PROMPT, 6, record=False, do_sample=False)
+    assert run.tokens == engine.generate(PROMPT, 6, do_sample=False).tokens
+    assert len(run.trace.work_rows) == 0
+
+
+def test_host_device_is_measured() -> None:
+    engine = fv.load("demo", device="host")
+    run = engine.generate(PROMPT, 8, do_sample=False)
+    trace = run.trace
+    assert trace.summary.clock == "measured"
+    assert trace.summary.tokens_per_s == trace.summary.tokens_per_s_low
+    work = trace.work
+    assert (work["start_ns"] <= work["end_ns"]).all()
+    order = np.argsort(work["start_ns"], kind="stable")
+    assert (work["end_ns"][order][:-1] <= work["start_ns"][order][1:]).all(), "one lane, in series"
+    assert replay(trace).trace is trace
+    again = run_plans(trace, trace.plan_list, trace.start)  # the same decisions, modelled
+    for name in ("step", "layer", "expert", "action", "tokens"):
+        ours, theirs = (t.work[name][t.work["expert"] >= 0] for t in (again, trace))
+        np.testing.assert_array_equal(ours, theirs)
+    what_if = replay(trace, gpu_memory="50%", policy="fiddler")
+    assert what_if.summary.clock == "modelled"
+    with pytest.raises(InputError, match="no device memory"):
+        engine.replan(gpu_memory="1GB")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "message"),
+    [
+        ("", {}, "empty"),
+        ("  \n", {}, "empty"),
+        ([], {}, "empty"),
+        ([1, 99999], {}, "0 to 2047"),
+        ([{"role": "user", "content": "hi"}], {}, "chat template"),
+        ([1.5], {}, "expected text"),
+        ("ok", {"max_new_tokens": 0}, "at least 1"),
+        ("ok", {"max_new_tokens": 2000}, "the model has 1024"),
+        ("ok", {"num_beams": 8}, "max_sequences=8"),
+    ],
+)
+def test_bad_prompts(engine: HybridEngine, prompt: Any, options: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        engine.generate(prompt, **options)
+    assert engine.generate("ok", 2).ended == "length"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"gpu_memory": "1GB"}, BudgetError, "smallest budget that works"),
+        ({"gpu_memory": "24 GiB of"}, InputError, "24 GiB of"),
+        ({"cache_slots": -1}, InputError, "0 to 55"),
+        ({"cache_slots": 56}, InputError, "0 to 55"),
+        ({"policy": "fidler"}, InputError, "fiddler"),
+        ({"hardware": "rtx-9999"}, InputError, "rtx-4090"),
+        ({"planner": "best"}, InputError, "popularity"),
+    ],
+)
+def test_bad_replans(engine: HybridEngine, change: Any, error: Any, message: str) -> None:
+    plan = engine.plan
+    with pytest.raises(error, match=message):
+        engine.replan(**change)
+    assert engine.plan is plan
+
+
+def test_the_smallest_budget_works(engine: HybridEngine) -> None:
+    with pytest.raises(BudgetError) as caught:
+        engine.replan(gpu_memory="1GB")
+    assert caught.value.minimum_bytes is not None
+    engine.replan(gpu_memory=caught.value.minimum_bytes)
+    assert engine.plan.room == 0
+    assert engine.generate("ok", 2).summary.hit_rate == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"as_model": "qwen3-30b-a3b"}, "same grid"),
+        ({"device": "tpu"}, "host, virtual, cuda"),
+        ({"device": "cuda"}, "not supported by this version"),
+        ({"dtype": "int8"}, "bfloat16"),
+        ({"max_tokens": 0}, "at least 1"),
+        ({"policy": "best"}, "lru"),
+    ],
+)
+def test_bad_loads(options: Any, message: str) -> None:
+    with pytest.raises(FiddlerError, match=message):
+        fv.load("demo", **options)
+
+
+def test_training_is_refused(engine: HybridEngine) -> None:
+    embeds = torch.zeros(1, 3, 96, requires_grad=True)
+    with pytest.raises(FiddlerError, match="cannot be trained"):
+        engine.model(inputs_embeds=embeds)
+    assert engine.generate("ok", 2).ended == "length"
+
+
+def test_repr(engine: HybridEngine) -> None:
+    assert repr(engine) == (
+        "HybridEngine(demo as mixtral-8x7b on virtual, Plan(24.0 GB on rtx-4090: 55 of 256 "
+        "experts pinned, 0 cache slots, policy 'fiddler'))"
+    )
