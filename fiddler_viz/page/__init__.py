@@ -10,7 +10,7 @@ from engine.trace import Trace
 from fiddler_viz import figures
 from fiddler_viz.figures.oneline import STATIC_PIXELS
 from fiddler_viz.frames import grid, live_grid, memory_of, places
-from fiddler_viz.page.linked import linked_tokens, to_json
+from fiddler_viz.page.linked import linked_tokens, linked_work, to_json
 from fiddler_viz.page.parts import header, table, text, tiles
 from fiddler_viz.page.tables import expert_rows, lane_rows, memory_rows, step_rows
 from fiddler_viz.theme import safe, theme
@@ -23,11 +23,12 @@ _POLICY = (
 """What the page may load: nothing but itself. The browser holds it to that."""
 
 
-def page(source: Any, path: str | Path) -> Path:
+def to_html(source: Any, path: str | Path) -> Path:
     """Write a run as one self-contained HTML page of about 5 MB, and return its path.
 
     ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. In the page a
-    click on a token shows its experts; light or dark follows the reader's system.
+    click on a token shows its experts and its step's timeline; light or dark follows the
+    reader's system.
 
     Raises InputError where the source is none of these or the file cannot be written.
     """
@@ -36,7 +37,7 @@ def page(source: Any, path: str | Path) -> Path:
     try:
         path.write_text(content, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"page: cannot write {path}: {error.strerror or error}.") from error
+        raise InputError(f"to_html: cannot write {path}: {error.strerror or error}.") from error
     return path
 
 
@@ -102,10 +103,8 @@ def _data(trace: Trace) -> str:
     light, dark = theme("light"), theme("dark")
     colors = {value: getattr(dark, field) for field, value in vars(light).items()}
     parts = [f'"{name}":{figure.to_json()}' for name, figure in drawn.items()]
-    return (
-        f'{{"colors":{to_json(colors)},"linked":{to_json(linked_tokens(trace))},'
-        f'"figures":{{{",".join(parts)}}}}}'
-    )
+    linked = to_json(linked_tokens(trace) | linked_work(trace))
+    return f'{{"colors":{to_json(colors)},"linked":{linked},"figures":{{{",".join(parts)}}}}}'
 
 
 def _asset(name: str) -> str:

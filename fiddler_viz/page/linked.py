@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from engine.events import Action, Why, Work
+from engine.events import Action, Lane, Why, Work
 from engine.residency import Place
 from engine.trace import Trace
 from fiddler_viz.figures.heatmap import FEW_CELLS
-from fiddler_viz.frames import describe_selection, places
-from fiddler_viz.theme import ACTIONS, PLACES, safe
+from fiddler_viz.frames import describe_selection, places, segments
+from fiddler_viz.theme import ACTIONS, LANES, PLACES, SEGMENTS, Segment, safe
 
 LIMIT_TOKENS = 2000
 """Tokens that can be clicked: 2,000 of a model of 48 layers, top-8, are 3 MB."""
+LIMIT_SEGMENTS = 60_000
+"""Segments kept for the timelines of single steps: 1.1 MB."""
 _BECOMES = {
     Why.ADMIT: Place.CACHED,
     Why.PIN: Place.PINNED,
@@ -68,6 +70,38 @@ def linked_tokens(trace: Trace) -> dict[str, Any]:
         "change_step": _base64(moves["step"][changed].astype("<i4")),
         "actions": [ACTIONS[action].label for action in Action],
         "places": [PLACES[place].label for place in Place],
+    }
+
+
+def linked_work(trace: Trace) -> dict[str, Any]:
+    """Every segment, step by step, for the timeline of one step; empty where they are too many.
+
+    ``work_until``: for each step the number of segments up to its end. Times are float32 seconds
+    since the step's start, exact to some 10 ns.
+    """
+    found, steps = segments(trace.work), trace.steps
+    order = np.argsort(found.step, kind="stable")
+    if len(found) > LIMIT_SEGMENTS:
+        order = order[:0]
+    step = found.step[order]
+    since = found.start_ns[order] - steps["start_ns"][step]
+    length = found.end_ns[order] - found.start_ns[order]
+    arrays = {
+        "work_start": since * 1e-9,
+        "work_length": length * 1e-9,
+        "work_kind": found.kind[order],
+        "work_lane": found.lane[order],
+        "work_layer": found.layer[order],
+        "work_expert": found.expert[order],
+    }
+    types = dict(zip(arrays, ("<f4", "<f4", "u1", "u1", "<i2", "<i2"), strict=True))
+    number = np.arange(len(trace.step_rows))
+    return {
+        **{name: _base64(values.astype(types[name])) for name, values in arrays.items()},
+        "work_until": np.searchsorted(step, number, side="right").tolist(),
+        "step_range": np.stack([steps["start_ns"], steps["end_ns"]], axis=1).tolist(),
+        "kinds": [SEGMENTS[kind].label for kind in Segment],
+        "lanes": [LANES[lane][0] for lane in Lane],
     }
 
 

@@ -1,5 +1,5 @@
 // Draws the page's figures, follows the system's light or dark, and shows a clicked token's
-// experts. All texts in the data are escaped already.
+// experts and its step's timeline. All texts in the data are escaped already.
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -12,7 +12,16 @@
   const start = bytes(linked.place);
   const change = new Int32Array(bytes(linked.change).buffer);
   const changeStep = new Int32Array(bytes(linked.change_step).buffer);
-  let shown = null; // the token whose experts are shown
+  const work = {
+    start: new Float32Array(bytes(linked.work_start).buffer),
+    length: new Float32Array(bytes(linked.work_length).buffer),
+    kind: bytes(linked.work_kind),
+    lane: bytes(linked.work_lane),
+    layer: new Int16Array(bytes(linked.work_layer).buffer),
+    expert: new Int16Array(bytes(linked.work_expert).buffer),
+  };
+  const MOST_BARS = 3000; // of one step; more are left as a raster
+  let shown = null; // the token shown; null: the whole run
 
   // A theme is its colours: in the dark, every light one is replaced, wherever it stands.
   function themed(figure) {
@@ -86,9 +95,43 @@
     return figure;
   }
 
-  function drawAll() {
+  // The order of traces is that of fiddler_viz/figures/timeline.py.
+  function stepFigure(step) {
+    const figure = structuredClone(data.figures.timeline);
+    const [from, to] = linked.step_range[step].map((ns) => ns * 1e-9);
+    const first = step ? linked.work_until[step - 1] : 0, last = linked.work_until[step];
+    figure.layout.xaxis.range = [from, to];
+    figure.layout.title.text = figure.layout.title.text.replace("Timeline", `Timeline of step ${step}`);
+    if (last === first || last - first > MOST_BARS) return figure;
+    const bars = linked.kinds.map(() => ({ base: [], x: [], y: [], hovertext: [] }));
+    const busy = linked.lanes.map(() => 0);
+    for (let i = first; i < last; i++) {
+      const bar = bars[work.kind[i]], ms = (1e3 * work.length[i]).toPrecision(3);
+      const where = work.layer[i] < 0 ? "output head"
+        : `layer ${work.layer[i]}` + (work.expert[i] < 0 ? "" : `, expert ${work.expert[i]}`);
+      bar.base.push(from + work.start[i]);
+      bar.x.push(work.length[i]);
+      bar.y.push(work.lane[i]);
+      bar.hovertext.push(`<b>${linked.kinds[work.kind[i]]}</b>: ${where}<br>${ms} ms`);
+      busy[work.lane[i]] += work.length[i] / (to - from);
+    }
+    bars.forEach((bar, i) => Object.assign(figure.data[i + 3], bar));
+    figure.data[0].z = null;
+    Object.assign(figure.data[1], { x: [], y: [] });
+    Object.assign(figure.data[2], { x: [], y: [], text: [] });
+    figure.layout.images[0].visible = false;
+    figure.layout.yaxis.ticktext = linked.lanes.map(
+      (lane, i) => `<b>${lane}</b><br>${(100 * busy[i]).toFixed(busy[i] < 0.0995 ? 1 : 0)}% busy`);
+    return figure;
+  }
+
+  function drawLinked() {
     draw("heatmap", shown === null ? data.figures.heatmap : tokenFigure(shown));
-    draw("timeline", data.figures.timeline);
+    draw("timeline", shown === null ? data.figures.timeline : stepFigure(linked.step[shown]));
+  }
+
+  function drawAll() {
+    drawLinked();
     draw("memory", data.figures.memory);
   }
 
@@ -99,7 +142,7 @@
     shown = again ? null : Number(button.dataset.token);
     if (!again) button.setAttribute("aria-pressed", "true");
     buttons.forEach((other) => { other.tabIndex = other === button ? 0 : -1; });
-    draw("heatmap", shown === null ? data.figures.heatmap : tokenFigure(shown));
+    drawLinked();
   }
   buttons.forEach((button, i) => {
     button.addEventListener("click", () => show(button));

@@ -14,9 +14,9 @@ from engine.errors import InputError
 from engine.residency import Place
 from engine.trace import Trace
 from fiddler_viz.figures import heatmap
-from fiddler_viz.frames import grid, places, token_table
-from fiddler_viz.page import page, render
-from fiddler_viz.page.linked import linked_tokens
+from fiddler_viz.frames import grid, places, segments, token_table
+from fiddler_viz.page import render, to_html
+from fiddler_viz.page.linked import linked_tokens, linked_work
 from tests.fiddler_viz.make_trace import HOSTILE, empty_trace, toy_model, toy_trace
 
 
@@ -125,6 +125,27 @@ def test_script_gets_each_token_s_experts(trace: Trace) -> None:
     assert "<" not in "".join(linked["caption"])
 
 
+def test_script_gets_each_step_s_work(trace: Trace) -> None:
+    linked, found = linked_work(trace), segments(trace.work)
+
+    def array(name: str, dtype: str) -> np.ndarray:
+        return np.frombuffer(base64.b64decode(linked[name]), dtype)
+
+    first = 0
+    for step, last in enumerate(linked["work_until"]):
+        mine = np.flatnonzero(found.step == step)
+        assert last - first == len(mine)
+        start = array("work_start", "<f4")[first:last] * 1e9 + linked["step_range"][step][0]
+        np.testing.assert_allclose(start, found.start_ns[mine], atol=100)
+        length = array("work_length", "<f4")[first:last] * 1e9
+        np.testing.assert_allclose(length, (found.end_ns - found.start_ns)[mine], rtol=1e-6)
+        for name, values in (("kind", found.kind), ("lane", found.lane)):
+            assert (array(f"work_{name}", "u1")[first:last] == values[mine]).all()
+        for name, values in (("layer", found.layer), ("expert", found.expert)):
+            assert (array(f"work_{name}", "<i2")[first:last] == values[mine]).all()
+        first = last
+
+
 @pytest.mark.parametrize("trace_of", [empty_trace, lambda: toy_trace(decode_tokens=0)])
 def test_nothing_and_one_step(trace_of: object) -> None:
     made = trace_of()  # type: ignore[operator]
@@ -135,13 +156,13 @@ def test_nothing_and_one_step(trace_of: object) -> None:
 
 
 def test_page_returns_its_path_and_refuses_what_it_cannot_do(trace: Trace, tmp_path: Path) -> None:
-    path = page(trace, str(tmp_path / "run.html"))
+    path = to_html(trace, str(tmp_path / "run.html"))
     assert path == tmp_path / "run.html"
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     with pytest.raises(InputError, match="cannot write"):
-        page(trace, tmp_path / "no" / "such" / "folder.html")
+        to_html(trace, tmp_path / "no" / "such" / "folder.html")
     with pytest.raises(InputError, match="path of a trace file"):
-        page(42, tmp_path / "run.html")
+        to_html(42, tmp_path / "run.html")
 
 
 # ------------------------------------------------------------------------------- in a real browser
@@ -170,7 +191,7 @@ def test_page_works_from_disk(
 ) -> None:
     model = toy_model(*shape)
     made = toy_trace(model=model, policy="lru", cache_slots=20, decode_tokens=20)
-    path = page(made, tmp_path / "run.html")
+    path = to_html(made, tmp_path / "run.html")
     context = browser.new_context(  # type: ignore[attr-defined]
         color_scheme=scheme, viewport={"width": 1280, "height": 900}
     )
@@ -187,6 +208,7 @@ def test_page_works_from_disk(
     tab.wait_for_function(
         "document.querySelector('#heatmap .gtitle').textContent.includes('token 7')"
     )
+    assert "Timeline of step 3" in tab.text_content("#timeline .gtitle")
     tab.keyboard.press("ArrowRight")
     tab.wait_for_function(
         "document.querySelector('#heatmap .gtitle').textContent.includes('token 8')"
