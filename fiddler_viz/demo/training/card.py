@@ -67,10 +67,10 @@ licences.
 
 {tokens:.1f} M tokens in {steps:,} steps, {minutes:.0f} minutes on two CPU threads, seed {seed}: \
 about {epochs:.1f} times through \
-the {corpus_tokens:.2f} M tokens of training text. Windows of 128 tokens, 16 a step (of 256, 8 a \
+the {corpus_tokens:.2f} M tokens of training text. Windows of 128 tokens, 32 a step (of 256, 16 a \
 step, in the last fifth of the time); a quarter of them switch domain half-way. Muon for attention \
 and experts (peak rate {muon}), AdamW for the rest ({adamw}), cosine to 5%; the load-balance \
-loss is taken per layer (coefficient 0.01). float32, then rounded to bfloat16.
+loss is taken per layer (coefficient 0.01). float32, then rounded to bfloat16. {note}
 
 Again, with torch {torch} and transformers {transformers} or near it (the schedule follows the
 clock, so weights will differ a little). TEXTS holds `tinyshakespeare.txt` and
@@ -203,6 +203,7 @@ def card(
         corpus_tokens=training["corpus_tokens"] / 1e6,
         muon=training["rates"]["muon"],
         adamw=training["rates"]["adamw"],
+        note=training["note"],
         torch=torch.__version__.split("+")[0],
         transformers=transformers.__version__,
         bpb=learnt.bits_per_byte,

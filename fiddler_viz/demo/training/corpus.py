@@ -10,7 +10,7 @@ from .generated import records, sums
 
 BLOCK_BYTES = 4096
 VALIDATION_EVERY = 20
-WEIGHTS = {"verse": 0.25, "spanish": 0.25, "python": 0.25, "sums": 0.125, "json": 0.125}
+WEIGHTS = {"verse": 0.28, "spanish": 0.28, "python": 0.28, "sums": 0.1, "json": 0.06}
 """How often a training window comes from each domain; its keys are the domains."""
 
 TEXT_FILES = {"verse": "tinyshakespeare.txt", "spanish": "reina-valera-1909.txt"}

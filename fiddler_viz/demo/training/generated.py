@@ -30,14 +30,15 @@ def is_held_out(left: int, right: int) -> bool:
 def sums(size_bytes: int, seed: int) -> str:
     """At least `size_bytes` of additions such as ``23+45=68``, one a line, operands 0 to 99.
 
-    One line in ten adds two single digits; the rest draw both operands uniformly from 0 to 99.
+    Three lines in ten add two single digits, from which the units column is learnt soonest; the
+    rest draw both operands uniformly from 0 to 99.
     Held-out pairs (`is_held_out`) with two digits each never occur.
     """
     rng = random.Random(seed)
     lines: list[str] = []
     size = 0
     while size < size_bytes:
-        top = 9 if rng.random() < 0.1 else 99
+        top = 9 if rng.random() < 0.3 else 99
         left, right = rng.randint(0, top), rng.randint(0, top)
         if left > 9 and right > 9 and is_held_out(left, right):
             continue

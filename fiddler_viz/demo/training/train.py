@@ -1,7 +1,8 @@
 """Train the demo model: ``python -m fiddler_viz.demo.training.train --texts TEXTS --out OUT``.
 
-Each worker process runs one thread on its own half of every step's windows, and they average
-their gradients: on small matrices that beats one process with two threads by far.
+Each worker process runs one thread. They take a step's pieces (8 x 128 tokens) as each gets
+free, and add up their gradients: on small matrices that beats one process with two threads by
+far, also where other programs keep one of the cores busy.
 
 The learning rates follow elapsed time, not steps, so a slow machine ends annealed all the same.
 Every few minutes the model is written to ``OUT/model`` (an ordinary checkpoint in bfloat16) and
@@ -29,12 +30,16 @@ from .network import Network
 from .shape import demo_config, new_model
 from .tokenizer import train_tokenizer
 from .windows import Windows
-from .workers import Workers
+from .workers import Claims, Workers
 
 BALANCE_COEFFICIENT = 0.01
 WARMUP_STEPS = 100
 LONG_AFTER = 0.8
-"""The share of the time after which windows are twice as long and half as many."""
+"""The share of the time after which windows are twice as long."""
+
+PIECE_TOKENS = 1024
+PIECES = 4
+"""A step has this many pieces of that many tokens each."""
 
 
 @dataclass(frozen=True)
@@ -80,28 +85,23 @@ def new_optimizers(
     return optimizers
 
 
-def train_step(
-    network: Network,
-    optimizers: list[torch.optim.Optimizer],
-    windows: torch.Tensor,
-    share: float,
-    workers: Workers | None = None,
-) -> tuple[float, float]:
-    """One step in place at `share` of the peak rates.
-
-    Returns (nats a token, balance loss) of this worker's windows.
-    """
+def add_gradients(network: Network, windows: torch.Tensor, pieces: int = 1) -> tuple[float, float]:
+    """Add the gradients of one of a step's `pieces`; returns (nats a token, balance loss)."""
     losses = network(windows)
-    (losses.token + BALANCE_COEFFICIENT * losses.balance).backward()
-    if workers is not None:
-        workers.average_gradients(network.model)
-    torch.nn.utils.clip_grad_norm_(network.model.parameters(), 1.0)
+    ((losses.token + BALANCE_COEFFICIENT * losses.balance) / pieces).backward()
+    return losses.token.item(), losses.balance.item()
+
+
+def update(
+    model: MixtralForCausalLM, optimizers: list[torch.optim.Optimizer], share: float
+) -> None:
+    """Use up the gradients, clipped to norm 1, at `share` of the peak rates; in place."""
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * share
         optimizer.step()
         optimizer.zero_grad()
-    return losses.token.item(), losses.balance.item()
 
 
 def write_checkpoint(
@@ -134,10 +134,10 @@ class Clock:
         return self.used_s / self.total_s
 
 
-def train(rank: int, args: argparse.Namespace, meeting: str) -> None:
+def train(rank: int, args: argparse.Namespace, meeting: str, claimed: Claims) -> None:
     """What worker `rank` does; `meeting` is a file that the workers find each other through."""
     torch.set_num_threads(1)
-    workers = Workers(rank, args.workers, meeting)
+    workers = Workers(rank, args.workers, meeting, claimed)
     domains = corpus.load(args.texts, args.seed)
     tokenizer = train_tokenizer(block for domain in domains for block in domain.train)
     model = new_model(demo_config(len(tokenizer)), args.seed)
@@ -159,6 +159,7 @@ def train(rank: int, args: argparse.Namespace, meeting: str) -> None:
         "minutes": args.minutes,
         "workers": args.workers,
         "corpus_tokens": windows.total_tokens,
+        "note": args.note,
     }
 
     def save() -> None:
@@ -172,17 +173,22 @@ def train(rank: int, args: argparse.Namespace, meeting: str) -> None:
 
     saved_s, told_s, told_tokens = clock.used_s, clock.used_s, tokens
     mean_loss = mean_balance = 0.0
+    pieces_claimable = 0
     while (done := workers.agree(clock.done)) < 1:
-        count, length = (8, 256) if done >= LONG_AFTER else (16, 128)
-        batch = windows.batch(count // args.workers, length)
+        length = 256 if done >= LONG_AFTER else 128
+        pieces_claimable += PIECES
+        while workers.claim(pieces_claimable):
+            batch = windows.batch(PIECE_TOKENS // length, length)
+            loss, balance = add_gradients(network, batch, PIECES)
+            keep = 0.98 if mean_loss else 0.0
+            mean_loss = keep * mean_loss + (1 - keep) * loss
+            mean_balance = keep * mean_balance + (1 - keep) * balance
+        workers.sum_gradients(model)
         share = schedule(steps, done)
-        loss, balance = train_step(network, optimizers, batch, share, workers)
-        keep = 0.98 if mean_loss else 0.0
-        mean_loss = keep * mean_loss + (1 - keep) * loss
-        mean_balance = keep * mean_balance + (1 - keep) * balance
+        update(model, optimizers, share)
         steps += 1
-        tokens += count * length
-        if rank == 0 and steps % 50 == 0:
+        tokens += PIECES * PIECE_TOKENS
+        if rank == 0 and steps % 25 == 0:
             speed = (tokens - told_tokens) / (clock.used_s - told_s)
             print(
                 f"{clock.used_s / 60:6.2f} min  step {steps:6d}  tokens {tokens / 1e6:7.3f} M  "
@@ -208,15 +214,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--muon-rate", type=float, default=Rates.muon, help="peak")
     parser.add_argument("--adamw-rate", type=float, default=Rates.adamw, help="peak")
-    parser.add_argument("--workers", type=int, default=2, choices=(1, 2, 4, 8))
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--save-minutes", type=float, default=4)
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/state.pt")
+    parser.add_argument("--note", default="", help="a sentence for the model card")
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         meeting = f"{folder}/meeting"
-        torch.multiprocessing.spawn(train, (args, meeting), nprocs=args.workers)
+        claimed = torch.multiprocessing.get_context("spawn").Value("q", 0)
+        torch.multiprocessing.spawn(train, (args, meeting, claimed), nprocs=args.workers)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ from fiddler_viz.demo.training.shape import demo_config, new_model
 from fiddler_viz.demo.training.tokenizer import train_tokenizer
 from fiddler_viz.demo.training.train import (
     Rates,
+    add_gradients,
     new_optimizers,
     schedule,
-    train_step,
+    update,
     write_checkpoint,
 )
 from fiddler_viz.demo.training.windows import Windows
@@ -129,11 +130,12 @@ def test_training_pass_is_the_models_own(model):
 def test_training_steps_learn(model, domains, tokenizer):
     network, optimizers = Network(model, compiled=False), new_optimizers(model, Rates())
     batch = Windows(domains, tokenizer, seed=0).batch(4, 32)
-    first, balance = train_step(network, optimizers, batch, 1.0)
+    first, balance = add_gradients(network, batch)
     assert first == pytest.approx(math.log(400), rel=0.1)
     assert 2 <= balance < 3
     for _ in range(5):
-        last, _ = train_step(network, optimizers, batch, 1.0)
+        update(model, optimizers, 1.0)
+        last, _ = add_gradients(network, batch)
     assert last < first - 0.5
 
 
