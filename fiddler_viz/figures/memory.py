@@ -143,9 +143,10 @@ def memory_html(
             f'color:{look.muted if name == "free" else "#000"};text-align:center">{inside}</div>'
         )
         legend += (
-            '<span style="white-space:nowrap"><span style="display:inline-block;width:.8em;'
-            f'height:.8em;margin-right:.35em;background:{color};border:1px solid {look.rule}">'
-            f"</span>{html.escape(texts[name])}</span>"
+            '<span style="white-space:nowrap"><span style="display:inline-block;width:1.4em;'
+            f"text-align:center;border-radius:2px;margin-right:.4em;background:{color};"
+            f'color:{look.muted if name == "free" else "#000"}">{kind.letter}</span>'
+            f"{html.escape(texts[name])}</span>"
         )
     return (
         f'<div style="font:12px {html.escape(look.font)};color:{look.text}" role="img" '

@@ -93,8 +93,8 @@ def text(trace: Trace) -> str:
     return (
         '<section class="panel"><h2>Text <span class="muted key">'
         f"prompt uncoloured, generated from cheap to dear: {key}</span></h2>"
-        '<p class="muted">Click a token, or walk with the arrow keys: the experts it used are '
-        "shown below. Which tokens are dear?</p>"
+        '<p class="muted">Click a token, or walk with the arrow keys: below are the experts '
+        "it used and the timeline of its step. Which tokens are dear, and why?</p>"
         f'<div id="tokens" role="group" aria-label="tokens">{"".join(cells)}</div></section>'
     )
 
