@@ -1,0 +1,86 @@
+"""What recording costs: decode steps with and without it, in interleaved pairs.
+
+    python benchmarks/overhead.py [--pairs 30] [--tokens 48]
+
+Each pair runs the same greedy generation twice, recorded and not, in alternating order; its ratio
+is that of the median times from one decode step to the next. The interval is a bootstrap's over
+the pairs' ratios. Last line: JSON with ``overhead_percent``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+
+import numpy as np
+import torch
+
+import fiddler_viz as fv
+
+PROMPT = "To be, or not to be, that is the question:"
+
+
+class StepTimes:
+    """Times from one forward pass's begin to the next one's, in ns."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.stamps: list[int] = []
+        model.register_forward_pre_hook(lambda *_: self.stamps.append(time.perf_counter_ns()))
+
+    def median_ns(self) -> float:
+        """Median decode step of the last generation (the prefill is not one)."""
+        steps = np.diff(self.stamps)[1:]
+        self.stamps.clear()
+        return float(np.median(steps))
+
+
+def interval(ratios: np.ndarray) -> tuple[float, float]:
+    """95% bootstrap interval of the median."""
+    draws = np.random.default_rng(0).choice(ratios, (4000, len(ratios)))
+    low, high = np.percentile(np.median(draws, axis=1), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--pairs", type=int, default=30)
+    options.add_argument("--tokens", type=int, default=48)
+    chosen = options.parse_args()
+    engine = fv.load("demo", as_model="mixtral-8x7b", gpu_memory="24GB")
+    times = StepTimes(engine.model)
+
+    def run(record: bool) -> float:
+        engine.generate(PROMPT, chosen.tokens, record=record, do_sample=False)
+        return times.median_ns()
+
+    run(True), run(False)  # warm up
+    ratios, plain = [], []
+    for pair in range(chosen.pairs):
+        order = (True, False) if pair % 2 else (False, True)
+        took = {record: run(record) for record in order}
+        ratios.append(took[True] / took[False])
+        plain.append(took[False])
+    low, high = (100 * (bound - 1) for bound in interval(np.array(ratios)))
+    percent = 100 * (float(np.median(ratios)) - 1)
+    print(
+        f"{chosen.pairs} pairs of {chosen.tokens} tokens, {platform.machine()}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+    print(f"a decode step without recording: {np.median(plain) / 1e6:.2f} ms (median of medians)")
+    print(f"recording adds {percent:+.2f}% (95% interval {low:+.2f}% to {high:+.2f}%)")
+    print(
+        json.dumps(
+            {
+                "overhead_percent": round(percent, 2),
+                "low": round(low, 2),
+                "high": round(high, 2),
+                "pairs": chosen.pairs,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

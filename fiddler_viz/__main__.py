@@ -1,0 +1,139 @@
+"""Command line: ``python -m fiddler_viz demo | page OUT.html | trace INFO|OUT``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.errors import FiddlerError
+from engine.policies import POLICIES
+from engine.spec import HardwareSpec
+from engine.trace import Trace
+from fiddler_viz import demo
+from fiddler_viz.terminal import describe
+
+if TYPE_CHECKING:
+    from engine.run import Run
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of every command."""
+    made = argparse.ArgumentParser(
+        prog="fiddler-viz",
+        description="See, and decide, where the experts of a Mixture-of-Experts model run.",
+    )
+    commands = made.add_subparsers(dest="command", required=True, metavar="command")
+
+    run = commands.add_parser("demo", help="generate in the terminal, then show where time went")
+    _engine_options(run)
+    run.set_defaults(do=_demo)
+
+    page = commands.add_parser("page", help="write one self-contained HTML page of a run")
+    page.add_argument("out", type=Path, metavar="OUT.html", help="file to write")
+    page.add_argument("--trace", type=Path, help="a saved trace (default: the bundled run)")
+    page.set_defaults(do=_page)
+
+    trace = commands.add_parser(
+        "trace",
+        help="describe a saved trace, or record a new one",
+        description="With a file that exists: describe it. With a new name: generate with the "
+        "demo (or --model) and save its trace there.",
+    )
+    trace.add_argument("path", type=Path, metavar="TRACE", help="a .safetensors trace file")
+    trace.add_argument("--perfetto", type=Path, metavar="OUT.json", help="also write for Perfetto")
+    _engine_options(trace)
+    trace.set_defaults(do=_trace)
+    return made
+
+
+def _engine_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--prompt", default="To be, or not to be, that is the question:")
+    made.add_argument("--tokens", type=int, default=64, help="tokens to generate (default 64)")
+    made.add_argument("--model", default=demo.NAME, help="checkpoint folder or hub id")
+    made.add_argument("--gpu-memory", default=None, help="budget: 24GB, 40%%, ...")
+    made.add_argument("--cache-slots", type=int, default=None, help="experts cached")
+    made.add_argument("--policy", default="fiddler", choices=list(POLICIES))
+    made.add_argument("--hardware", default="rtx-4090", help=", ".join(HardwareSpec.presets()))
+    made.add_argument(
+        "--as-model",
+        default=None,
+        help="cost another model of the same grid (demo: mixtral-8x7b; 'none': itself)",
+    )
+    made.add_argument("--device", default="auto", choices=["auto", "virtual", "host"])
+    made.add_argument("--greedy", action="store_true", help="no sampling")
+    made.add_argument("--seed", type=int, default=0, help="of the sampling (default 0)")
+
+
+def _generate(options: argparse.Namespace, *, show: bool) -> Run:
+    import torch
+
+    from fiddler_viz.api import load
+
+    as_model: str | None = options.as_model
+    if as_model is None and options.model == demo.NAME and options.device != "host":
+        as_model = demo.COSTED_AS
+    engine = load(
+        options.model,
+        gpu_memory=options.gpu_memory,
+        cache_slots=options.cache_slots,
+        policy=options.policy,
+        hardware=options.hardware,
+        as_model=None if as_model == "none" else as_model,
+        device=options.device,
+    )
+    sampling = {"do_sample": False} if options.greedy else {"do_sample": True, "temperature": 0.7}
+    torch.manual_seed(options.seed)
+    if show:
+        print(options.prompt, end="", flush=True)
+    return engine.generate(
+        options.prompt,
+        options.tokens,
+        on_text=(lambda text: print(text, end="", flush=True)) if show else None,
+        **sampling,
+    )
+
+
+def _demo(options: argparse.Namespace) -> None:
+    run = _generate(options, show=True)
+    print("\n\n" + describe(run.trace))
+
+
+def _page(options: argparse.Namespace) -> None:
+    from fiddler_viz.page import to_html
+
+    out = to_html(demo.trace() if options.trace is None else options.trace, options.out)
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in any browser without a network")
+
+
+def _trace(options: argparse.Namespace) -> None:
+    if options.path.exists():
+        trace = Trace.load(options.path)
+    else:
+        trace = _generate(options, show=False).trace
+        print(f"saved {trace.save(options.path)}")
+    print(describe(trace))
+    if options.perfetto is not None:
+        from engine.interchange.perfetto import to_perfetto
+
+        print(f"saved {to_perfetto(trace, options.perfetto)}: open it at ui.perfetto.dev")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit status. Errors are one line on standard error."""
+    options = parser().parse_args(arguments)
+    try:
+        options.do(options)
+    except (FiddlerError, OSError) as error:
+        print(f"fiddler-viz: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nfiddler-viz: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
