@@ -174,6 +174,8 @@ class CostModel:
         made = cls(**check_keys("cost model", values, [field.name for field in fields(cls)]))
         for name in ("copy_ns", "expert_bytes", "activation_bytes"):
             check_int(f"cost model, {name}", getattr(made, name), least=0)
+            if getattr(made, name) >= 2**63:
+                raise InputError(f"cost model, {name}: {getattr(made, name)} exceeds 64 bits.")
         for name in ("kv_ns", "relative_error"):
             check_number(f"cost model, {name}", getattr(made, name), zero=True)
         if type(made.calibrated) is not bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,18 +59,20 @@ class Batch:
     count: Ints
     """Per entry: tokens routed to the expert."""
 
-    @property
+    @cached_property
     def flat(self) -> Ints:
         """Per entry: ``layer * experts + expert``."""
         return self.layer[self.segment] * self.columns + self.expert
 
-    @property
+    @cached_property
     def first(self) -> Ints:
         """Per segment, and one past the last: its first entry."""
         return np.searchsorted(self.segment, np.arange(len(self.step) + 1))
 
     def part(self, start: int, stop: int) -> Batch:
         """Segments ``start`` to ``stop`` (exclusive)."""
+        if (start, stop) == (0, len(self.step)):
+            return self
         a, b = np.searchsorted(self.segment, (start, stop))
         return Batch(
             self.columns,

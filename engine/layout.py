@@ -110,13 +110,13 @@ def lay_out(
     t0 = step_start[of_step] + before[of_step] + laid[:-1] - laid[seg_first[of_step]]
 
     def table(width: int, rows: int) -> Rows:
-        made = np.empty((rows, width), dtype=np.int64)
+        made = np.empty((rows, width), dtype=np.int64, order="F")  # filled column by column
         made[:, -1] = _MODELLED
         return made
 
     def put(rows: Rows, at: Ints, *values: Ints | int) -> None:
         for column, value in enumerate(values):
-            rows[at, column] = value
+            rows[:, column][at] = value  # a column, then its rows: one index array is fastest
 
     # Rows stand in the order of Timeline.lay: dense, activations out, experts (each streamed
     # one after its weights), activations back; the head ends a complete step.

@@ -118,6 +118,8 @@ class Plan:
             "pinned": _pinned(given["pinned"], profile.grid),
         }
         made = cls(**given)
+        if max(made.full_bytes, made.gpu_memory) >= 2**63:
+            raise InputError("not a plan: its bytes do not fit in 64 bits")
         if len(made.pinned) + made.cache_slots > made.room:  # also below the smallest budget
             raise InputError(
                 f"not a plan: {len(made.pinned)} experts pinned and {made.cache_slots} cache slots "

@@ -85,7 +85,8 @@ def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> 
     heads = step_rows[:, field["complete"]] * step_rows[:, field["sequences"]]
     contexts = step_rows[:, field["context"]]
     orchestrator = Orchestrator(plans[0][1], start)
-    work, moves = [empty(WORK)], [empty(MOVES)]
+    work: list[Rows] = []
+    moves: list[Rows] = []
     now = 0
     pins: list[Change] = []  # of plans under which no step ran, too
     bounds = [step for step, _ in plans] + [len(step_rows)]
@@ -119,8 +120,8 @@ def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> 
     return replace(
         trace,
         step_rows=step_rows,
-        work_rows=np.concatenate(work),
-        move_rows=np.concatenate(moves),
+        work_rows=_joined(work, WORK),
+        move_rows=_joined(moves, MOVES),
         plan_list=tuple(plans),
         start=start,
     )
@@ -134,3 +135,8 @@ def _lay_pins(
     work.append(to_rows(log.work, WORK))
     moves.append(to_rows(log.moves, MOVES))
     return timeline.now_ns - now
+
+
+def _joined(parts: list[Rows], dtype: np.dtype[np.void]) -> Rows:
+    """Rows one after the other; a single part as it is, for speed."""
+    return parts[0] if len(parts) == 1 else np.concatenate([empty(dtype), *parts])

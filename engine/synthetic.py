@@ -10,6 +10,7 @@ from engine.placement import make_plan
 from engine.profile import Profile
 from engine.replay import run_plans
 from engine.spec import HardwareSpec, ModelSpec, resolve_model
+from engine.strict import check_int, check_number
 from engine.trace import Routing, Start, Trace
 
 
@@ -32,6 +33,10 @@ def synthetic_trace(
     is the strength with which the previous token's experts are preferred (both 0: uniform). The
     profile is counted on a second, independent draw of the same experts.
     """
+    for name, value in (("prompt_tokens", prompt_tokens), ("decode_tokens", decode_tokens)):
+        check_int(f"synthetic_trace, {name}", value, least=0)
+    check_int("synthetic_trace, all tokens", prompt_tokens + decode_tokens, least=1)
+    check_number("synthetic_trace, skew", skew, zero=True)
     model = resolve_model(model)
     rng = np.random.default_rng(seed)
     layers, experts = model.grid

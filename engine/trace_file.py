@@ -83,38 +83,42 @@ def read(path: Path) -> Trace:
             header = cast("dict[str, str]", file.metadata() or {})
             if _KEY not in header:
                 raise TraceError(
-                    f"{path} is a safetensors file but not a trace (no {_KEY!r} in its header): "
+                    f"a safetensors file but not a trace (no {_KEY!r} in its header): "
                     "give a file that Trace.save() wrote"
                 )
-            meta = _json(header[_KEY], path)
+            meta = _json(header[_KEY])
             names = cast("list[str]", list(file.keys()))
 
             def column(name: str, dtype: type[np.generic], width: int | None) -> NDArray[Any]:
                 return _column(file, names, name, dtype, width)
 
             return _assemble(meta, column)
+    except (TraceError, InputError) as error:
+        raise TraceError(f"{path}: {error}") from error
     except SafetensorError as error:
         raise TraceError(
             f"{path} cannot be read as safetensors ({error}): it is damaged"
         ) from error
-    except (InputError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise TraceError(f"{path} is not a valid trace: {error}") from error
+    except OSError as error:
+        raise TraceError(f"{path} cannot be read: {error}") from error
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise TraceError(f"{path} is not a valid trace: {error!r}") from error
 
 
-def _json(text: str, path: Path) -> dict[str, Any]:
+def _json(text: str) -> dict[str, Any]:
     try:
         meta = json.loads(text)
-    except ValueError as error:
-        raise TraceError(f"{path}: its meta is not JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise TraceError(f"its meta is not JSON ({error})") from error
     if not isinstance(meta, dict):
-        raise TraceError(f"{path}: its meta is not a JSON object")
+        raise TraceError("its meta is not a JSON object")
     meta = cast("dict[str, Any]", meta)
     schema = meta.get("schema")
     if not isinstance(schema, int) or schema < 1:
-        raise TraceError(f"{path}: schema {schema!r} is not a version number")
+        raise TraceError(f"schema {schema!r} is not a version number")
     if schema > SCHEMA:
         raise TraceError(
-            f"{path} has schema {schema}, this version reads up to {SCHEMA}: update fiddler-viz"
+            f"has schema {schema}, this version reads up to {SCHEMA}: update fiddler-viz"
         )
     return meta
 
@@ -142,7 +146,7 @@ def _assemble(
     plans: list[tuple[int, Plan]] = []
     for entry in meta["plans"]:
         values = dict(entry["plan"])
-        values |= {name: shared[values[name]] for name in _SHARED}
+        values |= {name: _referred(shared, values[name]) for name in _SHARED}
         plans.append((int(entry["step"]), Plan.from_dict(values)))
     tables = {
         name: column(name, np.int64, len(dtype.names or ())) for name, dtype in _TABLES.items()
@@ -156,10 +160,11 @@ def _assemble(
     )
     lengths = column("texts.lengths", np.int64, None)
     content = bytes(column("texts.bytes", np.uint8, None))
-    if lengths.min(initial=0) < 0 or lengths.sum() != len(content):
+    fitting = (lengths >= 0) & (lengths <= len(content))  # so that their sum cannot overflow
+    if not fitting.all() or lengths.sum() != len(content):
         raise TraceError("the lengths of the token texts do not add up to their bytes")
     ends = [0, *np.cumsum(lengths).tolist()]
-    texts = tuple(content[a:b].decode("utf-8", "replace") for a, b in pairwise(ends))
+    texts = tuple(content[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(ends))
     start = meta["start"]
     state = {str(name): [int(v) for v in values] for name, values in start["policy"].items()}
     return Trace(
@@ -171,3 +176,9 @@ def _assemble(
         meta=dict(meta["meta"]),
         **tables,
     ).check()
+
+
+def _referred(shared: list[Any], number: object) -> Any:
+    if type(number) is not int or not 0 <= number < len(shared):
+        raise TraceError(f"a plan refers to shared part {number!r} of {len(shared)}")
+    return shared[number]

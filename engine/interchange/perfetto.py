@@ -49,10 +49,15 @@ def to_perfetto(trace: Trace, path: str | Path) -> Path:
         if action >= 0:
             args["action"] = Action(action).name.lower()
         events.append(_span(name, lane, start, end) | {"cat": Work(kind).name, "args": args})
-    starts = trace.steps["end_ns"].tolist()
+    last = trace.duration_ns
+    for first, plan in trace.plan_list:
+        at = int(trace.steps["start_ns"][first]) if first < len(trace.step_rows) else last
+        what = {"name": repr(plan), "ph": "i", "s": "p", "tid": _STEPS}  # s: across the process
+        events.append(what | {"ts": at / 1e3, "pid": _PROCESS})
+    ends = trace.steps["end_ns"].tolist()
     memory = memory_over_time(trace)
     parts = ("dense", "kv", "workspace", "pinned", "cached", "free")
-    for at, *values in zip(starts, *(memory[part].tolist() for part in parts), strict=True):
+    for at, *values in zip(ends, *(memory[part].tolist() for part in parts), strict=True):
         counter = dict(zip(parts, values, strict=True))
         events.append(
             {"name": "device memory", "ph": "C", "ts": at / 1e3, "pid": _PROCESS, "args": counter}

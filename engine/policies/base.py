@@ -66,8 +66,11 @@ class Policy(ABC):
 
     def misses(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """:meth:`miss` for many token counts at once; override where it has a closed form."""
-        values, back = np.unique(tokens, return_inverse=True)
-        return np.array([self.miss(int(value)) for value in values], dtype=np.int64)[back]
+        table = np.zeros(int(tokens.max(initial=0)) + 1, dtype=np.int64)
+        table[tokens] = 1
+        for value in np.flatnonzero(table).tolist():
+            table[value] = self.miss(value)
+        return table[tokens]
 
     def decide(self, layer: int, experts: list[int], tokens: list[int]) -> Decision:
         """Decide for the active experts of one layer (ascending) and their token counts.
@@ -78,19 +81,22 @@ class Policy(ABC):
         columns = ledger.grid[1]
         base = layer * columns
         decision = Decision(columns, experts, tokens, [], [])
+        active = 0  # slots that this layer uses
         for expert in experts:  # hits first: a miss must not evict what this layer uses
             if ledger.place[base + expert] == _CACHED:
                 self.recent.move_to_end(base + expert)
+                active += 1
         slots = ledger.cache_slots if self.admits else 0
-        active = {base + expert for expert in experts} if slots else set[int]()
         for expert, count in zip(experts, tokens, strict=True):
             action, keep = _RESIDENT, False
             if ledger.place[base + expert] == _HOST:
                 action = int(self.miss(count))
-                if action == _STREAM and slots:
-                    keep = self._make_room(slots, active, decision.evict)
-                    if keep:
-                        self.recent[base + expert] = None
+                keep = action == _STREAM and active < slots
+            if keep:
+                active += 1
+                if len(self.recent) == slots:  # the oldest is not active: the active are newest
+                    decision.evict.append(self.recent.popitem(last=False)[0])
+                self.recent[base + expert] = None
             decision.actions.append(action)
             decision.keep.append(keep)
         return decision
@@ -106,16 +112,14 @@ class Policy(ABC):
         ledger = self.residency
         flat = batch.flat
         place = ledger.places().ravel()[flat]
-        action = np.where(place == _HOST, self.misses(batch.count), _RESIDENT)
-        keep = np.zeros(len(flat), dtype=np.bool_)
-        slots = ledger.cache_slots if self.admits else 0
-        if not slots:
-            walked = np.flatnonzero(place == _CACHED)
-            for index in flat[walked].tolist():
-                self.recent.move_to_end(index)
-            none = np.zeros(0, dtype=np.int64)
-            return Decisions(action, keep, none, none)
-        return self._walk(batch, flat, place, slots)
+        miss = self.misses(batch.count)
+        if self.admits and ledger.cache_slots:
+            return self._walk(batch, flat, place, miss)
+        for index in flat[place == _CACHED].tolist():
+            self.recent.move_to_end(index)
+        action = np.where(place == _HOST, miss, _RESIDENT)
+        none = np.zeros(0, dtype=np.int64)
+        return Decisions(action, np.zeros(len(flat), dtype=np.bool_), none, none)
 
     def decide_each(self, batch: Batch) -> Decisions:
         """The readable reference of :meth:`decide_all`: one :meth:`decide` after the other."""
@@ -139,55 +143,56 @@ class Policy(ABC):
         )
 
     def _walk(
-        self, batch: Batch, flat: NDArray[np.int64], place: NDArray[np.uint8], slots: int
+        self,
+        batch: Batch,
+        flat: NDArray[np.int64],
+        place: NDArray[np.uint8],
+        miss: NDArray[np.int64],
     ) -> Decisions:
+        """:meth:`decide` for all that is not pinned; one plain loop, for speed."""
         walked = np.flatnonzero(place != _PINNED)
-        keys = flat[walked].tolist()
-        missing = self.misses(batch.count[walked]).tolist()
-        segments = batch.segment[walked]
-        starts = np.flatnonzero(np.diff(segments, prepend=-1, append=-1)).tolist()
-        numbers: list[int] = segments[starts[:-1]].tolist() if keys else []
-        recent = self.recent
-        actions, kept = [_RESIDENT] * len(keys), [False] * len(keys)
+        keys: list[int] = flat[walked].tolist()
+        streams: list[bool] = (miss[walked] == _STREAM).tolist()
+        ends = np.flatnonzero(np.diff(batch.segment[walked], prepend=-1, append=-1))
+        slots, recent = self.residency.cache_slots, self.recent
+        touch, take_oldest = recent.move_to_end, recent.popitem
+        free = slots - len(recent)
+        # Positions in `walked`: not on the device, kept after the copy, in place of another.
+        absent: list[int] = []
+        kept: list[int] = []
+        replacing: list[int] = []
         evict: list[int] = []
-        evict_segment: list[int] = []
-        for (start, stop), number in zip(pairwise(starts), numbers, strict=True):
-            absent: list[int] = []
+        for start, stop in pairwise(ends.tolist()):
+            missing: list[int] = []
             for at in range(start, stop):
                 if keys[at] in recent:
-                    recent.move_to_end(keys[at])
+                    touch(keys[at])
                 else:
-                    absent.append(at)
-            if not absent:
-                continue
-            active = set(keys[start:stop])
-            before = len(evict)
-            for at in absent:
-                actions[at] = missing[at]
-                if missing[at] == _STREAM and self._make_room(slots, active, evict):
-                    kept[at] = True
+                    missing.append(at)
+            active = stop - start - len(missing)  # slots that this layer uses
+            for at in missing:
+                if streams[at] and active < slots:
+                    active += 1
+                    if free:
+                        free -= 1
+                    else:
+                        evict.append(take_oldest(False)[0])
+                        replacing.append(at)
                     recent[keys[at]] = None
-            evict_segment.extend([number] * (len(evict) - before))
-        for index in set(self.residency.cached()) - recent.keys():
+                    kept.append(at)
+            absent += missing
+        cached = set(self.residency.cached())
+        for index in cached - recent.keys():
             self.residency.evict(index)
-        for index in recent.keys() - set(self.residency.cached()):
+        for index in recent.keys() - cached:
             self.residency.admit(index)
         action = np.full(len(flat), _RESIDENT, dtype=np.int64)
+        action[walked[absent]] = miss[walked[absent]]
         keep = np.zeros(len(flat), dtype=np.bool_)
-        action[walked] = actions
-        keep[walked] = kept
-        as_ints = (np.array(evict_segment, dtype=np.int64), np.array(evict, dtype=np.int64))
-        return Decisions(action, keep, *as_ints)
-
-    def _make_room(self, slots: int, active: set[int], evict: list[int]) -> bool:
-        if len(self.recent) < slots:
-            return True
-        for index in self.recent:
-            if index not in active:
-                del self.recent[index]
-                evict.append(index)
-                return True
-        return False
+        keep[walked[kept]] = True
+        return Decisions(
+            action, keep, batch.segment[walked[replacing]], np.array(evict, dtype=np.int64)
+        )
 
     def shrink(self, slots: int) -> list[int]:
         """Give up cache slots until ``slots`` are used; returns the flat indices, in order."""
@@ -206,7 +211,7 @@ class Policy(ABC):
 
     def restore(self, state: Mapping[str, list[int]]) -> None:
         """Take a :meth:`snapshot`'s state; cached experts it does not name count as oldest."""
-        cached = self.residency.cached()
-        order = [index for index in state.get("recent", ()) if index in set(cached)]
-        older = [index for index in cached if index not in set(order)]
-        self.recent = OrderedDict.fromkeys(older + order)
+        cached = dict.fromkeys(self.residency.cached())
+        named = dict.fromkeys(index for index in state.get("recent", ()) if index in cached)
+        older = [index for index in cached if index not in named]
+        self.recent = OrderedDict.fromkeys([*older, *named])
