@@ -49,7 +49,7 @@ FIDDLER_VIZ = (
     ("figures",),
     ("views",),
     ("demo",),
-    ("explorer", "page"),
+    ("explorer", "page", "terminal"),
     ("api",),
     ("__main__", "demo.training", "demo.record"),
 )

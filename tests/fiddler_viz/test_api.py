@@ -1,0 +1,100 @@
+"""The package's public names, and its verbs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engine.policies import POLICIES
+from engine.synthetic import synthetic_trace
+from engine.trace import Trace
+
+import fiddler_viz as fv
+from fiddler_viz import demo
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    return synthetic_trace("mixtral-8x7b", prompt_tokens=8, decode_tokens=12, gpu_memory="24GB")
+
+
+def test_public_names() -> None:
+    assert fv.__all__ == [
+        "BudgetError",
+        "CheckpointError",
+        "Explorer",
+        "FiddlerError",
+        "HardwareSpec",
+        "HybridEngine",
+        "InputError",
+        "ModelSpec",
+        "Profile",
+        "Replay",
+        "Run",
+        "Trace",
+        "TraceError",
+        "UnsupportedModelError",
+        "compare",
+        "heatmap",
+        "load",
+        "memory",
+        "replay",
+        "timeline",
+        "to_html",
+        "to_perfetto",
+    ]
+    for name in fv.__all__:
+        found = getattr(fv, name)
+        assert callable(found)
+        assert found.__doc__, name
+    assert set(fv.__all__) <= set(dir(fv))
+    with pytest.raises(AttributeError, match="no attribute 'heat'"):
+        _ = fv.heat  # type: ignore[attr-defined]
+
+
+def test_replay_takes_what_leads_to_a_trace(trace: Trace, tmp_path: Path) -> None:
+    path = trace.save(tmp_path / "run.safetensors")
+    for source in (trace, path, str(path), fv.replay(trace)):
+        what_if = fv.replay(source, gpu_memory="48GB")
+        assert len(what_if.trace.plan.pinned) > len(trace.plan.pinned)
+    with pytest.raises(fv.InputError, match="expected a Trace"):
+        fv.replay(42)
+
+
+def test_compare(trace: Trace) -> None:
+    table = fv.compare(trace, gpu_memory=["8GB", "24GB"], policies=["fiddler", "stream"])
+    assert table[["gpu_memory_gb", "policy"]].to_numpy().tolist() == [
+        [8.0, "fiddler"],
+        [8.0, "stream"],
+        [24.0, "fiddler"],
+        [24.0, "stream"],
+    ]
+    expected = fv.replay(trace, gpu_memory="8GB", policy="stream").summary.tokens_per_s
+    assert table["tokens_per_s"][1] == expected
+    assert list(fv.compare(trace)["policy"]) == list(POLICIES)
+    with pytest.raises(fv.InputError, match="unknown policy"):
+        fv.compare(trace, policies=["best"])
+
+
+def test_the_bundled_run() -> None:
+    trace = demo.trace()
+    assert trace.model.name == demo.COSTED_AS
+    assert trace.model.grid == (32, 8)
+    assert trace.plan.gpu_memory == 24_000_000_000
+    again = fv.replay(trace).trace
+    np.testing.assert_array_equal(again.work_rows, trace.work_rows)
+    np.testing.assert_array_equal(again.move_rows, trace.move_rows)
+
+
+def test_the_paper_check() -> None:
+    """Environment 1 of the paper: 24e9 bytes, KV cache for 4,096 tokens, workspace stated."""
+    at: dict[str, Any] = {"hardware": "quadro-rtx-6000", "gpu_memory": "24GB"}
+    fiddler = fv.replay(demo.trace_path(), policy="fiddler", **at)
+    plan = fiddler.trace.plan
+    assert plan.kv_bytes == 4096 * 131_072
+    assert plan.workspace_bytes > 2 * plan.expert_bytes
+    assert abs(len(plan.pinned) - 56) <= 2
+    stream = fv.replay(demo.trace_path(), policy="stream", **at)
+    assert fiddler.summary.tokens_per_s >= 3 * stream.summary.tokens_per_s

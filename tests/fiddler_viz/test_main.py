@@ -1,0 +1,72 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fiddler_viz import demo
+from fiddler_viz.__main__ import main
+
+
+def test_demo_shows_text_and_where_time_went(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--tokens", "6", "--greedy"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("To be, or not to be")
+    assert "costed as mixtral-8x7b" in out
+    assert "modelled, no such hardware ran" in out
+    assert "experts, cpu" in out
+    assert "tokens/s" in out
+
+
+def test_demo_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--tokens", "4", "--device", "host"]) == 0
+    assert "clock: measured" in capsys.readouterr().out
+
+
+def test_trace_records_then_describes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, perfetto = tmp_path / "a.safetensors", tmp_path / "a.json"
+    command = ["trace", str(path), "--tokens", "4", "--gpu-memory", "12GB", "--policy", "lru"]
+    assert main(command) == 0
+    assert f"saved {path}" in capsys.readouterr().out
+    assert main(["trace", str(path), "--perfetto", str(perfetto)]) == 0
+    out = capsys.readouterr().out
+    assert "12.0 GB" in out
+    assert "policy lru" in out
+    assert json.loads(perfetto.read_text())["traceEvents"]
+
+
+def test_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run.html"
+    assert main(["page", str(out)]) == 0
+    assert "opens in any browser" in capsys.readouterr().out
+    assert "Mixtral" in out.read_text(encoding="utf-8") or "mixtral" in out.read_text("utf-8")
+    assert main(["page", str(out), "--trace", str(demo.trace_path())]) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["demo", "--gpu-memory", "1GB"], "smallest budget that works"),
+        (["demo", "--gpu-memory", "24 GiB of"], "24 GiB of"),
+        (["demo", "--hardware", "abacus"], "rtx-4090"),
+        (["demo", "--model", "nowhere"], "no checkpoint folder"),
+        (["page", "x.html", "--trace", "nowhere.safetensors"], "no file"),
+    ],
+)
+def test_errors_are_one_line(
+    command: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("fiddler-viz:")]
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+def test_unknown_policy(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["demo", "--policy", "best"])
+    assert "fiddler" in capsys.readouterr().err
