@@ -8,6 +8,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from engine.errors import InputError
+from engine.plan import Plan
 from engine.units import format_bytes
 from fiddler_viz.figures import memory_html
 from fiddler_viz.theme import Theme
@@ -17,6 +18,7 @@ from fiddler_viz.views.controls import Controls
 from fiddler_viz.views.heatmap_view import HeatmapView
 from fiddler_viz.views.opening import load_demo, open_session
 from fiddler_viz.views.picture import grid_of, memory_now, tokens_processed
+from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.pump import Pump
 from fiddler_viz.views.runner import Runner
 from fiddler_viz.views.session import View
@@ -28,8 +30,6 @@ from fiddler_viz.views.timeline_view import TimelineView
 
 _IDLE_S = 0.25
 """How often an engine that does not run is asked whether it does by now."""
-_QUIET_S = 1.0
-"""After so long without a change the browser's models are made current too."""
 _LEAST_HEIGHT_PX = 560
 
 
@@ -87,15 +87,15 @@ class Explorer(widgets.VBox):
         )
         if session.engine is None and not self._demo:
             self.controls.without_engine()
+        self._plotly = Plotly()
         self.heatmap = HeatmapView(
-            grid_of(session, "popularity", None), look, room - 84, self._mark
+            grid_of(session, "popularity", None), look, room - 84, self._plotly, self._mark
         )
         self._memory = widgets.HTML(layout=widgets.Layout(width="100%"))
         self._text = TextView(max(room - 400, 76))
-        self.timeline = TimelineView(trace, look, min(room - 122, 330), self._mark)
+        self.timeline = TimelineView(trace, look, min(room - 122, 330), self._plotly, self._mark)
         self._runner = Runner(self._load, self._ended)
         self._beat = Beat()
-        self._beat.add_class("fv-beat")
         left = widgets.VBox([self.heatmap, self._memory])
         right = widgets.VBox([self._text, self.timeline])
         for side in (left, right):
@@ -111,7 +111,6 @@ class Explorer(widgets.VBox):
                 self._tiles,
                 panels,
                 self._status,
-                self._beat,
             ]
         )
         self.add_class("fv-root")
@@ -188,6 +187,16 @@ class Explorer(widgets.VBox):
             self._session.change(name, value)
         self._pump.flush()
 
+    @property
+    def plan(self) -> Plan:
+        """The plan in force."""
+        return self._session.view.plan
+
+    @property
+    def status_text(self) -> str:
+        """What the status line says."""
+        return self._status.text
+
     def flush(self) -> bool:
         """Draw now what is waiting to be drawn; True if anything was sent."""
         return self._pump.flush()
@@ -202,9 +211,6 @@ class Explorer(widgets.VBox):
             self.controls.follow(self._session.view.plan)  # back to what is in force
             raise
         if not changed and not self._dirty.is_set():
-            if not self._session.running:
-                self.heatmap.figure.settle()
-                self.timeline.figure.settle()
             return False
         self._dirty.clear()
         sent = self._draw()
@@ -244,9 +250,7 @@ class Explorer(widgets.VBox):
         """How long the pump may sleep: not while a run is live, for ever where nothing can run."""
         if self._session.running or self._runner.busy:
             return 0.0
-        if self._session.engine is not None:
-            return _IDLE_S
-        return _QUIET_S if self.heatmap.figure.behind or self.timeline.figure.behind else None
+        return _IDLE_S if self._session.engine is not None else None
 
     def report(self, error: Exception) -> None:
         """Show an error in the status line; everything else stays usable."""
@@ -260,6 +264,8 @@ class Explorer(widgets.VBox):
             self._pump.close()
             self._runner.stop()
             close_children(self)
+            self._plotly.close()
+            self._beat.close()
         super().close()
 
 

@@ -1,4 +1,4 @@
-"""The browser's side of the pump: says when a frame has been painted, and keeps plots in shape."""
+"""The browser's side of the pump: says when a frame has been painted."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import traitlets
 
 # `_esm` is JavaScript for the browser. A frame counts as shown at the second animation frame after
 # its messages were handled: the first one paints. A hidden tab paints nothing and answers late,
-# which slows the pump down: nobody is looking. FigureWidget 7.1 does not follow its container's
-# width; a resize event of the window is what it listens to.
+# which slows the pump down: nobody is looking.
 _ESM = """
 function initialize({ model }) {
   model.on("change:sent", () => {
@@ -19,16 +18,7 @@ function initialize({ model }) {
     }));
   });
 }
-function render({ el }) {
-  let width = 0;
-  const watch = new ResizeObserver(() => {
-    const now = Math.round(el.parentElement?.clientWidth ?? 0);
-    if (now && now !== width) { width = now; window.dispatchEvent(new Event("resize")); }
-  });
-  requestAnimationFrame(() => el.parentElement && watch.observe(el.parentElement));
-  return () => watch.disconnect();
-}
-export default { initialize, render };
+export default { initialize };
 """
 
 

@@ -76,7 +76,8 @@ class Controls:
             style={"description_width": "44px"},
         )
         self.cache_label = widgets.Label(layout=widgets.Layout(width="76px"))
-        self._unit = 1
+        self.unit = 1
+        """Bytes of one unit of the memory slider."""
         self.follow(plan)
         self.run.on_click(lambda _: on_run())
         self.stop.on_click(lambda _: on_stop())
@@ -121,7 +122,7 @@ class Controls:
         if self._following:
             return
         if name == "gpu_memory":
-            value = round(value * self._unit)
+            value = round(value * self.unit)
             self.memory_label.value = format_bytes(value)
         elif name == "cache_slots":
             self.cache_label.value = _experts(value)
@@ -136,8 +137,8 @@ class Controls:
             self._following = False
 
     def _follow(self, plan: Plan) -> None:
-        self._unit, step, least, most = memory_scale(plan)
-        value = plan.gpu_memory / self._unit
+        self.unit, step, least, most = memory_scale(plan)
+        value = plan.gpu_memory / self.unit
         _set_range(self.memory, least, max(most, value), step)
         self.memory.value = max(value, least)
         self.memory.tooltip = (

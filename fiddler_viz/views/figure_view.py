@@ -4,45 +4,49 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
+import traitlets
+from plotly import __version__ as plotly_version
 from plotly.basedatatypes import Undefined
 from plotly.serializers import custom_serializers
 
 from fiddler_viz.views.changes import Changes, look_up, put, same, written
+from fiddler_viz.views.plotly_code import Plotly
 
 _CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False}
+Moved = Callable[[Mapping[str, Any]], None]
 
 
 class FigureView(go.FigureWidget):
-    """A ``FigureWidget`` with three repairs.
+    """A ``FigureWidget`` with repairs, for a page that stays open while a run is live.
 
     - :meth:`change` sends what differs in one message, quickly. The browser's own changes (a zoom
       arrives in another thread) wait meanwhile, and so does a reader of the state.
-    - :meth:`get_state` gives the current data and layout. The original gives those of the moment
-      it was displayed, so a reloaded page would go back in time.
-    - :meth:`settle` hands the browser the current data as well, for views of it made later.
+    - What is opened shows what is: :meth:`get_state` gives the current data and layout (the
+      original gives those of the moment it was displayed), and a view asks for them first.
+    - plotly's JavaScript comes from ``plotly``, once for all figures of a page.
     """
 
-    def __init__(
-        self, figure: go.Figure, *, on_move: Callable[[Mapping[str, Any]], None] | None = None
-    ) -> None:
+    _esm = Path(__file__).with_name("figure_view.js")
+    _plotly_id = traitlets.Unicode().tag(sync=True)
+    _plotly_version = traitlets.Unicode(plotly_version).tag(sync=True)
+    _opened = traitlets.Int(0).tag(sync=True)
+
+    def __init__(self, figure: go.Figure, plotly: Plotly, *, on_move: Moved | None = None) -> None:
         self._one_writer = threading.RLock()
-        self._behind = False
         self._made = False
         self._on_move = on_move
         super().__init__(figure)
         self._made = True
         self._config = dict(_CONFIG)
+        self._plotly_id = plotly.model_id
+        self.on_msg(self._heard)
 
     def __repr__(self) -> str:
         return f"FigureView({len(self._data)} traces)"
-
-    @property
-    def behind(self) -> bool:
-        """Whether :meth:`settle` has something to send."""
-        return self._behind
 
     def change(self, update: Callable[[Any], None]) -> bool:
         """Run one of the figures' ``update_*`` functions on this figure, in one message.
@@ -82,7 +86,6 @@ class FigureView(go.FigureWidget):
             self._send_update_msg(
                 restyle, {written(path): value for path, value in relayout.items()}, numbers
             )
-            self._behind = True
             return True
 
     def plotly_relayout(self, relayout_data: Any, **kwargs: Any) -> None:
@@ -94,12 +97,12 @@ class FigureView(go.FigureWidget):
         if kwargs.get("source_view_id") is not None and self._on_move is not None:
             self._on_move(relayout_data)
 
-    def settle(self) -> None:
-        """Make the browser's model current too (its views already are); costs one message."""
-        with self._one_writer:
-            if self._behind:
-                self._behind = False
+    def _heard(self, _: object, content: Any, __: object) -> None:
+        """A view opens in a browser: give it the present, then say so."""
+        if isinstance(content, dict) and content.get("event") == "open":
+            with self._one_writer:
                 self.send_state(["_widget_data", "_widget_layout"])
+                self._opened += 1
 
     def get_state(self, key: Any = None, drop_defaults: bool = False) -> dict[str, Any]:
         """The widget's state as ipywidgets sends it, data and layout as they are now."""

@@ -10,17 +10,23 @@ from fiddler_viz.figures import heatmap_figure, update_heatmap
 from fiddler_viz.frames import Grid
 from fiddler_viz.theme import Theme
 from fiddler_viz.views.figure_view import FigureView
+from fiddler_viz.views.plotly_code import Plotly
 
 
 class HeatmapView(widgets.VBox):
     """Layers down, experts across. ``on_change`` is called when a control was moved."""
 
     def __init__(
-        self, grid: Grid, theme: Theme, height_px: int, on_change: Callable[[], None]
+        self,
+        grid: Grid,
+        theme: Theme,
+        height_px: int,
+        plotly: Plotly,
+        on_change: Callable[[], None],
     ) -> None:
         self._theme = theme
         self._following = False
-        self.figure = FigureView(heatmap_figure(grid, theme, height=height_px))
+        self.figure = FigureView(heatmap_figure(grid, theme, height=height_px), plotly)
         self.show = widgets.ToggleButtons(
             options=[("popularity", "popularity"), ("this token", "token")],
             tooltips=[

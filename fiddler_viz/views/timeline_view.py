@@ -12,6 +12,7 @@ from engine.trace import Trace
 from fiddler_viz.figures import Window, timeline_figure, update_timeline, window
 from fiddler_viz.theme import Theme
 from fiddler_viz.views.figure_view import FigureView
+from fiddler_viz.views.plotly_code import Plotly
 
 _NS = 1e9
 SPANS = {"last step": 1, "last 8 steps": 8, "whole run": 0}
@@ -25,7 +26,12 @@ class TimelineView(widgets.VBox):
     """
 
     def __init__(
-        self, trace: Trace, theme: Theme, height_px: int, on_change: Callable[[], None]
+        self,
+        trace: Trace,
+        theme: Theme,
+        height_px: int,
+        plotly: Plotly,
+        on_change: Callable[[], None],
     ) -> None:
         self._theme = theme
         self._on_change = on_change
@@ -34,7 +40,7 @@ class TimelineView(widgets.VBox):
         self._drawn = window(trace)
         figure = timeline_figure(self._drawn, theme, height=height_px)
         figure.update_layout(dragmode="zoom")
-        self.figure = FigureView(figure, on_move=self._moved)
+        self.figure = FigureView(figure, plotly, on_move=self._moved)
         self.span = widgets.Dropdown(
             options=list(SPANS),
             value="last 8 steps",

@@ -1,0 +1,70 @@
+// The browser's side of FigureView: plotly's own widget, loaded late and once, opened with what
+// the kernel has now. Two traps of anywidget 0.11 and plotly 7.1 make it necessary:
+//  - a widget whose module takes more than two seconds to load never hears a message again, and
+//    plotly's 5 MB can, so this module is small and plotly's comes from the model of a `Plotly`;
+//  - updates change the drawing but not the model, so a view made later shows the past.
+
+const ANSWER_MS = 2000;
+
+function load(model) {
+  const loaded = (globalThis.fiddlerVizPlotly ??= {}); // one evaluation per page and version
+  const version = model.get("_plotly_version");
+  loaded[version] ??= fetchModule(model).catch((error) => {
+    delete loaded[version];
+    throw error;
+  });
+  return loaded[version];
+}
+
+async function fetchModule(model) {
+  const library = await model.widget_manager.get_model(model.get("_plotly_id"));
+  const url = URL.createObjectURL(new Blob([library.get("code")], { type: "text/javascript" }));
+  try {
+    return await import(/* webpackIgnore: true */ url);
+  } finally {
+    URL.revokeObjectURL(url);
+  }
+}
+
+async function render({ model, el }) {
+  const plotly = await load(model);
+  let end = null;
+  let late = false;
+  const start = () => {
+    clearTimeout(timer);
+    late = false;
+    end?.();
+    const widget = plotly.default();
+    widget.initialize({ model });
+    end = widget.render({ model, el });
+    el.dataset.opened = model.get("_opened");
+  };
+  // The kernel answers with the current data, then counts `_opened`. Drawing in the same turn as
+  // that change means that no update falls between the two.
+  model.on("change:_opened", () => (end === null || late) && start());
+  const timer = setTimeout(() => {
+    start(); // a busy kernel, or none: show what the model has, and again when it answers
+    late = true;
+  }, ANSWER_MS);
+  model.send({ event: "open" });
+  const watch = new ResizeObserver(follow(el));
+  watch.observe(el);
+  return () => {
+    clearTimeout(timer);
+    watch.disconnect();
+    end?.();
+  };
+}
+
+// Plotly follows the window's width, not its container's: tell it when the latter changed.
+function follow(el) {
+  let width = el.clientWidth;
+  return () => {
+    if (el.clientWidth && el.clientWidth !== width) {
+      width = el.clientWidth;
+      requestAnimationFrame(() => window.dispatchEvent(new Event("resize")));
+    }
+  };
+}
+
+export default { render };
