@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import transformers
 from transformers import PreTrainedModel
 
-from engine.collector import Collector
 from engine.devices import open_device
 from engine.errors import InputError
+from engine.generation import Generator
 from engine.hook import attach
 from engine.loader import load_model, load_tokenizer, model_spec
 from engine.placement import change_plan, make_plan
 from engine.plan import Plan
 from engine.policies import resolve_policy
+from engine.popularity import measure_profile
 from engine.profile import Profile
-from engine.prompt import PromptLike, TokenTexts, encode
-from engine.recorder import Feed, Recorder
+from engine.prompt import PromptLike, TokenTexts
+from engine.recorder import Feed
 from engine.residency import Residency
 from engine.run import Run
-from engine.session import Session, Stopped
+from engine.session import Session
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
 from engine.store import ExpertStore
 from engine.units import parse_bytes, parse_percent
 
 DEFAULT_HARDWARE = "rtx-4090"
-_PROFILE_WINDOW = 256  # tokens; short enough for any model's positions
-_PROFILE_WINDOWS = 8
 
 
 class HybridEngine:
@@ -62,8 +54,6 @@ class HybridEngine:
         """The transformers model itself, hybrid underneath."""
         self.tokenizer = tokenizer
         self.hardware = resolve_hardware(hardware)
-        self.feed = Feed()
-        self.last_run: Run | None = None
         store = ExpertStore(model)
         self.device = open_device(device, store)
         self.real_spec = model_spec(model, store, name)
@@ -77,9 +67,20 @@ class HybridEngine:
             self.model_spec, self.hardware, unknown, gpu_memory="0%", policy="cpu", **sizes
         )
         self.session = Session(store, self.device, empty)
-        self._texts = TokenTexts(tokenizer)
-        self._hooks = attach(model, self.session, self._texts)
-        self.profile = profile or self._measure_profile()
+        texts = TokenTexts(tokenizer)
+        self._hooks = attach(model, self.session, texts)
+        self._generator = Generator(
+            model,
+            tokenizer,
+            texts,
+            self.session,
+            self.model_spec,
+            vocabulary=self.real_spec.vocabulary,
+            **sizes,
+        )
+        self.profile = profile or measure_profile(
+            model, tokenizer, self.session, self.model_spec, self.real_spec.vocabulary
+        )
         if not self.device.offloads:
             gpu_memory, policy, planner, cache_slots = "0%", "cpu", None, None
         plan = make_plan(
@@ -182,6 +183,16 @@ class HybridEngine:
         """Whether a generation is under way."""
         return self.session.running
 
+    @property
+    def feed(self) -> Feed:
+        """What viewers pull while a generation runs."""
+        return self._generator.feed
+
+    @property
+    def last_run(self) -> Run | None:
+        """The latest generation, also one that was stopped, interrupted or failed."""
+        return self._generator.last_run
+
     def stop(self) -> None:
         """Stop the running generation at its next layer, from any thread; its run is kept."""
         self.session.stop()
@@ -244,140 +255,24 @@ class HybridEngine:
             InputError: an empty prompt, or more tokens or sequences than were reserved.
             FiddlerError: the engine is generating already.
         """
-        ids, mask = encode(prompt, self.tokenizer, self.real_spec.vocabulary)
-        beams = int(options.get("num_beams") or 1)
-        self._check_room(ids.shape[0] * beams, ids.shape[1], max_new_tokens)
-        config = self.model.generation_config
-        if config.pad_token_id is None and "pad_token_id" not in options:
-            eos = config.eos_token_id
-            options["pad_token_id"] = eos[0] if isinstance(eos, list) else (eos or 0)
-        collector = Collector(ids.shape[0], self.tokenizer, on_text)
-        if beams == 1:
-            options["streamer"] = collector
-        feed = self.feed if record else None
-        recorder = self.session.begin_run(
-            lambda plan, start: Recorder(self.model_spec, plan, start, feed), record=record
+        return self._generator.generate(
+            prompt, max_new_tokens, self._about(), on_text=on_text, record=record, **options
         )
-        ended = "error"
-        try:
-            out = self.model.generate(
-                ids, attention_mask=mask, max_new_tokens=max_new_tokens, **options
-            )
-            if beams > 1:
-                collector.tokens = out[:, ids.shape[1] :].tolist()
-            ended = self._how_it_ended(collector.tokens, max_new_tokens)
-        except Stopped:
-            ended = "stopped"
-        except KeyboardInterrupt:
-            ended = "interrupted"
-            raise
-        finally:
-            self.session.end_run()
-            self.last_run = self._run(prompt, recorder, collector.tokens, ended)
-        return self.last_run
 
     def stream(self, prompt: PromptLike, max_new_tokens: int = 64, **options: Any) -> Iterator[str]:
         """:meth:`generate` as a generator of text; closing it early stops the run.
 
         ``last_run`` has the run afterwards.
         """
-        pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
+        return self._generator.stream(prompt, max_new_tokens, self._about(), **options)
 
-        def work() -> None:
-            try:
-                self.generate(prompt, max_new_tokens, on_text=pieces.put, **options)
-                pieces.put(None)
-            except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
-                pieces.put(error)
-
-        thread = threading.Thread(target=work, name="fiddler-generate", daemon=True)
-        thread.start()
-        try:
-            while (piece := pieces.get()) is not None:
-                if isinstance(piece, BaseException):
-                    raise piece
-                yield piece
-        finally:
-            self.stop()
-            thread.join()
-
-    def _check_room(self, sequences: int, prompt_tokens: int, new_tokens: int) -> None:
-        if type(new_tokens) is not int or new_tokens < 1:
-            raise InputError(
-                f"max_new_tokens: expected a whole number of at least 1, got {new_tokens!r}"
-            )
-        positions = getattr(
-            self.model.config.get_text_config(), "max_position_embeddings", self.max_tokens
-        )
-        room = min(self.max_tokens, positions)
-        if prompt_tokens + new_tokens > room:
-            why = "the model has" if positions < self.max_tokens else "max_tokens reserves"
-            raise InputError(
-                f"{prompt_tokens} prompt tokens and {new_tokens} new ones need "
-                f"{prompt_tokens + new_tokens} positions, {why} {room}: shorten the prompt, ask "
-                "for fewer tokens" + ("" if positions < self.max_tokens else ", or load with more")
-            )
-        if sequences > self.max_sequences:
-            raise InputError(
-                f"{sequences} sequences (beams count) need KV cache, max_sequences reserves "
-                f"{self.max_sequences}: load with max_sequences={sequences}"
-            )
-
-    def _how_it_ended(self, tokens: list[list[int]], max_new_tokens: int) -> str:
-        longest = max(map(len, tokens))
-        return "length" if longest >= max_new_tokens else "eos"
-
-    def _run(
-        self, prompt: PromptLike, recorder: Recorder, tokens: list[list[int]], ended: str
-    ) -> Run:
-        if self.session.recorder is not None:
-            self._last_tokens(recorder, tokens)
-        meta = {
-            "prompt": prompt if isinstance(prompt, str) else "",
+    def _about(self) -> dict[str, Any]:
+        return {
             "device": self.device.name,
             "hardware": self.hardware.title,
             "as_model": self._as_model,
             "loaded": self.real_spec.name,
-            "ended": ended,
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
-        text = ""
-        if self.tokenizer is not None:
-            text = self.tokenizer.decode(tokens[0], skip_special_tokens=True)
-        return Run(text, tuple(map(tuple, tokens)), recorder.trace(meta), ended)
-
-    def _last_tokens(self, recorder: Recorder, tokens: list[list[int]]) -> None:
-        """Rows for tokens that were sampled but, being the last, never processed."""
-        rows = recorder.sampled(tokens)
-        recorder.tokens(rows, self._texts(rows[:, -1].tolist()))
-
-    def _measure_profile(self) -> Profile:
-        """Count the router's choices on the calibration text (random ids without a tokenizer)."""
-        window = _PROFILE_WINDOW
-        if self.tokenizer is not None:
-            text = resources.files("engine").joinpath("data/calibration.txt").read_text("utf-8")
-            most = window * _PROFILE_WINDOWS
-            flat = self.tokenizer(text, truncation=True, max_length=most)["input_ids"]
-            source = "the bundled calibration text"
-        else:
-            rng = np.random.default_rng(0)
-            count = window * _PROFILE_WINDOWS
-            flat = rng.integers(self.real_spec.vocabulary, size=count).tolist()
-            source = "random token ids (this checkpoint has no tokenizer)"
-        windows = min(len(flat) // window, _PROFILE_WINDOWS)
-        ids = torch.tensor(flat[: windows * window]).reshape(windows, window)
-        recorder = self.session.begin_run(partial(Recorder, self.model_spec))
-        try:
-            with torch.no_grad():
-                for row in ids:
-                    self.model(row[None], use_cache=False, logits_to_keep=1)
-        finally:
-            self.session.end_run()
-        routing = recorder.trace({}).routing
-        layers, experts = self.model_spec.grid
-        pairs = routing.layer.astype(np.int64)[:, None] * experts + routing.experts
-        counts = np.bincount(pairs.ravel(), minlength=layers * experts).reshape(layers, experts)
-        return Profile.of(counts, ids.numel(), source)
 
 
 def _costed(real: ModelSpec, as_model: str | ModelSpec | None) -> ModelSpec:

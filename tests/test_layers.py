@@ -40,7 +40,8 @@ ENGINE_BELOW = (  # below the torch line
     ("executor",),
     ("session",),
     ("hook",),
-    ("loader", "prompt", "collector"),
+    ("loader", "prompt", "collector", "popularity"),
+    ("generation",),
     ("hybrid",),
 )
 FIDDLER_VIZ = (

@@ -41,7 +41,9 @@ def assert_memory_is_consistent(engine: HybridEngine) -> None:
     for flat in resident:
         layer, expert = divmod(flat, ledger.grid[1])
         kept = engine.session.store.weights(layer, expert)
-        assert all(torch.equal(a, b) for a, b in zip(arena.get(flat).parts, kept.parts, strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(arena.get(flat).parts, kept.parts, strict=True)
+        )
 
 
 def generate_with(engine: HybridEngine, at: dict[int, Callable[[], Any]], tokens: int = 24) -> Run:

@@ -1,0 +1,180 @@
+"""Generation: transformers' own ``generate``, recorded, stoppable, and never lost."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from engine.collector import Collector
+from engine.errors import InputError
+from engine.prompt import PromptLike, TokenTexts, encode
+from engine.recorder import Feed, Recorder
+from engine.run import Run
+from engine.session import Session, Stopped
+from engine.spec import ModelSpec
+
+
+class Generator:
+    """Runs prompts through a model that is attached to a session, one at a time."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any | None,
+        texts: TokenTexts,
+        session: Session,
+        spec: ModelSpec,
+        *,
+        vocabulary: int,
+        max_tokens: int,
+        max_sequences: int,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.session = session
+        self.feed = Feed()
+        self.last_run: Run | None = None
+        self._texts = texts
+        self._spec = spec
+        self._vocabulary = vocabulary
+        self.max_tokens, self.max_sequences = max_tokens, max_sequences
+
+    def __repr__(self) -> str:
+        return f"Generator({type(self.model).__name__})"
+
+    def generate(
+        self,
+        prompt: PromptLike,
+        max_new_tokens: int,
+        about: Mapping[str, Any],
+        *,
+        on_text: Callable[[str], None] | None = None,
+        record: bool = True,
+        **options: Any,
+    ) -> Run:
+        """See :meth:`engine.hybrid.HybridEngine.generate`; ``about`` goes into the trace's meta."""
+        ids, mask = encode(prompt, self.tokenizer, self._vocabulary)
+        beams = int(options.get("num_beams") or 1)
+        self._check_room(ids.shape[0] * beams, ids.shape[1], max_new_tokens)
+        config = self.model.generation_config
+        if config.pad_token_id is None and "pad_token_id" not in options:
+            eos = config.eos_token_id
+            options["pad_token_id"] = eos[0] if isinstance(eos, list) else (eos or 0)
+        collector = Collector(ids.shape[0], self.tokenizer, on_text)
+        if beams == 1:
+            options["streamer"] = collector
+        feed = self.feed if record else None
+        recorder = self.session.begin_run(
+            lambda plan, start: Recorder(self._spec, plan, start, feed), record=record
+        )
+        ended = "error"
+        try:
+            out = self.model.generate(
+                ids, attention_mask=mask, max_new_tokens=max_new_tokens, **options
+            )
+            if beams > 1:
+                collector.tokens = out[:, ids.shape[1] :].tolist()
+            ended = self._how_it_ended(collector.tokens, max_new_tokens)
+        except Stopped:
+            ended = "stopped"
+        except KeyboardInterrupt as error:
+            ended = "interrupted"
+            error.add_note(_kept(collector))
+            raise
+        except Exception as error:
+            error.add_note(_kept(collector))
+            raise
+        finally:
+            self.session.end_run()
+            self.last_run = self._run(prompt, recorder, collector.tokens, ended, about)
+        return self.last_run
+
+    def stream(
+        self, prompt: PromptLike, max_new_tokens: int, about: Mapping[str, Any], **options: Any
+    ) -> Iterator[str]:
+        """See :meth:`engine.hybrid.HybridEngine.stream`."""
+        pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                self.generate(prompt, max_new_tokens, about, on_text=pieces.put, **options)
+                pieces.put(None)
+            except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
+                pieces.put(error)
+
+        thread = threading.Thread(target=work, name="fiddler-generate", daemon=True)
+        thread.start()
+        try:
+            while (piece := pieces.get()) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+        finally:
+            self.session.stop()
+            thread.join()
+
+    def _check_room(self, sequences: int, prompt_tokens: int, new_tokens: int) -> None:
+        if type(new_tokens) is not int or new_tokens < 1:
+            raise InputError(
+                f"max_new_tokens: expected a whole number of at least 1, got {new_tokens!r}"
+            )
+        positions = getattr(
+            self.model.config.get_text_config(), "max_position_embeddings", self.max_tokens
+        )
+        room = min(self.max_tokens, positions)
+        if prompt_tokens + new_tokens > room:
+            why = "the model has" if positions < self.max_tokens else "max_tokens reserves"
+            raise InputError(
+                f"{prompt_tokens} prompt tokens and {new_tokens} new ones need "
+                f"{prompt_tokens + new_tokens} positions, {why} {room}: shorten the prompt, ask "
+                "for fewer tokens" + ("" if positions < self.max_tokens else ", or load with more")
+            )
+        if sequences > self.max_sequences:
+            raise InputError(
+                f"{sequences} sequences (beams count) need KV cache, max_sequences reserves "
+                f"{self.max_sequences}: load with max_sequences={sequences}"
+            )
+
+    def _how_it_ended(self, tokens: list[list[int]], max_new_tokens: int) -> str:
+        longest = max(map(len, tokens))
+        return "length" if longest >= max_new_tokens else "eos"
+
+    def _run(
+        self,
+        prompt: PromptLike,
+        recorder: Recorder,
+        tokens: list[list[int]],
+        ended: str,
+        about: Mapping[str, Any],
+    ) -> Run:
+        if self.session.recorder is not None:
+            self._last_tokens(recorder, tokens)
+        meta = {
+            "prompt": prompt if isinstance(prompt, str) else "",
+            "ended": ended,
+            **about,
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        }
+        text = ""
+        if self.tokenizer is not None:
+            text = self.tokenizer.decode(tokens[0], skip_special_tokens=True)
+        return Run(text, tuple(map(tuple, tokens)), recorder.trace(meta), ended)
+
+    def _last_tokens(self, recorder: Recorder, tokens: list[list[int]]) -> None:
+        """Rows for tokens that were sampled but, being the last, never processed."""
+        rows = recorder.sampled(tokens)
+        recorder.tokens(rows, self._texts(rows[:, -1].tolist()))
+
+
+def _kept(collector: Collector) -> str:
+    count = sum(map(len, collector.tokens))
+    return (
+        f"{count} tokens had been generated: engine.last_run has their text and the trace of what "
+        "ran; the engine is ready for the next prompt"
+    )
