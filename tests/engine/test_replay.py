@@ -24,7 +24,7 @@ from engine.replay import replay, replay_plan, run_plans
 from engine.spec import ModelSpec
 from engine.synthetic import synthetic_trace
 from engine.trace import Start, Trace
-from tests.engine.builders import MODEL, Driver, random_plan, recorded, toy_plan
+from tests.engine.builders import Driver, random_plan, recorded, toy_plan
 
 TABLES = ("step_rows", "token_rows", "work_rows", "move_rows")
 
@@ -65,10 +65,10 @@ def test_from_a_start_with_experts_in_the_slots(policy: str, seed: int) -> None:
     trace = recorded(seed, plan, start=start)
     assert trace.start.cached == start.cached
     assert_same(replay(trace).trace, trace)
-    if policy == "lru":
-        assert trace.start == start
-        other = replay(replace(trace, start=Start(start.cached))).trace  # without the order
-        assert len(other.work_rows) >= len(trace.work_rows) - len(trace.batch.expert)
+    if policy == "lru":  # the order in which the slots were used matters
+        backwards = Start(start.cached, {"recent": start.policy["recent"][::-1]})
+        moved = replay(replace(trace, start=backwards)).trace.move_rows
+        assert moved.shape != trace.move_rows.shape or (moved != trace.move_rows).any()
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -195,7 +195,7 @@ def test_a_what_if_begins_from_the_last_plan_and_holds_from_the_first_step() -> 
 def test_a_given_plan() -> None:
     trace = recorded(4, toy_plan(6))
     plan = toy_plan(6, 6, "lru")
-    assert_same(replay_plan(trace, plan).trace, recorded(4, plan))
+    assert_same(replay_plan(trace, plan).trace, replace(recorded(4, plan), start=Start()))
 
 
 @pytest.mark.parametrize(
@@ -237,13 +237,6 @@ def test_more_slots_never_lower_the_hit_rate_of_lru() -> None:
     """Least recently used is a stack policy, as long as a slot is free for each active expert."""
     model = replace(ModelSpec.preset("mixtral-8x7b"), layers=4)
     trace = synthetic_trace(model, prompt_tokens=0, decode_tokens=60, gpu_memory="100%")
-    rates = [
-        replay(
-            trace, policy="lru", planner="random", gpu_memory="100%", cache_slots=slots
-        ).trace.plan.cache_slots
-        for slots in (0, 2)
-    ]
-    assert rates == [0, 2]
     hits: list[float] = []
     for slots in range(2, 33):
         plan = replace(trace.plan, policy="lru", pinned=(), cache_slots=slots)
@@ -291,4 +284,3 @@ def test_the_ledger_at_the_end_is_the_one_that_the_engine_has() -> None:
         again.decide_all(batch.part(*np.searchsorted(batch.step, (first, stop)).tolist()))
     assert again.start() == driver.orchestrator.start()
     np.testing.assert_array_equal(again.residency.places(), driver.orchestrator.residency.places())
-    assert MODEL.grid == again.residency.grid
