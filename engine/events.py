@@ -134,7 +134,7 @@ def columns(rows: Rows, dtype: np.dtype[np.void]) -> dict[str, NDArray[np.int64]
 
 def to_rows(flat: list[int], dtype: np.dtype[np.void]) -> Rows:
     """Shape a flat list of integers into rows of ``dtype``."""
-    return np.array(flat, dtype=np.int64).reshape(-1, len(dtype.names or ()))
+    return np.fromiter(flat, np.int64, len(flat)).reshape(-1, len(dtype.names or ()))
 
 
 class Ring:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,40 @@ from engine.spec import ModelSpec
 from engine.timeline import Log
 from engine.trace import Routing, Start, Trace
 
+_Piece = tuple[int, int, int, NDArray[Any], NDArray[Any]]
+"""``(step, layer, first token, experts (tokens, top_k), weights (tokens, top_k))``."""
+
 ROUTED = np.dtype([(name, np.int64) for name in ("step", "layer", "token", "rank", "expert")])
 """Routing as it goes through the ring: one row per token, layer and rank."""
+
+
+class RoutingRing:
+    """The router's newest choices, read like an :class:`engine.events.Ring`.
+
+    It counts pieces (one layer of one step each), not rows: the writer only passes references on,
+    and a reader who wants rows makes them, in its own thread.
+    """
+
+    def __init__(self, capacity: int = 1 << 13) -> None:
+        self._pieces: deque[tuple[int, _Piece]] = deque(maxlen=capacity)
+        self.written = 0
+        """Pieces ever written."""
+
+    def __repr__(self) -> str:
+        return f"RoutingRing({self.written} pieces written)"
+
+    def write(self, piece: _Piece) -> None:
+        """Append one piece, dropping the oldest when full."""
+        self._pieces.append((self.written, piece))
+        self.written += 1
+
+    def read(self, cursor: int = 0) -> tuple[Rows, int, int]:
+        """Return ``(rows of ROUTED since cursor, new cursor, pieces lost to overwriting)``."""
+        new = [entry for entry in list(self._pieces) if entry[0] >= cursor]
+        if not new:
+            return empty(ROUTED), cursor, 0
+        lost = new[0][0] - cursor
+        return _routed([piece for _, piece in new]), new[-1][0] + 1, lost
 
 
 class Feed:
@@ -33,7 +66,7 @@ class Feed:
             "work": Ring(WORK, capacity),
             "moves": Ring(MOVES, capacity),
         }
-        self.routing = Ring(ROUTED, capacity)
+        self.routing = RoutingRing()
         self.plans: list[tuple[int, Plan]] = []
         self.texts: list[str] = []
 
@@ -62,8 +95,7 @@ class Recorder:
         self._tokens: list[Rows] = []
         self._token_count = 0
         self._chunks: tuple[list[Rows], list[Rows]] = ([], [])
-        self._routing: list[tuple[int, int, int, NDArray[Any], NDArray[Any]]] = []
-        self._fed = 0
+        self._routing: list[_Piece] = []
         if feed is not None:
             feed.run_id += 1
             feed.plans = self.plans
@@ -116,7 +148,10 @@ class Recorder:
         self, step: int, layer: int, token: int, experts: NDArray[Any], weights: NDArray[Any]
     ) -> None:
         """The router's choices for tokens ``token...``: two arrays ``(tokens, top_k)``, kept."""
-        self._routing.append((step, layer, token, experts, weights))
+        piece = (step, layer, token, experts, weights)
+        self._routing.append(piece)
+        if self.feed is not None:
+            self.feed.routing.write(piece)
 
     def step(self, row: Sequence[int]) -> None:
         """A step ended: its row of :data:`engine.events.STEPS`."""
@@ -137,9 +172,6 @@ class Recorder:
                 flat.clear()
                 if feed is not None:
                     feed.rings[name].write(rows)
-        if feed is not None and self._fed < len(self._routing):
-            feed.routing.write(_routed(self._routing[self._fed :]))
-            self._fed = len(self._routing)
 
     def trace(self, meta: Mapping[str, Any]) -> Trace:
         """Everything so far as a trace."""
@@ -157,9 +189,6 @@ class Recorder:
             texts=tuple(self.texts),
             meta=dict(meta),
         )
-
-
-_Piece = tuple[int, int, int, NDArray[Any], NDArray[Any]]
 
 
 def _routed(pieces: list[_Piece]) -> Rows:
