@@ -1,10 +1,10 @@
 """From a moved slider to all views updated, kernel side: what a reader waits for besides the wire.
 
-Opens the bundled run (or, without one, a made-up run of 256 tokens on 32 x 8 experts) in an
-explorer, moves the memory slider and the cache slider under every policy, and times each move:
-from the value arriving as the browser sends it until the replay is done and every view's messages
-are written. Messages go through jupyter_client's own ``Session.serialize`` (JSON, signature,
-buffers) as in a kernel; only the socket is missing.
+Opens the bundled run (256 tokens on 32 x 8 experts) in an explorer, moves the memory slider and the
+cache slider under every policy, and times each move: from the value arriving as the browser sends
+it until the replay is done and every view's messages are written. Messages go through
+jupyter_client's own ``Session.serialize`` (JSON, signature, buffers) as in a kernel; only the
+socket is missing.
 
     python benchmarks/replan.py [--moves 240]
 """
@@ -26,10 +26,8 @@ from jupyter_client.session import Session
 
 from engine.events import StepKind
 from engine.policies import POLICIES
-from engine.synthetic import synthetic_trace
-from engine.trace import Trace
+from fiddler_viz import demo
 from fiddler_viz.explorer import Explorer
-from fiddler_viz.views.opening import bundled_trace
 
 WARM_UP = 20
 
@@ -63,13 +61,6 @@ class Wire:
         return Comm(**options)
 
 
-def demo_trace() -> Trace:
-    try:
-        return bundled_trace()
-    except ValueError:
-        return synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=256)
-
-
 def moves(explorer: Explorer, count: int) -> list[tuple[str, Any, Any]]:
     """``(what, widget, value)``: policies take turns; under each, both sliders move."""
     controls = explorer.controls
@@ -96,7 +87,7 @@ def main() -> None:
     count = parser.parse_args().moves
     wire = Wire()
     comm.create_comm = wire.create
-    trace = demo_trace()
+    trace = demo.trace()
     explorer = Explorer(trace)
     times: dict[str, list[float]] = {}
     cpu: list[float] = []

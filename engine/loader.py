@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
 
 from engine.errors import CheckpointError, InputError, UnsupportedModelError
 from engine.hook import IMPLEMENTATION, register
 from engine.spec import ModelShapes, ModelSpec
 from engine.store import ExpertStore, experts_modules
+
+_LONG_BYTES = 500_000_000
+"""A checkpoint from this size on takes long enough to show a progress bar."""
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -36,14 +42,15 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
     if not experts_modules(blank):
         ExpertStore(blank)  # raises, and says why
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            path,
-            config=config,
-            dtype=dtype,
-            experts_implementation=IMPLEMENTATION,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        with _bar_if_long(path):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                path,
+                config=config,
+                dtype=dtype,
+                experts_implementation=IMPLEMENTATION,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
     except Exception as error:
         raise CheckpointError(
             f"the weights in {path} cannot be read ({_short(error)}): the files are damaged, "
@@ -101,6 +108,20 @@ def model_spec(model: PreTrainedModel, store: ExpertStore, name: str) -> ModelSp
         dense_bytes_per_weight=element,
         source="counted on the loaded model",
     ).spec()
+
+
+@contextmanager
+def _bar_if_long(path: str | Path) -> Iterator[None]:
+    """transformers' progress bar, but not for a folder that loads in an instant."""
+    size = sum(file.stat().st_size for file in Path(path).glob("*.safetensors"))
+    if not 0 < size < _LONG_BYTES or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _top_k(config: Any) -> int:

@@ -45,11 +45,10 @@ ENGINE_BELOW = (  # below the torch line
     ("hybrid",),
 )
 FIDDLER_VIZ = (
-    ("theme",),
+    ("theme", "demo"),
     ("frames",),
     ("figures",),
     ("views",),
-    ("demo",),
     ("explorer", "page", "terminal"),
     ("api",),
     ("__main__", "demo.training", "demo.record"),

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from engine.errors import InputError
 from engine.trace import Trace
+from fiddler_viz import demo
 from fiddler_viz.figures import as_trace
 from fiddler_viz.views.session import Session
-
-_DEMO = Path(__file__).parent.parent / "demo"  # its files; its code stands below the explorer
 
 
 def open_session(source: Any) -> Session:
@@ -20,23 +17,11 @@ def open_session(source: Any) -> Session:
     example, where that is of the same model.
     """
     if source is None:
-        return Session(trace=bundled_trace(), example=True)
+        return Session(trace=demo.trace(), example=True)
     if hasattr(source, "generate") and hasattr(source, "feed"):
-        example = None if source.last_run is not None else _example()
+        example = None if source.last_run is not None else demo.trace()
         return Session(engine=source, trace=example, example=True)
     return Session(trace=as_trace(source))
-
-
-def bundled_trace() -> Trace:
-    """The run that comes with the library."""
-    found = sorted(_DEMO.glob("traces/*.safetensors"))
-    if not found:
-        raise InputError("this installation has no bundled run: give an engine, a trace or a file")
-    return Trace.load(found[0])
-
-
-def _example() -> Trace | None:
-    return bundled_trace() if any(_DEMO.glob("traces/*.safetensors")) else None
 
 
 def load_demo(trace: Trace) -> Any:
@@ -45,7 +30,7 @@ def load_demo(trace: Trace) -> Any:
 
     plan = trace.plan
     return HybridEngine.load(
-        _DEMO / "model",
+        demo.model_folder(),
         gpu_memory=plan.gpu_memory,
         cache_slots=plan.cache_slots,
         policy=plan.policy,
@@ -53,6 +38,6 @@ def load_demo(trace: Trace) -> Any:
         hardware=plan.hardware,
         as_model=trace.meta.get("as_model"),
         dtype="float32",
-        name=str(trace.meta.get("loaded", "demo")),
+        name=str(trace.meta.get("loaded", demo.NAME)),
         profile=plan.profile,
     )
