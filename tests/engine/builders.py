@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engine.cost import CostModel, Curve
 from engine.decision import Batch, Decision
 from engine.events import TOKENS, Clock, StepKind
+from engine.history import memory_at, memory_over_time, places_at
 from engine.orchestrator import Orchestrator
 from engine.placement import make_plan
 from engine.plan import Plan
@@ -221,3 +222,16 @@ def recorded(
         layers = rng.randrange(model.layers) if rng.random() < aborts else None
         driver.step(rng, 5 if number == 0 else 1, plans=plans, layers=layers)
     return driver.trace()
+
+
+def use(trace: Trace) -> None:
+    """Ask for all that reads a trace's numbers: tables, summary, history, its batch."""
+    for table in ("steps", "tokens", "routing", "work", "moves", "plans"):
+        trace.to_pandas(table)
+    assert str(trace.summary)
+    memory = memory_over_time(trace)
+    assert len(memory["step"]) == len(trace.step_rows)
+    for step in (-1, 0, len(trace.step_rows) - 1):
+        assert places_at(trace, step).shape == trace.model.grid
+        assert memory_at(trace, step).budget >= 0
+    assert len(trace.batch.first) == len(trace.batch.step) + 1
