@@ -64,17 +64,20 @@ class Executor:
         for flat in decision.evict:
             self.device.drop(flat)
         out = torch.zeros_like(hidden)  # (T, H)
-        single = len(hidden) == 1
+        ranks = index[0].tolist() if len(index) == 1 else None  # decode of one sequence
         spans: list[Span] = []
         for expert, action, keep in zip(
             decision.experts, decision.actions, decision.keep, strict=True
         ):
             start = time.perf_counter_ns()
-            token, rank = torch.where(index == expert)  # (tokens,), (tokens,)
-            x = hidden if single else hidden[token]  # (tokens, H)
-            y = run_expert(module, self._fetch(layer, expert, action, keep), x)
-            y = (y * weights[token, rank, None]).to(out.dtype)  # (tokens, H)
-            out.index_add_(0, token, y)
+            fetched = self._fetch(layer, expert, action, keep)
+            if ranks is not None:
+                y = run_expert(module, fetched, hidden)  # (1, H)
+                out += (y * weights[:, ranks.index(expert), None]).to(out.dtype)
+            else:
+                token, rank = torch.where(index == expert)  # (tokens,), (tokens,)
+                y = run_expert(module, fetched, hidden[token])  # (tokens, H)
+                out.index_add_(0, token, (y * weights[token, rank, None]).to(out.dtype))
             spans.append((start, time.perf_counter_ns()))
         return out, spans
 
