@@ -174,14 +174,17 @@ class CostModel:
         made = cls(**check_keys("cost model", values, [field.name for field in fields(cls)]))
         for name in ("copy_ns", "expert_bytes", "activation_bytes"):
             check_int(f"cost model, {name}", getattr(made, name), least=0)
-            if getattr(made, name) >= 2**63:
-                raise InputError(f"cost model, {name}: {getattr(made, name)} exceeds 64 bits.")
-        for name in ("kv_ns", "relative_error"):
+        for name in ("copy_ns", "expert_bytes", "activation_bytes", "kv_ns", "relative_error"):
             check_number(f"cost model, {name}", getattr(made, name), zero=True)
+            if getattr(made, name) > _MOST:
+                raise InputError(f"cost model, {name}: {getattr(made, name)} is absurdly large.")
         if type(made.calibrated) is not bool:
             raise InputError(f"cost model, calibrated: expected a bool, got {made.calibrated!r}.")
         return replace(made, **{name: _curve(name, getattr(made, name)) for name in _CURVES})
 
+
+_MOST = 10**15
+"""ns or bytes that a file may claim: eleven days, a petabyte. Sums of them stay within 64 bits."""
 
 _CURVES = ("gpu", "cpu", "to_host", "to_device", "dense", "head")
 
@@ -192,6 +195,6 @@ def _curve(name: str, values: Any) -> Curve:
         lines = tuple((float(fixed), float(per_token)) for fixed, per_token in values["lines"])
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise InputError(f"cost model, {name}: expected pairs of numbers; {error!r}.") from error
-    if not lines or not all(abs(number) < 1e30 for line in lines for number in line):
-        raise InputError(f"cost model, {name}: expected one or more lines of finite numbers.")
+    if not lines or not all(abs(number) <= _MOST for line in lines for number in line):
+        raise InputError(f"cost model, {name}: expected lines of numbers up to {_MOST:g}.")
     return Curve(lines)
