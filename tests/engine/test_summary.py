@@ -1,0 +1,156 @@
+"""A trace in figures, counted by hand and against its own rows."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import fields, replace
+
+import pytest
+
+from engine.events import Action, Clock, Lane, StepKind, Work
+from engine.replay import replay
+from engine.summary import Summary, summarize
+from engine.trace import Trace
+from tests.engine.builders import COSTS, MODEL, Driver, recorded, toy_plan
+
+ONE_LAYER = replace(MODEL, layers=1)
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    made = recorded(5, toy_plan(6, 2, "lru"), 8, aborts=0.2)
+    assert set(made.steps["complete"].tolist()) == {0, 1} and made.steps["complete"][0]
+    return made
+
+
+def test_by_hand() -> None:
+    """One layer, everything on the device: dense and two experts, then the head, each step.
+
+    The prompt of three tokens: 7 + round(0.5 x 3) dense, 10 for each active expert, 9 head.
+    """
+    rng = random.Random(0)
+    driver = Driver(toy_plan(None, model=ONE_LAYER), model=ONE_LAYER)
+    active = len(driver.step(rng, 3)[0].experts)
+    for _ in range(2):
+        driver.step(rng)
+    summary = driver.trace().summary
+    prefill = 7 + 2 + 10 * active + 9
+    decode = 2 * (7 + 2 + 20 + 9) + 0  # contexts of 4 and 5 positions: 2.0 and 2.5, both 2 ns
+    assert summary == Summary(
+        clock="modelled",
+        steps=3,
+        prompt_tokens=3,
+        generated_tokens=2,
+        prefill_ns=prefill,
+        decode_ns=decode,
+        tokens_per_s=2e9 / decode,
+        tokens_per_s_low=2e9 / decode / 1.25,
+        tokens_per_s_high=2e9 / decode / 0.75,
+        prefill_tokens_per_s=3e9 / prefill,
+        hit_rate=1.0,
+        calls={"resident": active + 4, "stream": 0, "cpu": 0},
+        h2d_bytes=0,
+        d2h_bytes=0,
+        bytes_per_token=0.0,
+        busy={"gpu": 1.0, "cpu": 0.0, "h2d": 0.0, "d2h": 0.0},
+    )
+
+
+def test_counted_from_the_rows(trace: Trace) -> None:
+    summary, work, moves = trace.summary, trace.work_rows.tolist(), trace.move_rows.tolist()
+    calls = [row[4] for row in work if row[3] == Work.EXPERT]
+    assert summary.calls == {action.name.lower(): calls.count(action) for action in Action}
+    assert sum(summary.calls.values()) == len(trace.batch.expert)
+    assert summary.hit_rate == calls.count(Action.RESIDENT) / len(calls)
+    assert summary.h2d_bytes == sum(row[5] for row in moves if row[4] == Lane.H2D)
+    assert summary.d2h_bytes == sum(row[5] for row in moves if row[4] == Lane.D2H)
+    tokens = sum(trace.steps["tokens"].tolist())
+    assert summary.bytes_per_token == (summary.h2d_bytes + summary.d2h_bytes) / tokens
+    for lane in Lane:
+        spent = sum(row[8] - row[7] for row in work if row[6] == lane)
+        assert summary.busy[lane.name.lower()] == spent / trace.duration_ns
+        assert 0 <= summary.busy[lane.name.lower()] <= 1
+
+
+def test_steps_cut_short_count_as_work_not_as_speed() -> None:
+    driver, rng = Driver(toy_plan(4)), random.Random(0)
+    driver.step(rng, 4)
+    driver.step(rng)
+    whole = driver.trace().summary
+    driver.step(rng, layers=2)
+    cut = driver.trace().summary
+    for name in ("prompt_tokens", "generated_tokens", "decode_ns", "tokens_per_s"):
+        assert getattr(cut, name) == getattr(whole, name), name
+    assert cut.steps == 3
+    assert sum(cut.calls.values()) > sum(whole.calls.values())
+
+
+def test_a_plan_s_copies_count_into_the_step_they_delay() -> None:
+    driver, rng = Driver(toy_plan(0, policy="cpu")), random.Random(0)
+    driver.step(rng, plans=[toy_plan(3, policy="cpu")])
+    summary = driver.trace().summary
+    assert driver.trace().steps["start_ns"].tolist() == [0]
+    assert summary.decode_ns > 3 * COSTS.copy_ns
+    assert summary.busy["h2d"] >= 3 * COSTS.copy_ns / summary.decode_ns
+
+
+def test_all_sequences_count() -> None:
+    driver, rng = Driver(toy_plan(4)), random.Random(0)
+    driver.step(rng, 12, sequences=3)
+    driver.step(rng, 3, sequences=3)
+    summary = driver.trace().summary
+    assert (summary.prompt_tokens, summary.generated_tokens) == (12, 3)
+
+
+def test_a_measured_speed_has_no_interval(trace: Trace) -> None:
+    rows = trace.step_rows.copy()
+    rows[:, -1] = Clock.MEASURED
+    summary = summarize(replace(trace, step_rows=rows))
+    assert summary.clock == "measured"
+    assert summary.tokens_per_s_low == summary.tokens_per_s == summary.tokens_per_s_high
+    assert " to " not in str(summary).splitlines()[0]
+
+
+def test_an_uncertainty_of_all_has_no_upper_end(trace: Trace) -> None:
+    costs = replace(COSTS, relative_error=1.0)
+    step, plan = trace.plan_list[-1]
+    unsure = replace(trace, plan_list=((step, replace(plan, costs=costs)),))
+    assert summarize(unsure).tokens_per_s_high == math.inf
+
+
+def test_nothing_to_divide() -> None:
+    summary = Driver(toy_plan(4)).trace().summary
+    for name in ("tokens_per_s", "tokens_per_s_low", "hit_rate", "bytes_per_token"):
+        assert math.isnan(getattr(summary, name)), name
+    assert all(math.isnan(share) for share in summary.busy.values())
+    assert "nan" in str(summary)
+
+
+def test_in_words(trace: Trace) -> None:
+    lines = str(trace.summary).splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        "decode",
+        "prefill",
+        "hit rate",
+        "experts",
+        "link",
+        "lanes busy",
+    ]
+    assert "modelled clock" in lines[0] and " to " in lines[0]
+    assert lines[3].endswith(
+        ", ".join(f"{count} {name}" for name, count in trace.summary.calls.items())
+    )
+
+
+def test_plain_values(trace: Trace) -> None:
+    values = trace.summary.to_dict()
+    assert list(values) == [field.name for field in fields(Summary)]
+    assert Summary(**json.loads(json.dumps(values))) == trace.summary
+
+
+def test_kept_with_the_trace(trace: Trace) -> None:
+    assert trace.summary is trace.summary
+    assert replay(trace).summary == trace.summary
+    assert {int(kind) for kind in trace.steps["kind"]} == {StepKind.PREFILL, StepKind.DECODE}
