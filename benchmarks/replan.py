@@ -63,7 +63,7 @@ class Wire:
 
 def moves(explorer: Explorer, count: int) -> list[tuple[str, Any, Any]]:
     """``(what, widget, value)``: policies take turns; under each, both sliders move."""
-    controls = explorer.controls
+    controls = explorer.screen.controls
     plan = explorer.plan
     low, high = plan.minimum_bytes, plan.full_bytes
     budgets = np.linspace(low + 4 * plan.expert_bytes, high, 23)
@@ -103,7 +103,7 @@ def main() -> None:
             cpu.append((ended_cpu - began_cpu) * 1e3)
             size.append(wire.bytes - before)
         time.sleep(0.02)
-    shown = explorer.status_text
+    shown = explorer.screen.status.text
     explorer.close()
     layers, experts = trace.model.grid
     decode = int((trace.steps["kind"] == StepKind.DECODE).sum())

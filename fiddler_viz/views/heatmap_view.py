@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import ipywidgets as widgets
@@ -25,8 +26,14 @@ class HeatmapView(widgets.VBox):
         on_change: Callable[[], None],
     ) -> None:
         self._theme = theme
-        self._following = False
-        self.figure = FigureView(heatmap_figure(grid, theme, height=height_px), plotly)
+        self._follower: int | None = None
+        figure = heatmap_figure(grid, theme, height=height_px)
+        figure.update_xaxes(title_text="")  # it would lie on the labels where the figure is low
+        figure.add_annotation(
+            {"text": "expert", "xref": "paper", "yref": "paper", "x": 0, "y": 0, "xshift": -6}
+            | {"yshift": -1, "xanchor": "right", "yanchor": "top", "showarrow": False}
+        )
+        self.figure = FigureView(figure, plotly)
         self.show = widgets.ToggleButtons(
             options=[("popularity", "popularity"), ("this token", "token")],
             tooltips=[
@@ -55,7 +62,7 @@ class HeatmapView(widgets.VBox):
         return f"HeatmapView({self.show.value})"
 
     def _changed(self, on_change: Callable[[], None]) -> None:
-        if not self._following:
+        if self._follower != threading.get_ident():  # only what we set ourselves is no wish
             on_change()
 
     def selected(self, tokens: int, *, live: bool) -> int | None:
@@ -63,7 +70,7 @@ class HeatmapView(widgets.VBox):
 
         Also keeps the slider's range: while a run is live it follows the newest token.
         """
-        self._following = True
+        self._follower = threading.get_ident()
         try:
             last = max(tokens - 1, 0)
             at_end = self.token.value >= self.token.max
@@ -72,7 +79,7 @@ class HeatmapView(widgets.VBox):
                 self.token.value = last
             self.token.disabled = live or self.show.value != "token" or tokens == 0
         finally:
-            self._following = False
+            self._follower = None
         return self.token.value if self.show.value == "token" and tokens else None
 
     def draw(self, grid: Grid, *, hover: bool) -> bool:

@@ -18,7 +18,7 @@ from typing import Protocol
 PERIOD_S = 0.08
 """Least time between two frames: 12.5 a second, beyond which a lecture sees no difference."""
 ANSWER_S = 0.25
-"""How long to wait for a browser's answer; without one the pump goes on at 4 frames a second."""
+"""How long to wait for a browser's answer; without one the pump goes on, at 2 frames a second."""
 JOIN_S = 2.0
 
 
@@ -126,6 +126,9 @@ class Pump:
                 sent = False
             wait_s = drawer.wait_s()
             del drawer  # while it sleeps, the thread keeps nobody alive
+            drawn = time.monotonic()
             if sent:
                 self._answered.wait(self.answer_s)
-            self._closed.wait(max(self.period_s - (time.monotonic() - began), 0.0))
+            now = time.monotonic()
+            # A browser gets as long for itself as the frame took it: a slow one stays usable.
+            self._closed.wait(max(began + self.period_s - now, now - drawn if sent else 0.0, 0.0))

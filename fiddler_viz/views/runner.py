@@ -19,7 +19,7 @@ class Runner:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._engine: Any = None
-        self._stopped = False
+        self._stopped = self._busy = False
 
     def __repr__(self) -> str:
         return f"Runner({'busy' if self.busy else 'idle'})"
@@ -27,15 +27,14 @@ class Runner:
     @property
     def busy(self) -> bool:
         """Whether a run of ours is under way, loading included."""
-        thread = self._thread
-        return thread is not None and thread.is_alive()
+        return self._busy
 
     def start(self, prompt: str, max_new_tokens: int) -> bool:
         """Begin a run; False (and nothing happens) while one is under way."""
         with self._lock:
-            if self.busy:
+            if self._busy:
                 return False
-            self._stopped = False
+            self._stopped, self._busy = False, True
             self._thread = threading.Thread(
                 target=self._run, args=(prompt, max_new_tokens), name="fiddler-viz-run", daemon=True
             )
@@ -64,4 +63,5 @@ class Runner:
         except Exception as error:  # noqa: BLE001  (shown in the status line, whatever it is)
             problem = error
         finally:
+            self._busy = False
             self._on_end(problem)

@@ -89,6 +89,12 @@ class Session:
                 self._wanted.pop("cache_slots", None)  # a policy brings its own default
             self._wanted[name] = value
 
+    @property
+    def wanted(self) -> frozenset[str]:
+        """What was asked for and not yet tried."""
+        with self._lock:
+            return frozenset(self._wanted)
+
     def advance(self) -> bool:
         """Bring :attr:`view` up to date; True if it changed. Raises what a plan was refused for."""
         changed, self._fresh = self._fresh, False

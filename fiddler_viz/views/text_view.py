@@ -18,6 +18,7 @@ SHADES = tuple(
     for place, color in enumerate(_CIVIDIS)
 )
 """CSS of each step of cost, from cheap to dear: cividis, with ink that can be read on it."""
+LOOK_FOR = "Bright tokens took longest: were their experts missing?"
 EMPTY = '<span class="fv-muted">The text appears here, token by token.</span>'
 
 
@@ -33,18 +34,25 @@ class TextView(widgets.HTML):
     def __repr__(self) -> str:
         return f"TextView({len(self.value)} characters)"
 
-    def show(self, trace: Trace | None, selected: int | None) -> bool:
-        """Draw; True if anything changed. ``selected`` is a row of the tokens table."""
+    def show(self, trace: Trace | None, selected: int | None, *, live: bool = False) -> bool:
+        """Draw; True if anything changed. ``selected`` is a row of the tokens table.
+
+        While ``live``, the end of a long text is in view, else its beginning.
+        """
         before = self.value
-        body = self._cells(trace, selected) if trace is not None else ""
+        hint, body = LOOK_FOR, EMPTY
+        if trace is not None and len(trace.token_rows):
+            tokens = token_table(trace)
+            hint += _scale(tokens)
+            body = self._cells(tokens, selected)
         self.value = (
-            f'<div class="fv-text" style="height:{self._height_px}px" tabindex="0" '
-            f'aria-label="generated text">{body or EMPTY}</div>'
+            f'<div class="fv-hint"><b>Text</b> {hint}</div>'
+            f'<div class="fv-text{" live" if live else ""}" style="height:{self._height_px}px" '
+            f'tabindex="0" aria-label="generated text"><div>{body}</div></div>'
         )
         return self.value != before
 
-    def _cells(self, trace: Trace, selected: int | None) -> str:
-        tokens = token_table(trace)
+    def _cells(self, tokens: Tokens, selected: int | None) -> str:
         first = max(len(tokens) - LIMIT_TOKENS, 0)
         shown = self._shown(tokens.text)
         shades = token_shades(tokens).tolist()
@@ -71,6 +79,16 @@ class TextView(widgets.HTML):
             escaped.append(safe(show_token(text)))
         self._escaped = (texts, escaped)
         return escaped
+
+
+def _scale(tokens: Tokens) -> str:
+    """What the colours stand for, in milliseconds."""
+    ns = tokens.ns[tokens.generated & np.isfinite(tokens.ns)]
+    if not len(ns):
+        return ""
+    low, high = (f"{edge / 1e6:.3g} ms" for edge in (ns.min(), ns.max()))
+    bar = f'<span class="fv-scale" style="background:linear-gradient(90deg,{",".join(_CIVIDIS)})">'
+    return f" &nbsp;{low}{bar}</span>{high}"
 
 
 def token_shades(tokens: Tokens) -> NDArray[np.int64]:

@@ -51,8 +51,8 @@ def server(command: list[str], url: str, folder: Path) -> Iterator[None]:
     """Run a server until its address answers, and end it at the end."""
     log = folder / "server.log"
     own = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "RUNTIME")}
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "fiddler_viz")])
-    env = {**os.environ, **own, "PYTHONPATH": paths, "JUPYTER_PLATFORM_DIRS": "1"}
+
+    env = {**os.environ, **own, "PYTHONPATH": str(ROOT), "JUPYTER_PLATFORM_DIRS": "1"}
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", *command], stdout=output, stderr=output, env=env, cwd=ROOT

@@ -1,0 +1,164 @@
+"""What can be planned: GPU memory, cache, policy, hardware."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Collection
+from typing import Any
+
+import ipywidgets as widgets
+
+from engine.plan import Plan
+from engine.policies import POLICIES
+from engine.spec import HardwareSpec
+from engine.units import format_bytes
+
+
+class PlanControls:
+    """Two sliders and two menus, and the way from and to a plan.
+
+    ``on_change`` is called with an argument's name of ``engine.replan`` and its new value when the
+    reader moved something. :meth:`follow` sets the controls from a plan without calling it.
+    """
+
+    def __init__(self, plan: Plan, on_change: Callable[[str, Any], None]) -> None:
+        self._on_change = on_change
+        self._follower: int | None = None
+        self.memory = widgets.FloatSlider(
+            readout=False,
+            description="GPU memory",
+            layout=widgets.Layout(flex="1 1 220px", width="auto"),
+            style={"description_width": "86px"},
+        )
+        self.memory_label = widgets.Label(layout=widgets.Layout(width="64px"))
+        self.cache = widgets.IntSlider(
+            readout=False,
+            description="cache",
+            layout=widgets.Layout(flex="1 1 180px", width="auto"),
+            style={"description_width": "44px"},
+        )
+        self.cache_label = widgets.Label(layout=widgets.Layout(width="76px"))
+        self.policy = widgets.Dropdown(
+            options=[(policy.title, policy.name) for policy in POLICIES.values()],
+            description="policy",
+            layout=widgets.Layout(width="176px"),
+            style={"description_width": "40px"},
+        )
+        self.hardware = widgets.Dropdown(
+            options=[(HardwareSpec.preset(name).title, name) for name in HardwareSpec.presets()],
+            description="hardware",
+            tooltip="The machine whose speed is modelled.",
+            layout=widgets.Layout(flex="0 1 330px", width="auto", min_width="200px"),
+            style={"description_width": "66px"},
+        )
+        self.unit = 1
+        """Bytes of one unit of the memory slider."""
+        self.follow(plan)
+        for name, widget in self.widgets().items():
+            widget.observe(lambda change, name=name: self._changed(name, change["new"]), "value")
+
+    def __repr__(self) -> str:
+        return f"PlanControls({self.memory_label.value}, {self.cache_label.value})"
+
+    def widgets(self) -> dict[str, widgets.ValueWidget]:
+        """By name of the argument that each one sets."""
+        return {
+            "gpu_memory": self.memory,
+            "cache_slots": self.cache,
+            "policy": self.policy,
+            "hardware": self.hardware,
+        }
+
+    def disable(self, why: str) -> None:
+        """Nothing can be planned."""
+        for widget in self.widgets().values():
+            widget.disabled = True
+            widget.tooltip = why
+
+    def _changed(self, name: str, value: Any) -> None:
+        if self._follower == threading.get_ident():  # only what we set ourselves is no wish
+            return
+        if name == "gpu_memory":
+            value = round(value * self.unit)
+            self.memory_label.value = format_bytes(value)
+        elif name == "cache_slots":
+            self.cache_label.value = _experts(value)
+        self._on_change(name, value)
+
+    def follow(self, plan: Plan, *, moving: Collection[str] = ()) -> None:
+        """Show a plan: values, and the ranges that it allows.
+
+        ``moving`` names what the reader has moved on meanwhile: these keep their values, for the
+        plan is older than they are.
+        """
+        self._follower = threading.get_ident()
+        try:
+            self._follow_memory(plan, "gpu_memory" in moving)
+            self._follow_cache(plan, "cache_slots" in moving)
+            self.policy.tooltip = POLICIES[plan.policy].summary
+            if "policy" not in moving:
+                self.policy.value = plan.policy
+            if plan.hardware not in {name for _, name in self.hardware.options}:
+                self.hardware.options = (*self.hardware.options, (plan.hardware, plan.hardware))
+            if "hardware" not in moving:
+                self.hardware.value = plan.hardware
+        finally:
+            self._follower = None
+
+    def _follow_memory(self, plan: Plan, moving: bool) -> None:
+        self.unit, step, least, most = memory_scale(plan)
+        value = plan.gpu_memory / self.unit
+        _set_range(self.memory, least, max(most, value), step)
+        self.memory.tooltip = (
+            f"Device memory for everything. {format_bytes(plan.minimum_bytes)} is the least "
+            f"(dense weights, KV cache, workspace); at {format_bytes(plan.full_bytes)} every "
+            f"expert is resident. Arrow keys move it."
+        )
+        if not moving:
+            self.memory.value = max(value, least)
+            self.memory_label.value = format_bytes(plan.gpu_memory)
+
+    def _follow_cache(self, plan: Plan, moving: bool) -> None:
+        policy = POLICIES[plan.policy]
+        _set_range(self.cache, 0, max(plan.room, 1), 1)
+        self.cache.disabled = not policy.admits or plan.room == 0
+        self.cache.tooltip = (
+            "Experts' worth of the memory in which experts come and go; each is one pinned less."
+            if policy.admits
+            else f"No effect: the policy “{policy.title}” keeps nothing that it copies."
+        )
+        if not moving:
+            self.cache.value = plan.cache_slots
+            self.cache_label.value = _experts(plan.cache_slots) if policy.admits else "no effect"
+
+
+def memory_scale(plan: Plan) -> tuple[int, float, float, float]:
+    """``(unit in bytes, step, least, most)`` of the memory slider, the last three in units.
+
+    A step is a round number (1, 2 or 5 times a power of ten) of about one expert, or of half a
+    percent of the range where experts are smaller; the ends are whole steps, so 24 GB can be hit.
+    """
+    unit = 10**9 if plan.full_bytes >= 2 * 10**9 else 10**6
+    wanted = max(plan.expert_bytes, (plan.full_bytes - plan.minimum_bytes) / 200) / unit
+    power = 10.0 ** math.floor(math.log10(wanted))
+    step = next(power * by for by in (1, 2, 5, 10) if power * by >= wanted * 0.999)
+    digits = max(0, -math.floor(math.log10(step)))
+    least = round(math.ceil(plan.minimum_bytes / unit / step) * step, digits)
+    most = round(math.ceil(plan.full_bytes / unit / step) * step, digits)
+    return unit, round(step, digits), least, most
+
+
+def _set_range(slider: Any, least: float, most: float, step: float) -> None:
+    """Change a slider's range in an order in which it is never empty; its value may be clamped."""
+    if least > slider.max:
+        slider.max = most
+        slider.min = least
+    else:
+        slider.min = least
+        slider.max = most
+    slider.step = step
+
+
+def _experts(count: int) -> str:
+    return f"{count} expert{'' if count == 1 else 's'}"

@@ -1,0 +1,338 @@
+"""The explorer without a browser: with a trace, with an engine, with bad input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import InputError, TraceError
+from engine.synthetic import synthetic_trace
+from engine.trace import Trace
+from fiddler_viz.explorer import Explorer
+from tests.fiddler_viz.fake_engine import FakeEngine
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    return synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=24)
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., Explorer]]:
+    explorers: list[Explorer] = []
+
+    def make(*args: Any, **options: Any) -> Explorer:
+        explorers.append(Explorer(*args, **options))
+        return explorers[-1]
+
+    yield make
+    for explorer in explorers:
+        explorer.close()
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail("did not happen in time")
+        time.sleep(0.01)
+
+
+def pinned_cells(explorer: Explorer) -> int:
+    """Outlined cells of the heatmap, as sent to the browser."""
+    lines = explorer.screen.heatmap.figure.data[2].x
+    blank = explorer.screen.heatmap.figure.data[1].x
+    return (len(lines) + len(blank)) // 6
+
+
+def arrives(widget: Any, **state: Any) -> None:
+    """As if the browser had sent it."""
+    widget.set_state(state)
+
+
+# ------------------------------------------------------------------------------- with a trace
+
+
+def test_a_trace_shows_its_run(opened: Callable[..., Explorer], trace: Trace) -> None:
+    explorer = opened(trace)
+    assert repr(explorer) == "Explorer(mixtral-8x7b, 32 x 8 experts)"
+    assert explorer.trace is trace
+    assert "24.0 GB" in explorer.screen.memory.value
+    assert pinned_cells(explorer) == len(trace.plan.pinned)
+    assert explorer.screen.runs.run.disabled
+    assert "modelled clock" in explorer.screen.header.value
+    assert "what if" not in explorer.screen.header.value
+
+
+def test_moving_the_memory_slider_moves_all_views(
+    opened: Callable[..., Explorer], trace: Trace
+) -> None:
+    explorer = opened(trace)
+    screen = explorer.screen
+    before = (screen.memory.value, screen.tiles.value, pinned_cells(explorer))
+    arrives(screen.controls.memory, value=48.0)
+    explorer.flush()
+    assert explorer.plan.gpu_memory == 48_000_000_000
+    assert screen.controls.memory_label.value == "48.0 GB"
+    assert "48.0 GB" in screen.memory.value
+    assert pinned_cells(explorer) == len(explorer.plan.pinned) > before[2]
+    assert screen.tiles.value != before[1]
+    assert "what if" in screen.header.value
+    assert f"{len(explorer.plan.pinned)} of 256" in screen.status.text
+    arrives(screen.controls.memory, value=24.0)
+    explorer.flush()
+    assert explorer.trace is trace
+    assert screen.memory.value == before[0]
+
+
+def test_the_pump_follows_without_being_flushed(
+    opened: Callable[..., Explorer], trace: Trace
+) -> None:
+    explorer = opened(trace)
+    for value in range(240, 400, 5):
+        arrives(explorer.screen.controls.memory, value=value / 10)
+    wait_for(lambda: explorer.plan.gpu_memory == 39_500_000_000)
+    wait_for(lambda: pinned_cells(explorer) == len(explorer.plan.pinned))
+    assert explorer.screen.controls.memory.value == 39.5
+
+
+def test_cache_slider_has_an_effect_only_where_the_policy_admits(
+    opened: Callable[..., Explorer], trace: Trace
+) -> None:
+    explorer = opened(trace)
+    controls = explorer.screen.controls
+    explorer.apply(policy="cpu")
+    assert controls.cache.disabled
+    assert "No effect" in controls.cache.tooltip
+    explorer.apply(policy="lru")
+    assert not controls.cache.disabled
+    assert controls.cache.value == controls.cache.max == explorer.plan.room
+    arrives(controls.cache, value=8)
+    explorer.flush()
+    assert explorer.plan.cache_slots == 8
+    assert "cache slots" in explorer.screen.status.text
+    arrives(controls.memory, value=8.0)  # room for fewer than it had
+    explorer.flush()
+    assert explorer.plan.cache_slots == controls.cache.value <= explorer.plan.room == 9
+    assert controls.cache.max == 9
+
+
+def test_a_refused_plan_is_explained_and_nothing_changes(
+    opened: Callable[..., Explorer], trace: Trace
+) -> None:
+    explorer = opened(trace)
+    before = explorer.plan
+    with pytest.raises(ValueError, match="smallest budget"):
+        explorer.apply(gpu_memory="1GB")
+    assert explorer.plan is before
+    arrives(explorer.screen.controls.memory, min=0.5, value=1.0)
+    wait_for(lambda: explorer.screen.status.is_error)
+    assert "smallest budget" in explorer.screen.status.text
+    wait_for(lambda: explorer.screen.controls.memory.value == 24.0)
+    explorer.apply(gpu_memory="30GB")  # the rest keeps working
+    assert not explorer.screen.status.is_error
+
+
+def test_this_token_and_popularity(opened: Callable[..., Explorer], trace: Trace) -> None:
+    explorer = opened(trace)
+    heatmap = explorer.screen.heatmap
+    assert heatmap.token.disabled
+    arrives(heatmap.show, index=1)
+    explorer.flush()
+    assert not heatmap.token.disabled
+    assert heatmap.token.max == heatmap.token.value == len(trace.token_rows) - 1
+    arrives(heatmap.token, value=3)
+    explorer.flush()
+    assert "token 3" in heatmap.figure.layout.title.text
+    assert 'class="p s"' in explorer.screen.text.value
+    arrives(heatmap.show, index=0)
+    explorer.flush()
+    assert 'class="p s"' not in explorer.screen.text.value
+
+
+def test_timeline_zooms_moves_and_comes_back(opened: Callable[..., Explorer], trace: Trace) -> None:
+    timeline = opened(trace).screen.timeline
+    followed = (timeline.drawn.start_ns, timeline.drawn.end_ns)
+    message = {"xaxis.range[0]": 1.0, "xaxis.range[1]": 1.5}
+    arrives(timeline.figure, _js2py_relayout={"relayout_data": message, "source_view_id": "a"})
+    wait_for(lambda: (timeline.drawn.start_ns, timeline.drawn.end_ns) == (10**9, 15 * 10**8))
+    timeline.moves["▶"].click()
+    wait_for(lambda: timeline.drawn.start_ns == 1_125_000_000)
+    timeline.moves["−"].click()
+    wait_for(lambda: timeline.drawn.start_ns == 875_000_000)
+    timeline.moves["+"].click()
+    wait_for(lambda: timeline.drawn.end_ns - timeline.drawn.start_ns == 500_000_000)
+    message = {"xaxis.autorange": True}
+    arrives(timeline.figure, _js2py_relayout={"relayout_data": message, "source_view_id": "a"})
+    wait_for(lambda: (timeline.drawn.start_ns, timeline.drawn.end_ns) == followed)
+    timeline.span.value = "whole run"
+    wait_for(lambda: timeline.drawn.start_ns == 0)
+
+
+def test_what_is_opened_later_shows_the_present(
+    opened: Callable[..., Explorer], trace: Trace
+) -> None:
+    """A reloaded page asks for the state; plotly's own widget gives that of the first display."""
+    explorer = opened(trace)
+    figure = explorer.screen.heatmap.figure
+    explorer.apply(gpu_memory="60GB")
+    state = figure.get_state()
+    assert state["_widget_data"][2]["x"]["shape"] == figure.data[2].x.shape
+    assert state["_widget_layout"]["title"]["text"] == figure.layout.title.text
+    opened_before = figure._opened
+    figure._handle_custom_msg({"event": "open"}, [])
+    assert figure._opened == opened_before + 1
+
+
+# ----------------------------------------------------------------------------- with an engine
+
+
+def test_an_engine_that_has_not_run(opened: Callable[..., Explorer]) -> None:
+    explorer = opened(FakeEngine("qwen3-30b-a3b", gpu_memory="24GB"))  # no bundled run of its grid
+    assert not len(explorer.trace.step_rows)
+    assert pinned_marks(explorer)
+    assert "press Run" in explorer.screen.tiles.value
+    assert not explorer.screen.runs.run.disabled
+
+
+def pinned_marks(explorer: Explorer) -> bool:
+    return any(len(trace.x) for trace in explorer.screen.heatmap.figure.data[1:4])
+
+
+def test_run_is_shown_while_it_grows(opened: Callable[..., Explorer]) -> None:
+    engine = FakeEngine(pause_s=0.03, gpu_memory="24GB")
+    explorer = opened(engine)
+    screen = explorer.screen
+    arrives(screen.runs.tokens, value=40)
+    screen.runs.run.click()
+    wait_for(lambda: explorer.draws_live)
+    wait_for(lambda: "live, after step" in screen.heatmap.figure.layout.title.text)
+    wait_for(lambda: "running" in screen.header.value)
+    assert screen.runs.run.disabled
+    assert not screen.runs.stop.disabled
+    assert "<b>" not in screen.text.value.split("<div>")[1]  # tokens are escaped
+    wait_for(lambda: not engine.running)
+    wait_for(lambda: explorer.trace is engine.last_run.trace)
+    wait_for(lambda: screen.status.text == "Done.")
+    wait_for(lambda: not screen.runs.run.disabled)
+    wait_for(lambda: "ready" in screen.header.value)
+
+
+def test_enter_in_the_prompt_runs(opened: Callable[..., Explorer]) -> None:
+    engine = FakeEngine(gpu_memory="24GB")
+    explorer = opened(engine)
+    explorer.screen.runs.prompt._handle_custom_msg({"event": "submit"}, [])
+    wait_for(lambda: engine.last_run is not None)
+
+
+def test_replan_while_running(opened: Callable[..., Explorer]) -> None:
+    engine = FakeEngine(pause_s=0.04, gpu_memory="24GB")
+    explorer = opened(engine)
+    explorer.screen.runs.run.click()
+    wait_for(lambda: explorer.draws_live)
+    before = pinned_cells(explorer)
+    arrives(explorer.screen.controls.memory, value=48.0)
+    wait_for(lambda: engine.plan.gpu_memory == 48_000_000_000)
+    assert engine.running
+    wait_for(lambda: pinned_cells(explorer) == len(engine.plan.pinned) > before)
+    assert "48.0 GB" in explorer.screen.memory.value
+    wait_for(lambda: len(engine.feed.plans) == 2)  # the next step has begun
+    explorer.screen.runs.stop.click()
+    wait_for(lambda: not engine.running)
+    wait_for(lambda: "Stopped" in explorer.screen.status.text)
+    assert len(engine.last_run.trace.plan_list) == 2
+
+
+def test_replan_when_idle_predicts_from_the_last_run(opened: Callable[..., Explorer]) -> None:
+    engine = FakeEngine(gpu_memory="24GB")
+    explorer = opened(engine)
+    run = engine.generate("go", 10)  # in a cell, not by our button
+    wait_for(lambda: explorer.trace is run.trace)
+    arrives(explorer.screen.controls.memory, value=60.0)
+    wait_for(lambda: engine.plan.gpu_memory == 60_000_000_000)
+    wait_for(lambda: "what if" in explorer.screen.header.value)
+    assert len(explorer.trace.step_rows) == len(run.trace.step_rows)
+    assert "fv-tile predicted" in explorer.screen.tiles.value
+
+
+def test_the_plan_may_be_changed_in_a_cell(opened: Callable[..., Explorer]) -> None:
+    engine = FakeEngine(gpu_memory="24GB")
+    explorer = opened(engine)
+    engine.replan(gpu_memory="40GB", policy="lru")
+    wait_for(lambda: explorer.screen.controls.memory.value == 40.0)
+    assert explorer.screen.controls.policy.value == "lru"
+    assert engine.plan.cache_slots == explorer.screen.controls.cache.value
+
+
+def test_errors_of_a_run_stand_beside_it(opened: Callable[..., Explorer]) -> None:
+    engine = FakeEngine(gpu_memory="24GB")
+    explorer = opened(engine)
+    arrives(explorer.screen.runs.prompt, value="")
+    explorer.screen.runs.run.click()
+    wait_for(lambda: explorer.screen.status.is_error)
+    assert "prompt is empty" in explorer.screen.status.text
+    wait_for(lambda: "error" in explorer.screen.header.value)
+    arrives(explorer.screen.runs.prompt, value="again")
+    wait_for(lambda: not explorer.screen.runs.run.disabled)
+    explorer.screen.runs.run.click()
+    wait_for(lambda: engine.last_run is not None)
+    wait_for(lambda: not explorer.screen.status.is_error)
+
+
+def test_a_second_run_waits_for_the_first(opened: Callable[..., Explorer]) -> None:
+    engine = FakeEngine(pause_s=0.02, gpu_memory="24GB")
+    explorer = opened(engine)
+    explorer.screen.runs.run.click()
+    wait_for(lambda: engine.running)
+    explorer.screen.runs.prompt._handle_custom_msg({"event": "submit"}, [])
+    assert "under way" in explorer.screen.status.text
+    explorer.screen.runs.stop.click()
+    wait_for(lambda: not engine.running)
+
+
+def test_close_ends_the_threads_and_the_run(opened: Callable[..., Explorer]) -> None:
+    engine = FakeEngine(pause_s=0.05, gpu_memory="24GB")
+    explorer = Explorer(engine)
+    explorer.screen.runs.run.click()
+    wait_for(lambda: engine.running)
+    explorer.close()
+    wait_for(lambda: not engine.running)
+    wait_for(lambda: not any(t.name.startswith("fiddler-viz") for t in threading.enumerate()))
+    explorer.close()
+
+
+# ---------------------------------------------------------------------------------- bad input
+
+
+def test_what_cannot_be_explored(tmp_path: Path, trace: Trace) -> None:
+    with pytest.raises(InputError, match="no file"):
+        Explorer(tmp_path / "missing.safetensors")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"not a trace")
+    with pytest.raises(TraceError):
+        Explorer(broken)
+    with pytest.raises(InputError, match="cannot draw a int"):
+        Explorer(7)
+    with pytest.raises(InputError, match="unknown theme"):
+        Explorer(trace, theme="neon")
+    with pytest.raises(InputError, match="height"):
+        Explorer(trace, height=100)
+
+
+def test_opens_a_file_without_torch(tmp_path: Path, trace: Trace) -> None:
+    path = trace.save(tmp_path / "run.safetensors")
+    code = (
+        "import sys; from fiddler_viz.explorer import Explorer;"
+        f"e = Explorer({str(path)!r}); e.apply(gpu_memory='40GB'); e.close();"
+        "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.events import Action, Work
+from fiddler_viz.views.growing import Growing
+from fiddler_viz.views.live_state import LiveState, run_start
+from tests.fiddler_viz.fake_engine import FakeEngine
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine(gpu_memory="24GB")
+
+
+def test_a_finished_run_is_all_there(engine: FakeEngine) -> None:
+    live = LiveState(engine.model_spec, engine.feed)
+    run = engine.generate("go", 12).trace
+    assert live.pull()
+    seen = live.trace()
+    np.testing.assert_array_equal(seen.step_rows, run.step_rows)
+    np.testing.assert_array_equal(seen.token_rows, run.token_rows)
+    np.testing.assert_array_equal(seen.work_rows, run.work_rows)
+    np.testing.assert_array_equal(seen.move_rows, run.move_rows)
+    assert seen.texts == run.texts
+    assert seen.summary == run.summary
+    assert not live.pull()
+
+
+def test_counts_are_those_of_the_trace(engine: FakeEngine) -> None:
+    live = LiveState(engine.model_spec, engine.feed)
+    run = engine.generate("go", 12).trace
+    live.pull()
+    flat = run.routing.layer[:, None] * run.model.experts + run.routing.experts
+    routed = np.bincount(flat.ravel(), minlength=run.model.experts_total)
+    np.testing.assert_array_equal(live.routed.ravel(), routed)
+    expert = run.work["kind"] == Work.EXPERT
+    for action in Action:
+        calls = int((run.work["action"][expert] == action).sum())
+        assert live.actions[action].sum() == calls
+    assert set(live.last[:, 0].tolist()) == {12}
+
+
+def test_another_run_starts_over(engine: FakeEngine) -> None:
+    live = LiveState(engine.model_spec, engine.feed)
+    engine.generate("go", 20)
+    live.pull(idle=True)
+    run = engine.generate("again", 3).trace
+    live.pull(idle=True)
+    assert live.steps == len(run.step_rows)
+    np.testing.assert_array_equal(live.trace().work_rows, run.work_rows)
+
+
+def test_a_run_that_was_never_pulled_is_skipped(engine: FakeEngine) -> None:
+    live = LiveState(engine.model_spec, engine.feed)
+    engine.generate("go", 20)
+    run = engine.generate("again", 5).trace
+    live.pull()
+    np.testing.assert_array_equal(live.trace().step_rows, run.step_rows)
+    np.testing.assert_array_equal(live.trace().token_rows, run.token_rows)
+    assert live.routed.sum() == run.routing.experts.size
+
+
+def test_a_viewer_opened_between_runs_sees_only_the_next(engine: FakeEngine) -> None:
+    engine.generate("go", 20)
+    live = LiveState(engine.model_spec, engine.feed)
+    live.skip(running=False)
+    assert not live.pull()
+    run = engine.generate("again", 2).trace
+    live.pull()
+    assert live.steps == len(run.step_rows)
+
+
+def test_memory_stays_bounded_and_numbers_right(engine: FakeEngine) -> None:
+    live = LiveState(engine.model_spec, engine.feed, limit=1000)
+    run = engine.generate("go", 60).trace
+    live.pull()
+    assert len(live.tables["work"]) <= 1000
+    assert live.tables["work"].dropped
+    assert live.steps == len(run.step_rows)
+    assert live.routed.sum() == run.routing.experts.size
+    assert len(live.trace().work_rows) <= 1000
+
+
+def test_overwritten_rows_are_counted(engine: FakeEngine) -> None:
+    engine.feed.__init__(capacity=512)  # type: ignore[misc]
+    live = LiveState(engine.model_spec, engine.feed)
+    engine.generate("go", 30)
+    live.pull()
+    live.feed.run_id = live.run_id  # the same run goes on, and is too quick for the viewer
+    engine.feed.rings["work"].write(engine.last_run.trace.work_rows[-2000:])
+    live.pull()
+    assert live.lost == 2000 - 512
+
+
+@pytest.mark.parametrize(
+    ("steps", "before", "start"),
+    [
+        ([0, 0, 1, 2], None, 0),
+        ([5, 6, 0, 1], 4, 2),
+        ([0, 1], 7, 0),
+        ([5, -1, 0, 1], 4, 2),
+        ([5, 6], 4, 2),
+        ([5, 6], None, 0),
+        ([3, 0, 1, -1, 0], 2, 4),
+        ([], 4, 0),
+    ],
+)
+def test_run_start(steps: list[int], before: int | None, start: int) -> None:
+    assert run_start(np.array(steps, dtype=np.int64), before) == start
+
+
+def test_growing_keeps_the_newest() -> None:
+    table = Growing(2, limit=10)
+    for value in range(25):
+        table.append(np.full((1, 2), value, dtype=np.int64))
+        assert len(table) <= 10
+        assert table.rows[-1, 0] == value
+    assert table.dropped + len(table) == 25
+    table.append(np.arange(60, dtype=np.int64).reshape(30, 2))
+    assert table.rows[-1].tolist() == [58, 59]

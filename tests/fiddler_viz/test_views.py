@@ -1,0 +1,187 @@
+"""The smaller views: controls, tiles, text, status, style, runner."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine.plan import Plan
+from engine.replay import replay
+from engine.spec import ModelSpec
+from engine.synthetic import synthetic_trace
+from engine.trace import Trace
+from fiddler_viz.theme import theme
+from fiddler_viz.views.plan_controls import PlanControls, memory_scale
+from fiddler_viz.views.runner import Runner
+from fiddler_viz.views.status import Header, Status
+from fiddler_viz.views.style import style_sheet
+from fiddler_viz.views.text_view import LIMIT_TOKENS, TextView
+from fiddler_viz.views.tiles import Tiles, make_tiles
+
+NASTY = '<script>alert("x")</script>'
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    return synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=12, prompt_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def plan(trace: Trace) -> Plan:
+    return trace.plan
+
+
+@pytest.mark.parametrize("model", ModelSpec.presets())
+def test_memory_slider_has_round_steps(model: str) -> None:
+    plan = synthetic_trace(model, gpu_memory="50%", decode_tokens=1, prompt_tokens=1).plan
+    unit, step, least, most = memory_scale(plan)
+    assert step * unit >= min(plan.expert_bytes, (plan.full_bytes - plan.minimum_bytes) / 200)
+    assert f"{step:.15g}".strip("0.")[:1] in "125"
+    assert least * unit >= plan.minimum_bytes > (least - step) * unit
+    assert most * unit >= plan.full_bytes
+    assert round(least / step) * step == pytest.approx(least)
+    assert 20 < (most - least) / step <= 500
+
+
+def test_following_a_plan_calls_nobody_back(plan: Plan) -> None:
+    calls: list[Any] = []
+    controls = PlanControls(plan, lambda name, value: calls.append((name, value)))
+    controls.follow(replace(plan, gpu_memory=60 * 10**9, policy="lru", cache_slots=7))
+    assert (controls.memory.value, controls.cache.value) == (60.0, 7)
+    assert calls == []
+    controls.memory.value = 30.0
+    controls.hardware.value = "h200"
+    assert calls == [("gpu_memory", 30 * 10**9), ("hardware", "h200")]
+
+
+def test_a_moving_slider_is_not_pulled_back(plan: Plan) -> None:
+    controls = PlanControls(plan, lambda *_: None)
+    controls.memory.value = 30.5
+    controls.follow(replace(plan, gpu_memory=30 * 10**9), moving={"gpu_memory"})
+    assert controls.memory.value == 30.5
+    assert controls.memory_label.value == "30.5 GB"
+
+
+def test_a_wish_during_following_is_heard(plan: Plan) -> None:
+    """The reader moves a slider in one thread while the pump sets controls in another."""
+    heard: list[Any] = []
+    controls = PlanControls(plan, lambda name, value: heard.append((name, value)))
+
+    def move(_: Any) -> None:
+        mover = threading.Thread(target=lambda: setattr(controls.cache, "value", 3))
+        mover.start()
+        mover.join()
+
+    controls.memory.observe(move, "value")
+    controls.follow(replace(plan, gpu_memory=60 * 10**9))
+    assert ("cache_slots", 3) in heard
+
+
+def test_an_unknown_machine_is_listed(plan: Plan) -> None:
+    controls = PlanControls(plan, lambda *_: None)
+    controls.follow(replace(plan, hardware="my-calibrated-laptop"))
+    assert controls.hardware.value == "my-calibrated-laptop"
+
+
+def test_predicted_and_measured_never_look_alike(trace: Trace) -> None:
+    run = replace(trace.summary, clock="measured", tokens_per_s_low=3.0, tokens_per_s_high=3.0)
+    other = replay(trace, gpu_memory="48GB").summary
+    first, second, *rest = make_tiles(other, run, what_if=False)
+    assert (first.kind, second.kind) == ("predicted", "run")
+    assert " to " in first.note
+    assert second.note == "measured"
+    assert {tile.kind for tile in rest} == {""}
+    assert {tile.kind for tile in make_tiles(other, run, what_if=True)[2:]} == {"predicted"}
+    assert make_tiles(other, run, what_if=True)[2].value != rest[0].value
+
+
+def test_tiles_fade_only_what_changed(trace: Trace) -> None:
+    tiles = Tiles()
+    assert tiles.show(make_tiles(trace.summary, None, what_if=False))
+    assert not tiles.show(make_tiles(trace.summary, None, what_if=False), fade=True)
+    other = replay(trace, gpu_memory="48GB").summary
+    tiles.show(make_tiles(other, None, what_if=False), fade=True)
+    assert 0 < tiles.value.count(" changed") < 6
+    assert make_tiles(None, None, what_if=False)[1].note == "press Run"
+
+
+def test_tokens_are_escaped_and_the_prompt_is_told_apart(trace: Trace) -> None:
+    texts = tuple(NASTY if row % 2 else "line\n" for row in range(len(trace.token_rows)))
+    view = TextView(100)
+    assert view.show(replace(trace, texts=texts), 5)
+    assert "<script>" not in view.value
+    assert view.value.count('class="p"') == 4
+    assert view.value.count(' s"') == 1
+    assert view.value.count("background:") == 12 + 1  # and the scale's
+    assert not view.show(replace(trace, texts=texts), 5)
+
+
+def test_long_texts_show_their_end() -> None:
+    trace = synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=LIMIT_TOKENS + 20)
+    view = TextView(100)
+    view.show(trace, None)
+    assert view.value.count("<i ") == LIMIT_TOKENS
+    assert "52 earlier tokens" in view.value
+
+
+def test_status_and_header_escape(trace: Trace) -> None:
+    status = Status()
+    status.error(ValueError(NASTY))
+    assert "<script>" not in status.value
+    assert status.is_error
+    status.error(RuntimeError("device gone"))
+    assert "RuntimeError: device gone" in status.value
+    status.say("fine")
+    assert not status.is_error
+    header = Header()
+    header.show(NASTY, trace, "ready", what_if=False)
+    assert "<script>" not in header.value
+    assert "costed as mixtral-8x7b" in header.value
+
+
+@pytest.mark.parametrize("name", ["light", "dark", "auto"])
+def test_style_reaches_only_the_explorer(name: str) -> None:
+    sheet = style_sheet(theme(name))
+    rules = sheet.split("}")[1:-1]
+    for rule in rules:
+        head = rule.split("{")[0].split("*/")[-1].strip()
+        if head and not head.startswith(("@", "from", "to")):
+            assert all(part.strip().startswith(".fv-") for part in head.split(",")), head
+
+
+def test_runner_stops_before_it_has_loaded() -> None:
+    loading, ended = threading.Event(), threading.Event()
+    ran: list[str] = []
+
+    def load() -> Any:
+        loading.wait(5)
+        return SimpleNamespace(generate=lambda prompt, **_: ran.append(prompt), stop=lambda: None)
+
+    runner = Runner(load, lambda _: ended.set())
+    assert runner.start("go", 3)
+    assert not runner.start("again", 3)
+    runner.stop()
+    loading.set()
+    assert ended.wait(5)
+    assert runner.join(5)
+    assert ran == []
+    assert runner.start("third", 3)
+    assert runner.join(5)
+    assert ran == ["third"]
+
+
+def test_runner_hands_errors_over() -> None:
+    seen: list[Exception | None] = []
+
+    def load() -> Any:
+        raise OSError("no such folder")
+
+    runner = Runner(load, seen.append)
+    runner.start("go", 1)
+    runner.join(5)
+    assert isinstance(seen[0], OSError)
+    assert not runner.busy
