@@ -65,8 +65,8 @@ licences.
 
 ## Training
 
-{tokens:.1f} M tokens in {steps:,} steps, {minutes:.0f} minutes on two CPU cores shared with other work, seed \
-{seed}: about {epochs:.1f} times through \
+{tokens:.1f} M tokens in {steps:,} steps, {minutes:.0f} minutes on two CPU cores shared with other \
+work, seed {seed}: about {epochs:.1f} times through \
 the {corpus_tokens:.2f} M tokens of training text. Windows of 128 tokens, 32 a step (of 256, 16 a \
 step, in the last fifth of the time); a quarter of them switch domain half-way. Muon for attention \
 and experts (peak rate {muon}), AdamW for the rest ({adamw}), cosine to 5%; the load-balance \
