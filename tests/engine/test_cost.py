@@ -151,7 +151,7 @@ def test_unsound_values_are_refused(change: dict[str, Any], message: str) -> Non
         CostModel.from_dict(COSTS.to_dict() | change)
 
 
-@pytest.mark.parametrize("name", sorted(COSTS.to_dict()))
+@pytest.mark.parametrize("name", sorted(COSTS.to_dict()), ids="no {}".format)
 def test_a_missing_value_is_named(name: str) -> None:
     values = COSTS.to_dict()
     del values[name]
