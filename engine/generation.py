@@ -18,6 +18,7 @@ from engine.recorder import Feed, Recorder
 from engine.run import Run
 from engine.session import Session, Stopped
 from engine.spec import ModelSpec
+from engine.threads import torch_threads
 
 
 class Generator:
@@ -34,6 +35,8 @@ class Generator:
         vocabulary: int,
         max_tokens: int,
         max_sequences: int,
+        threads: int,
+        usual_threads: int,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -44,6 +47,7 @@ class Generator:
         self._spec = spec
         self._vocabulary = vocabulary
         self.max_tokens, self.max_sequences = max_tokens, max_sequences
+        self._threads = threads, usual_threads
 
     def __repr__(self) -> str:
         return f"Generator({type(self.model).__name__})"
@@ -75,9 +79,10 @@ class Generator:
         )
         ended = "error"
         try:
-            out = self.model.generate(
-                ids, attention_mask=mask, max_new_tokens=max_new_tokens, **options
-            )
+            with torch_threads(*self._threads):
+                out = self.model.generate(
+                    ids, attention_mask=mask, max_new_tokens=max_new_tokens, **options
+                )
             if beams > 1:
                 collector.tokens = out[:, ids.shape[1] :].tolist()
             ended = self._how_it_ended(collector.tokens, max_new_tokens)

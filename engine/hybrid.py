@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from engine.devices import open_device
@@ -25,6 +26,7 @@ from engine.run import Run
 from engine.session import Session
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
 from engine.store import ExpertStore
+from engine.threads import choose_threads, torch_threads
 from engine.units import parse_bytes, parse_percent
 
 DEFAULT_HARDWARE = "rtx-4090"
@@ -48,6 +50,7 @@ class HybridEngine:
         device: str,
         max_tokens: int,
         max_sequences: int,
+        threads: int | None,
         profile: Profile | None,
     ) -> None:
         self.model = model
@@ -67,6 +70,9 @@ class HybridEngine:
             self.model_spec, self.hardware, unknown, gpu_memory="0%", policy="cpu", **sizes
         )
         self.session = Session(store, self.device, empty)
+        usual = torch.get_num_threads()
+        self.threads = choose_threads(threads, store.expert_bytes)
+        """CPU threads that torch uses while this engine generates."""
         texts = TokenTexts(tokenizer)
         self._hooks = attach(model, self.session, texts)
         self._generator = Generator(
@@ -76,11 +82,14 @@ class HybridEngine:
             self.session,
             self.model_spec,
             vocabulary=self.real_spec.vocabulary,
+            threads=self.threads,
+            usual_threads=usual,
             **sizes,
         )
-        self.profile = profile or measure_profile(
-            model, tokenizer, self.session, self.model_spec, self.real_spec.vocabulary
-        )
+        with torch_threads(self.threads, usual):
+            self.profile = profile or measure_profile(
+                model, tokenizer, self.session, self.model_spec, self.real_spec.vocabulary
+            )
         if not self.device.offloads:
             gpu_memory, policy, planner, cache_slots = "0%", "cpu", None, None
         plan = make_plan(
@@ -110,6 +119,7 @@ class HybridEngine:
         device: str = "auto",
         max_tokens: int = 4096,
         max_sequences: int = 1,
+        threads: int | None = None,
         profile: Profile | str | Path | None = None,
         name: str | None = None,
     ) -> HybridEngine:
@@ -128,6 +138,8 @@ class HybridEngine:
                 budget, policy and cache do not apply).
             max_tokens: KV cache positions reserved for each sequence.
             max_sequences: sequences (beams count) the KV cache is reserved for.
+            threads: CPU threads while generating; None: torch's own number, or 1 where experts are
+                too small to share.
             profile: experts' popularity, or a file of it; None: measured on the calibration text.
             name: what to call the model; None: the folder's name.
 
@@ -141,6 +153,8 @@ class HybridEngine:
             parse_bytes(gpu_memory)
         if as_model is not None:
             resolve_model(as_model)
+        if threads is not None and (type(threads) is not int or threads < 1):
+            raise InputError(f"threads: expected a whole number of at least 1, got {threads!r}")
         if profile is not None and not isinstance(profile, Profile):
             profile = Profile.load(profile)
         return cls(
@@ -156,6 +170,7 @@ class HybridEngine:
             device=device,
             max_tokens=max_tokens,
             max_sequences=max_sequences,
+            threads=threads,
             profile=profile,
         )
 

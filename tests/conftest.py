@@ -15,6 +15,8 @@ from tools.browser import chromium_path
 # Before anything imports transformers: no test may reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Matrices here are too small to share: on a busy machine two threads are far slower than one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 

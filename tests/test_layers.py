@@ -40,7 +40,7 @@ ENGINE_BELOW = (  # below the torch line
     ("executor",),
     ("session",),
     ("hook",),
-    ("loader", "prompt", "collector", "popularity"),
+    ("loader", "prompt", "collector", "popularity", "threads"),
     ("generation",),
     ("hybrid",),
 )

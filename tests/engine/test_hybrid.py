@@ -370,3 +370,19 @@ def test_repr(engine: HybridEngine) -> None:
         "HybridEngine(demo as mixtral-8x7b on virtual, Plan(24.0 GB on rtx-4090: 55 of 256 "
         "experts pinned, 0 cache slots, policy 'fiddler'))"
     )
+
+
+def test_threads(engine: HybridEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = torch.get_num_threads()
+    seen: list[int] = []
+    generate = engine.model.generate
+    monkeypatch.setattr(
+        engine.model,
+        "generate",
+        lambda *a, **k: (seen.append(torch.get_num_threads()), generate(*a, **k))[1],
+    )
+    assert engine.threads == 1, "the demo's experts are too small to share"
+    engine.generate("ok", 2)
+    assert (seen, torch.get_num_threads()) == ([1], usual)
+    with pytest.raises(InputError, match="threads"):
+        fv.load("demo", threads=0)
