@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from engine.hybrid import HybridEngine
 
 import fiddler_viz as fv
+from engine.hybrid import HybridEngine
 from fiddler_viz import demo
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
+import fiddler_viz as fv
 from engine.errors import BudgetError, FiddlerError, InputError
 from engine.events import StepKind, Why
 from engine.history import memory_at, places_at
@@ -20,8 +22,6 @@ from engine.replay import replay, run_plans
 from engine.residency import Place
 from engine.run import Run
 from engine.trace import Trace
-
-import fiddler_viz as fv
 
 PROMPT = "JULIET:\nO Romeo, Romeo! wherefore art thou Romeo?\n"
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from engine.errors import CheckpointError, InputError, UnsupportedModelError
-from engine.policies import POLICIES
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import fiddler_viz as fv
+from engine.errors import CheckpointError, InputError, UnsupportedModelError
+from engine.policies import POLICIES
 from fiddler_viz import demo
 
 

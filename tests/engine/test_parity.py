@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from engine.hybrid import HybridEngine
-from engine.policies import POLICIES
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import fiddler_viz as fv
+from engine.hybrid import HybridEngine
+from engine.policies import POLICIES
 from fiddler_viz import demo
 
 PROMPT = "ROMEO:\nBut soft, what light through yonder window breaks?\n"

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+import fiddler_viz as fv
 from engine.policies import POLICIES
 from engine.synthetic import synthetic_trace
 from engine.trace import Trace
-
-import fiddler_viz as fv
 from fiddler_viz import demo
 
 
