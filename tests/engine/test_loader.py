@@ -23,7 +23,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint folder at .*nowhere"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint folder at .*nowhere"):
         fv.load(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="give 'demo'"):
         fv.load("dmo")
@@ -41,7 +41,7 @@ def test_empty_folder(tmp_path: Path) -> None:
 
 def test_no_weights(checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="no .safetensors weights"):
+    with pytest.raises(CheckpointError, match=r"no \.safetensors weights"):
         fv.load(checkpoint)
     (checkpoint / "pytorch_model.bin").write_bytes(b"not opened")
     with pytest.raises(CheckpointError, match="only pickle files"):
