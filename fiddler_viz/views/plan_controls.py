@@ -49,7 +49,7 @@ class PlanControls:
             options=[(HardwareSpec.preset(name).title, name) for name in HardwareSpec.presets()],
             description="hardware",
             tooltip="The machine whose speed is modelled.",
-            layout=widgets.Layout(flex="0 1 330px", width="auto", min_width="200px"),
+            layout=widgets.Layout(flex="0 1 366px", width="auto", min_width="200px"),
             style={"description_width": "66px"},
         )
         self.unit = 1

@@ -1,0 +1,95 @@
+"""What a reader does with an explorer in a browser, and what it then shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SLOW_MS = 180_000
+"""A cold start of kernel, torch and model on two busy cores."""
+ROOT = ".fv-root"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows, read from what plotly drew and from the page's text."""
+
+    pinned: int
+    """Experts with an outline in the heatmap."""
+    title: str
+    """Of the heatmap."""
+    memory: str
+    """Text of the memory bar."""
+    state: str
+    window: tuple[float, float]
+    """What the timeline's axis shows, in seconds."""
+
+
+_READ = """() => {
+  const root = document.querySelector('.fv-root');
+  const [heat, time] = root.querySelectorAll('.js-plotly-plot');
+  const points = (n) => (heat._fullData[n].x ?? []).length;
+  return {
+    pinned: Math.round((points(1) + points(2)) / 6),
+    title: heat._fullLayout.title.text,
+    memory: root.querySelector('[role=img]').getAttribute('aria-label'),
+    state: root.querySelector('.fv-state').textContent,
+    window: time._fullLayout.xaxis.range,
+  };
+}"""
+
+
+class Driver:
+    """One explorer on one page. Every wait is on something a reader would see."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.root = page.locator(ROOT)
+
+    def opened(self) -> None:
+        """Wait until both plots are drawn, and bring them into view."""
+        self.root.wait_for(state="attached", timeout=SLOW_MS)
+        self.page.wait_for_function(
+            "document.querySelectorAll('.fv-root .js-plotly-plot .cartesianlayer').length == 2",
+            timeout=SLOW_MS,
+        )
+        # JupyterLab lays out only what is in view, and more cells may still grow above it.
+        self.page.evaluate("document.querySelector('.fv-root').scrollIntoView({block: 'start'})")
+        self.root.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=SLOW_MS)
+
+    def shown(self) -> Shown:
+        """What is to be seen now."""
+        values = self.page.evaluate(_READ)
+        return Shown(**{**values, "window": tuple(values["window"])})
+
+    def until(self, script: str, value: Any = None) -> None:
+        """Wait until a script about what is shown (``s``, and ``v`` the value) is true."""
+        self.page.wait_for_function(
+            f"(v) => {{ const s = ({_READ})(); return {script}; }}", arg=value, timeout=90_000
+        )
+
+    def run(self, tokens: int) -> None:
+        """Press Run, and wait until the run shows."""
+        field = self.root.locator("input[type=number]").first
+        field.fill(str(tokens))
+        field.press("Tab")
+        self.root.get_by_role("button", name="Run").click()
+        self.until("s.state == 'running' && s.title.includes('live, after step')")
+
+    def stop(self) -> None:
+        """Press Stop, and wait until it has stopped."""
+        self.root.get_by_role("button", name="Stop").click()
+        self.until("s.state == 'ready'")
+
+    def move_memory(self, presses: int) -> None:
+        """Focus the memory slider, and press an arrow key."""
+        handle = self.root.locator(".noUi-handle").first
+        handle.focus()
+        for _ in range(presses):
+            handle.press("ArrowRight")
+
+    def shoot(self, path: Path) -> None:
+        """Keep a picture of the window as it is."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=str(path))

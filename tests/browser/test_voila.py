@@ -1,0 +1,103 @@
+"""The tour in a real browser, served by Voila: a run, a slider moved by keyboard while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import TOUR, Watched, write_notebook
+from tests.browser.driving import SLOW_MS, Driver
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+BUNDLED = "from fiddler_viz.explorer import Explorer\nExplorer(theme={theme!r})"
+
+
+def test_tour_runs_and_replans(
+    voila: Callable[[Path], str], watched: Watched, artifacts: Path
+) -> None:
+    watched.page.goto(voila(TOUR), timeout=SLOW_MS)
+    driver = Driver(watched.page)
+    driver.opened()
+    before = driver.shown()
+    assert before.pinned == 55
+    assert "24.0 GB" in before.memory
+    driver.shoot(artifacts / "voila-tour-opened.png")
+
+    driver.run(tokens=600)
+    driver.shoot(artifacts / "voila-tour-running.png")
+    driver.move_memory(8)
+    driver.until("s.pinned > v && s.memory.includes('28.0 GB')", before.pinned)
+    moved = driver.shown()
+    assert moved.state == "running"
+    assert moved.pinned == 66
+    assert moved.memory != before.memory
+    driver.shoot(artifacts / "voila-tour-moved.png")
+
+    window = moved.window
+    driver.until("s.window[1] > v", window[1])  # the timeline follows
+    driver.stop()
+    assert driver.shown().pinned == 66
+    driver.shoot(artifacts / "voila-tour-stopped.png")
+    driver.move_memory(4)
+    driver.until("s.memory.includes('30.0 GB')")
+    driver.shoot(artifacts / "voila-tour-what-if.png")
+    watched.check()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_bundled_run_fits_the_screen_and_stacks(
+    voila: Callable[[Path], str], watched: Watched, artifacts: Path, tmp_path: Path, theme: str
+) -> None:
+    page = watched.page
+    notebook = write_notebook(tmp_path / "bundled.ipynb", BUNDLED.format(theme=theme))
+    page.goto(voila(notebook), timeout=SLOW_MS)
+    driver = Driver(page)
+    driver.opened()
+    page.mouse.move(0, 0)
+    driver.shoot(artifacts / f"voila-{theme}-1280.png")
+    box = driver.root.bounding_box()
+    assert box["y"] + box["height"] <= 800, "needs scrolling at 1280 x 800"
+    left, right = columns(page)
+    assert left["right"] <= right["left"]
+
+    page.set_viewport_size({"width": 800, "height": 1100})
+    page.wait_for_function("document.querySelector('.js-plotly-plot')._fullLayout.width > 600")
+    left, right = columns(page)
+    assert left["bottom"] <= right["top"], "does not stack at 800 pixels"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 800
+    driver.shoot(artifacts / f"voila-{theme}-800.png")
+
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.wait_for_function("document.querySelector('.js-plotly-plot')._fullLayout.width < 600")
+    zoom_the_timeline(driver)
+    driver.shoot(artifacts / f"voila-{theme}-zoomed.png")
+    watched.check()
+
+
+def columns(page: Any) -> list[dict[str, float]]:
+    """Where the two columns of panels are."""
+    script = (
+        "[...document.querySelectorAll('.fv-side')].map(e => e.getBoundingClientRect().toJSON())"
+    )
+    return page.evaluate(script)
+
+
+def zoom_the_timeline(driver: Driver) -> None:
+    """Drag over part of the timeline: it zooms in and stays; the menu leads back."""
+    before = driver.shown().window
+    plot = driver.root.locator(".js-plotly-plot").nth(1).locator(".nsewdrag").bounding_box()
+    middle = plot["y"] + plot["height"] / 2
+    driver.page.mouse.move(plot["x"] + 0.2 * plot["width"], middle)
+    driver.page.mouse.down()
+    driver.page.mouse.move(plot["x"] + 0.4 * plot["width"], middle, steps=5)
+    driver.page.mouse.up()
+    length = before[1] - before[0]
+    driver.until("s.window[1] - s.window[0] < v", 0.3 * length)
+    driver.root.locator("select").nth(2).select_option("whole run")
+    driver.until("s.window[0] == 0")
+    driver.root.locator("select").nth(2).select_option("last 8 steps")
+    driver.until("Math.abs(s.window[0] - v) < 1e-6", before[0])
