@@ -97,7 +97,9 @@ class Generator:
             raise
         finally:
             self.session.end_run()
-            self.last_run = self._run(prompt, recorder, collector.tokens, ended, about)
+            self.last_run = self._run(
+                prompt, recorder, collector.tokens, ended, about, beams=beams > 1
+            )
         return self.last_run
 
     def stream(
@@ -157,8 +159,10 @@ class Generator:
         tokens: list[list[int]],
         ended: str,
         about: Mapping[str, Any],
+        *,
+        beams: bool,
     ) -> Run:
-        if self.session.recorder is not None:
+        if self.session.recorder is not None and not beams:
             self._last_tokens(recorder, tokens)
         meta = {
             "prompt": prompt if isinstance(prompt, str) else "",

@@ -96,11 +96,11 @@ class Session:
                 raise FiddlerError(
                     "this engine is already generating: wait for it, or call engine.stop()"
                 )
+            self._stop = False  # before anyone can ask for a stop
             self.running = True
             plan = self.orchestrator.plan
             recorder = make(plan, self.orchestrator.start())
         self.recorder = recorder if record else None
-        self._stop = False
         self._number = self._plan_number = 0
         self._step = None
         self._pace = self.device.pace(plan.costs)

@@ -12,20 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.decision import Batch
-from engine.errors import TraceError, unknown_name
+from engine.errors import unknown_name
 from engine.events import (
     MOVES,
     STEPS,
     TOKENS,
     WORK,
-    Action,
     Clock,
     Columns,
-    Lane,
     Rows,
     StepKind,
-    Why,
-    Work,
     columns,
 )
 from engine.plan import Plan
@@ -205,87 +201,7 @@ class Trace:
 
     def check(self) -> Trace:
         """Raise TraceError unless every row points at something that exists; returns itself."""
-        self._check_plans()
-        self._check_routing()
-        steps, tokens, work, moves = self.steps, self.tokens, self.work, self.moves
-        layers, experts = self.model.grid
-        many = len(self.step_rows)
-        _within("steps.kind", steps["kind"], 0, len(StepKind))
-        _within("steps.plan", steps["plan"], 0, len(self.plan_list))
-        _within("steps.complete", steps["complete"], 0, 2)
-        for name in ("tokens", "sequences", "context", "token"):
-            _within(f"steps.{name}", steps[name], 0)
-        _within("tokens.step", tokens["step"], -1, many)
-        _within("tokens.sequence", tokens["sequence"], 0)
-        _within("work.layer", work["layer"], -1, layers)
-        _within("work.expert", work["expert"], -1, experts)
-        _within("work.kind", work["kind"], 0, len(Work))
-        _within("work.action", work["action"], -1, len(Action))
-        _within("work.tokens", work["tokens"], 0)
-        _within("work.lane", work["lane"], 0, len(Lane))
-        _within("moves.layer", moves["layer"], 0, layers)
-        _within("moves.expert", moves["expert"], -1, experts)
-        _within("moves.why", moves["why"], 0, len(Why))
-        _within("moves.lane", moves["lane"], -1, len(Lane))
-        _within("moves.bytes", moves["bytes"], 0)
-        for name, table in (("steps", steps), ("work", work), ("moves", moves)):
-            _within(f"{name}.step", table["step"], 0, many)
-            _within(f"{name}.clock", table["clock"], 0, len(Clock))
-            _within(f"{name}.start_ns", table["start_ns"], 0)
-            if (np.diff(table["step"]) < 0).any() or (table["start_ns"] > table["end_ns"]).any():
-                raise TraceError(f"{name}: steps must not decrease, rows not end before they start")
-        if not np.array_equal(steps["step"], np.arange(many)):
-            raise TraceError("steps.step must count from 0, without gaps")
-        calls = work["kind"] == Work.EXPERT
-        named = moves["expert"][moves["why"] != Why.ACTIVATIONS]
-        for name, values in (
-            ("work.expert", work["expert"][calls]),
-            ("work.layer", work["layer"][calls]),
-            ("work.action", work["action"][calls]),
-            ("moves.expert", named),
-        ):
-            _within(f"{name} of an expert", values, 0)
-        if self.texts and len(self.texts) != len(self.token_rows):
-            raise TraceError(f"{len(self.texts)} texts for {len(self.token_rows)} tokens")
+        from engine.trace_check import check
+
+        check(self)
         return self
-
-    def _check_plans(self) -> None:
-        if not self.plan_list:
-            raise TraceError("a trace holds at least one plan, this one holds none")
-        firsts = [step for step, _ in self.plan_list]
-        if firsts[0] != 0 or sorted(firsts) != firsts or firsts[-1] > len(self.step_rows):
-            raise TraceError(f"plans must begin at step 0 and ascend, not {firsts[:8]}")
-        for _, plan in self.plan_list:
-            if plan.grid != self.model.grid:
-                raise TraceError(f"a plan's grid is {plan.grid}, the model's {self.model.grid}")
-        first, cached = self.plan_list[0][1], np.array(self.start.cached, dtype=np.int64)
-        _within("start.cached", cached, 0, self.model.experts_total)
-        if len(np.unique(cached)) != len(cached) or np.isin(cached, first.pinned).any():
-            raise TraceError("start.cached names an expert twice, or one that is pinned")
-        if len(cached) > first.cache_slots:
-            raise TraceError(f"start.cached holds {len(cached)} for {first.cache_slots} slots")
-
-    def _check_routing(self) -> None:
-        routing, many = self.routing, len(self.step_rows)
-        for name in ("layer", "token", "experts", "weights"):
-            if len(getattr(routing, name)) != len(routing):
-                raise TraceError(f"routing.{name} is not as long as routing.step")
-        _within("routing.layer", routing.layer, 0, self.model.layers)
-        _within("routing.experts", routing.experts, 0, self.model.experts)
-        _within("routing.token", routing.token, 0, len(self.token_rows))
-        _within("routing.step", routing.step, 0, many)
-        if (np.diff(routing.step) < 0).any():
-            raise TraceError("routing.step must not decrease")
-        whole = np.flatnonzero(self.steps["complete"] == 1)
-        if not np.isin(whole, routing.step).all():
-            raise TraceError("routing holds nothing of a complete step")
-
-
-def _within(name: str, values: NDArray[Any], least: int, limit: int | None = None) -> None:
-    """Raise TraceError unless all values are at least ``least`` and below ``limit``."""
-    if not values.size:
-        return
-    low, high = int(values.min()), int(values.max())
-    if low < least or (limit is not None and high >= limit):
-        wanted = f"{least} or more" if limit is None else f"{least} to {limit - 1}"
-        raise TraceError(f"{name} holds values from {low} to {high}, expected {wanted}")

@@ -29,7 +29,7 @@ ENGINE_ABOVE = (
     ("decision",),
     ("residency", "timeline"),
     ("plan", "policies", "layout"),
-    ("trace trace_file tables summary", "placement"),
+    ("trace trace_check trace_file tables summary", "placement"),
     ("orchestrator", "recorder", "history", "run"),
     ("replay", "interchange"),
     ("synthetic",),
