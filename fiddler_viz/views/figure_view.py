@@ -16,7 +16,7 @@ from plotly.serializers import custom_serializers
 from fiddler_viz.views.changes import Changes, look_up, put, same, written
 from fiddler_viz.views.plotly_code import Plotly
 
-_CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False}
+_CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False, "showTips": False}
 Moved = Callable[[Mapping[str, Any]], None]
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import ipywidgets as widgets
 
 from fiddler_viz.figures import heatmap_figure, update_heatmap
+from fiddler_viz.figures.heatmap import LOOK_FOR, TITLES
 from fiddler_viz.frames import Grid
 from fiddler_viz.theme import Theme
 from fiddler_viz.views.figure_view import FigureView
+from fiddler_viz.views.heading import Heading
 from fiddler_viz.views.plotly_code import Plotly
 
 
@@ -28,6 +31,7 @@ class HeatmapView(widgets.VBox):
         self._theme = theme
         self._follower: int | None = None
         figure = heatmap_figure(grid, theme, height=height_px)
+        figure.update_layout(title_text="", margin_t=8)  # its heading says it
         figure.update_xaxes(title_text="")  # it would lie on the labels where the figure is low
         figure.add_annotation(
             {"text": "expert", "xref": "paper", "yref": "paper", "x": 0, "y": 0, "xshift": -6}
@@ -56,7 +60,8 @@ class HeatmapView(widgets.VBox):
         self.token.observe(lambda _: self._changed(on_change), "value")
         row = widgets.Box([self.show, self.token])
         row.add_class("fv-row")
-        super().__init__([row, self.figure])
+        self.heading = Heading()
+        super().__init__([row, self.heading, self.figure])
 
     def __repr__(self) -> str:
         return f"HeatmapView({self.show.value})"
@@ -84,6 +89,10 @@ class HeatmapView(widgets.VBox):
 
     def draw(self, grid: Grid, *, hover: bool) -> bool:
         """Show a grid; True if anything was sent. Hover texts may wait for a quieter moment."""
-        return self.figure.change(
-            lambda figure: update_heatmap(figure, grid, self._theme, hover=hover)
-        )
+
+        def update(figure: Any) -> None:
+            update_heatmap(figure, grid, self._theme, hover=hover)
+            figure.layout.title = {"text": ""}
+
+        said = self.heading.show(TITLES[grid.show], grid.caption, LOOK_FOR[grid.show])
+        return self.figure.change(update) or said

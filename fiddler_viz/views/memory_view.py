@@ -27,5 +27,7 @@ class MemoryView(widgets.HTML):
         before = self.value
         used = f"{format_bytes(memory.used)} of {format_bytes(memory.budget)}"
         bar = memory_html(memory, self._theme, expert_bytes=expert_bytes)
-        self.value = f'<div class="fv-hint"><b>GPU memory</b> {used}. {LOOK_FOR}</div>{bar}'
+        self.value = (
+            f'<div class="fv-hint fv-heading"><b>GPU memory</b> {used}. {LOOK_FOR}</div>{bar}'
+        )
         return self.value != before

@@ -23,9 +23,10 @@ from fiddler_viz.views.style import style_sheet
 from fiddler_viz.views.text_view import TextView
 from fiddler_viz.views.tiles import Tiles, make_tiles
 from fiddler_viz.views.timeline_view import TimelineView
+from fiddler_viz.views.words import Words
 
 LEAST_HEIGHT_PX = 560
-_AROUND_PX = 200
+_AROUND_PX = 208
 """What stands above and below the panels."""
 
 
@@ -55,11 +56,12 @@ class Screen:
         self.controls = PlanControls(session.view.plan, on_change)
         self.beat, self.plotly = Beat(), Plotly()
         grid = grid_of(session, "popularity", None)
-        self.heatmap = HeatmapView(grid, theme, room - 130, self.plotly, mark)
+        self.heatmap = HeatmapView(grid, theme, room - 174, self.plotly, mark)
         self.memory = MemoryView(theme)
+        self.words = Words(mark)
         self.text = TextView(lines)
         self.timeline = TimelineView(
-            session.view.trace, theme, room - 74 - lines, self.plotly, mark
+            session.view.trace, theme, room - 118 - lines, self.plotly, mark
         )
 
     def __repr__(self) -> str:
@@ -80,7 +82,8 @@ class Screen:
             _classed("fv-row", widgets.Box([*sliders, controls.hardware])),
             self.tiles,
             _classed("fv-panels", widgets.Box([_classed("fv-side", side) for side in sides])),
-            self.status,
+            _classed("fv-row", widgets.Box([self.status, self.words.button])),
+            self.words.text,
         ]
 
     def draw(self, session: Session, *, name: str, state: str, busy: bool) -> bool:
@@ -96,10 +99,12 @@ class Screen:
         token = self.heatmap.selected(tokens_processed(session), live=view.live)
         grid = grid_of(session, self.heatmap.show.value, token)
         tiles = make_tiles(view.predicted, view.run, what_if=view.what_if)
+        memory, size = memory_now(session), view.plan.expert_bytes
         sent = [
             self.heatmap.draw(grid, hover=not view.live),
-            self.memory.show(memory_now(session), view.plan.expert_bytes),
+            self.memory.show(memory, size),
             self.timeline.draw(view.trace),
+            self.words.show(grid, memory, size, self.timeline.drawn),
             self.tiles.show(tiles, fade=replanned and not view.live),
             self.text.show(view.trace, token, live=view.live),
             self.header.show(name, view.trace, state, what_if=view.what_if),

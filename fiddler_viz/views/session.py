@@ -54,6 +54,7 @@ class Session:
         self.base = trace
         self.example = example
         self.engine: Any = None
+        self._plans = False
         self.live: LiveState | None = None
         if engine is None:
             if trace is None:
@@ -70,6 +71,7 @@ class Session:
     def attach(self, engine: Any) -> None:
         """Explore this engine from now on; its last run, if any, takes the place of the trace."""
         self.engine = engine
+        self._plans = getattr(getattr(engine, "device", None), "offloads", True)
         self.live = LiveState(engine.model_spec, engine.feed)
         self.live.skip(running=engine.running)
         self._last_run = engine.last_run
@@ -113,9 +115,9 @@ class Session:
         return self.engine is not None and bool(self.engine.running)
 
     def _replan(self, wanted: Mapping[str, Any]) -> None:
-        if self.engine is not None:
+        if self._plans:
             plan = self.engine.replan(**wanted)
-        else:
+        else:  # a finished run, or a device without memory to plan: only asked, not done
             plan = change_plan(self.view.plan, model=self.view.trace.model, **wanted)
         if self.view.live:
             self.view = replace(self.view, plan=plan, predicted=self._predict(plan))
@@ -160,11 +162,11 @@ class Session:
         if not running and self.view.live:  # it ended without leaving a run
             self.view = replace(self.view, live=False)
             return True
-        if engine.plan is not self.view.plan and engine.plan != self.view.plan:
+        plan = engine.plan
+        if self._plans and plan is not self.view.plan and plan != self.view.plan:
             if running:
-                plan = engine.plan
                 self.view = replace(self.view, plan=plan, predicted=self._predict(plan))
             else:
-                self._show(engine.plan)
+                self._show(plan)
             return True
         return False

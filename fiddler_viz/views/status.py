@@ -13,7 +13,7 @@ class Status(widgets.HTML):
     """The status line; also read aloud by screen readers. Text from outside is escaped."""
 
     def __init__(self) -> None:
-        super().__init__(layout=widgets.Layout(width="100%"))
+        super().__init__(layout=widgets.Layout(flex="1 1 200px", width="auto"))
         self.text = ""
         self.is_error = False
         self.say("")

@@ -46,7 +46,7 @@ class TextView(widgets.HTML):
             hint += _scale(tokens)
             body = self._cells(tokens, selected)
         self.value = (
-            f'<div class="fv-hint"><b>Text</b> {hint}</div>'
+            f'<div class="fv-hint fv-heading"><b>Text</b> {hint}</div>'
             f'<div class="fv-text{" live" if live else ""}" style="height:{self._height_px}px" '
             f'tabindex="0" aria-label="generated text"><div>{body}</div></div>'
         )
@@ -88,7 +88,7 @@ def _scale(tokens: Tokens) -> str:
         return ""
     low, high = (f"{edge / 1e6:.3g} ms" for edge in (ns.min(), ns.max()))
     bar = f'<span class="fv-scale" style="background:linear-gradient(90deg,{",".join(_CIVIDIS)})">'
-    return f" &nbsp;{low}{bar}</span>{high}"
+    return f' <span class="fv-nowrap">{low}{bar}</span>{high}</span>'
 
 
 def token_shades(tokens: Tokens) -> NDArray[np.int64]:

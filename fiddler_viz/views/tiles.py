@@ -73,7 +73,7 @@ def make_tiles(predicted: Summary | None, run: Summary | None, *, what_if: bool)
         Tile(
             "hit rate",
             percent(shown.hit_rate),
-            "experts found on the GPU",
+            "found on the GPU",
             kind,
             "share of expert calls whose weights were already in GPU memory",
         ),
@@ -87,7 +87,7 @@ def make_tiles(predicted: Summary | None, run: Summary | None, *, what_if: bool)
         Tile(
             "on the CPU",
             percent(shown.calls["cpu"] / calls if calls else math.nan),
-            f"{shown.calls['cpu']:,} of {calls:,} expert calls",
+            f"{shown.calls['cpu']:,} of {calls:,} calls",
             kind,
             "share of expert calls that ran on the CPU instead of copying weights",
         ),
@@ -106,7 +106,7 @@ def _speed(name: str, summary: Summary, kind: str) -> Tile:
     if summary.clock == "measured" and kind == "run":
         note = "measured"
     elif math.isfinite(low) and high > low:
-        note = f"modelled, {rate(low).split()[0]} to {rate(high).split()[0]}"
+        note = f"modelled, {rate(low).split()[0]}–{rate(high).split()[0]}"
     else:
         note = "modelled"
     tip = "decode speed: generated tokens per second, without the prompt"

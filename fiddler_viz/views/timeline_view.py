@@ -10,8 +10,10 @@ import ipywidgets as widgets
 
 from engine.trace import Trace
 from fiddler_viz.figures import Window, timeline_figure, update_timeline, window
+from fiddler_viz.figures.timeline import CLOCKS, LOOK_FOR
 from fiddler_viz.theme import Theme
 from fiddler_viz.views.figure_view import FigureView
+from fiddler_viz.views.heading import Heading
 from fiddler_viz.views.plotly_code import Plotly
 
 _NS = 1e9
@@ -39,7 +41,7 @@ class TimelineView(widgets.VBox):
         self._chosen: tuple[int, int] | None = None
         self._drawn = window(trace)
         figure = timeline_figure(self._drawn, theme, height=height_px)
-        figure.update_layout(dragmode="zoom")
+        figure.update_layout(dragmode="zoom", title_text="", margin_t=8)  # its heading says it
         self.figure = FigureView(figure, plotly, on_move=self._moved)
         self.span = widgets.Dropdown(
             options=list(SPANS),
@@ -63,7 +65,8 @@ class TimelineView(widgets.VBox):
             button.on_click(lambda _, name=name: self._move(name))
         row = widgets.Box([self.span, *self.moves.values()])
         row.add_class("fv-row")
-        super().__init__([row, self.figure])
+        self.heading = Heading()
+        super().__init__([row, self.heading, self.figure])
 
     def __repr__(self) -> str:
         return f"TimelineView({self.span.value})"
@@ -75,7 +78,13 @@ class TimelineView(widgets.VBox):
         start, end = chosen or last_steps(trace, SPANS[self.span.value])
         view = window(trace, start_ns=start, end_ns=end)
         self._drawn = view
-        return self.figure.change(lambda figure: update_timeline(figure, view, self._theme))
+
+        def update(figure: Any) -> None:
+            update_timeline(figure, view, self._theme)
+            figure.layout.title = {"text": ""}
+
+        said = self.heading.show("Timeline", CLOCKS[view.clock], LOOK_FOR)
+        return self.figure.change(update) or said
 
     @property
     def drawn(self) -> Window:

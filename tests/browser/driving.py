@@ -32,7 +32,7 @@ _READ = """() => {
   const points = (n) => (heat._fullData[n].x ?? []).length;
   return {
     pinned: Math.round((points(1) + points(2)) / 6),
-    title: heat._fullLayout.title.text,
+    title: heat.closest('.fv-side').querySelector('.fv-heading').textContent,
     memory: root.querySelector('[role=img]').getAttribute('aria-label'),
     state: root.querySelector('.fv-state').textContent,
     window: time._fullLayout.xaxis.range,

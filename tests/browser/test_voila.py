@@ -74,7 +74,14 @@ def test_bundled_run_fits_the_screen_and_stacks(
     page.set_viewport_size({"width": 1280, "height": 800})
     page.wait_for_function("document.querySelector('.js-plotly-plot')._fullLayout.width < 600")
     zoom_the_timeline(driver)
-    driver.shoot(artifacts / f"voila-{theme}-zoomed.png")
+    page.mouse.move(0, 0)
+    page.get_by_text("in words").click()
+    page.get_by_text("are pinned").wait_for()
+    driver.shoot(artifacts / f"voila-{theme}-words.png")
+    if theme == "light":
+        driver.run(tokens=300)  # loads the engine first
+        driver.stop()
+        driver.shoot(artifacts / "voila-bundled-own-run.png")
     watched.check()
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -150,7 +151,7 @@ def test_this_token_and_popularity(opened: Callable[..., Explorer], trace: Trace
     assert heatmap.token.max == heatmap.token.value == len(trace.token_rows) - 1
     arrives(heatmap.token, value=3)
     explorer.flush()
-    assert "token 3" in heatmap.figure.layout.title.text
+    assert "token 3" in heatmap.heading.value
     assert 'class="p s"' in explorer.screen.text.value
     arrives(heatmap.show, index=0)
     explorer.flush()
@@ -176,6 +177,22 @@ def test_timeline_zooms_moves_and_comes_back(opened: Callable[..., Explorer], tr
     wait_for(lambda: timeline.drawn.start_ns == 0)
 
 
+def test_figures_in_words(opened: Callable[..., Explorer], trace: Trace) -> None:
+    explorer = opened(trace)
+    words = explorer.screen.words
+    assert words.text.layout.display == "none"
+    arrives(words.button, value=True)
+    explorer.flush()
+    assert "55 are pinned" in words.text.value
+    assert "24.0 GB" in words.text.value
+    assert "Busy" in words.text.value
+    explorer.apply(gpu_memory="48GB")
+    assert "48.0 GB" in words.text.value
+    arrives(words.button, value=False)
+    explorer.flush()
+    assert words.text.layout.display == "none"
+
+
 def test_what_is_opened_later_shows_the_present(
     opened: Callable[..., Explorer], trace: Trace
 ) -> None:
@@ -185,7 +202,6 @@ def test_what_is_opened_later_shows_the_present(
     explorer.apply(gpu_memory="60GB")
     state = figure.get_state()
     assert state["_widget_data"][2]["x"]["shape"] == figure.data[2].x.shape
-    assert state["_widget_layout"]["title"]["text"] == figure.layout.title.text
     opened_before = figure._opened
     figure._handle_custom_msg({"event": "open"}, [])
     assert figure._opened == opened_before + 1
@@ -213,7 +229,7 @@ def test_run_is_shown_while_it_grows(opened: Callable[..., Explorer]) -> None:
     arrives(screen.runs.tokens, value=40)
     screen.runs.run.click()
     wait_for(lambda: explorer.draws_live)
-    wait_for(lambda: "live, after step" in screen.heatmap.figure.layout.title.text)
+    wait_for(lambda: "live, after step" in screen.heatmap.heading.value)
     wait_for(lambda: "running" in screen.header.value)
     assert screen.runs.run.disabled
     assert not screen.runs.stop.disabled
@@ -269,6 +285,22 @@ def test_the_plan_may_be_changed_in_a_cell(opened: Callable[..., Explorer]) -> N
     wait_for(lambda: explorer.screen.controls.memory.value == 40.0)
     assert explorer.screen.controls.policy.value == "lru"
     assert engine.plan.cache_slots == explorer.screen.controls.cache.value
+
+
+def test_without_memory_to_plan_only_predictions_follow(opened: Callable[..., Explorer]) -> None:
+    """A host device runs all on the CPU: the sliders ask what a GPU would change."""
+    engine = FakeEngine(gpu_memory="24GB")
+    engine.device = SimpleNamespace(offloads=False)
+    explorer = opened(engine)
+    run = engine.generate("go", 10)
+    wait_for(lambda: explorer.trace is run.trace)
+    before = engine.plan
+    explorer.apply(gpu_memory="60GB")
+    assert engine.plan is before
+    assert explorer.plan.gpu_memory == 60_000_000_000
+    time.sleep(0.6)  # and stays, when the pump looks at the engine again
+    assert explorer.plan.gpu_memory == 60_000_000_000
+    assert "what if" in explorer.screen.header.value
 
 
 def test_errors_of_a_run_stand_beside_it(opened: Callable[..., Explorer]) -> None:
