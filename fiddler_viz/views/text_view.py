@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import ipywidgets as widgets
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +44,7 @@ class TextView(widgets.HTML):
         before = self.value
         hint, body = LOOK_FOR, EMPTY
         if trace is not None and len(trace.token_rows):
-            tokens = token_table(trace)
+            tokens = priced(trace)
             hint += _scale(tokens)
             body = self._cells(tokens, selected)
         self.value = (
@@ -60,7 +62,7 @@ class TextView(widgets.HTML):
         parts = [f'<span class="fv-muted">{first:,} earlier tokens … </span>'] if first else []
         for row in range(first, len(tokens)):
             ns, hits, generated = (column[row] for column in columns)
-            tip = f"token {row}: {ns / 1e6:.3g} ms" if ns == ns else f"token {row}: not processed"
+            tip = f"token {row}: {ns / 1e6:.3g} ms" if ns == ns else f"token {row}: no whole step"
             if hits == hits:
                 tip += f", {hits:.0%} of its experts on the GPU"
             classes = f"{'' if generated else 'p'}{' s' if row == selected else ''}"
@@ -89,6 +91,13 @@ def _scale(tokens: Tokens) -> str:
     low, high = (f"{edge / 1e6:.3g} ms" for edge in (ns.min(), ns.max()))
     bar = f'<span class="fv-scale" style="background:linear-gradient(90deg,{",".join(_CIVIDIS)})">'
     return f' <span class="fv-nowrap">{low}{bar}</span>{high}</span>'
+
+
+def priced(trace: Trace) -> Tokens:
+    """The trace's tokens; one whose step was cut short has no price, it would look cheap."""
+    tokens, complete = token_table(trace), trace.steps["complete"] == 1
+    whole = (tokens.step >= 0) & np.append(complete, False)[tokens.step]
+    return replace(tokens, ns=np.where(whole, tokens.ns, np.nan))
 
 
 def token_shades(tokens: Tokens) -> NDArray[np.int64]:

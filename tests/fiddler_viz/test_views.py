@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.plan import Plan
@@ -19,7 +20,7 @@ from fiddler_viz.views.plan_controls import PlanControls, memory_scale
 from fiddler_viz.views.runner import Runner
 from fiddler_viz.views.status import Header, Status
 from fiddler_viz.views.style import style_sheet
-from fiddler_viz.views.text_view import LIMIT_TOKENS, TextView
+from fiddler_viz.views.text_view import LIMIT_TOKENS, TextView, priced
 from fiddler_viz.views.tiles import Tiles, make_tiles
 
 NASTY = '<script>alert("x")</script>'
@@ -118,6 +119,13 @@ def test_tokens_are_escaped_and_the_prompt_is_told_apart(trace: Trace) -> None:
     assert view.value.count(' s"') == 1
     assert view.value.count("background:") == 12 + 1  # and the scale's
     assert not view.show(replace(trace, texts=texts), 5)
+
+
+def test_a_step_cut_short_has_no_price(trace: Trace) -> None:
+    rows = trace.step_rows.copy()
+    rows[-1, 7] = 0
+    assert np.isnan(priced(replace(trace, step_rows=rows)).ns[-1])
+    assert not np.isnan(priced(trace).ns).any()
 
 
 def test_long_texts_show_their_end() -> None:
