@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, float32
 
 from engine.devices.base import Device, Pace, sync
 from engine.errors import FiddlerError
@@ -153,7 +153,7 @@ class Session:
         log = None
         if recorder is not None:
             log = recorder.log
-            routed = weights.float().numpy()  # numpy has no bfloat16
+            routed = (weights if weights.dtype == float32 else weights.float()).numpy()
             recorder.route(self._number, layer, self._first_token, chosen, routed)
         self._pace.layer(self._number, layer, step.tokens, step.context, decision, spans, log)
         if recorder is not None and step.kind == StepKind.PREFILL:
