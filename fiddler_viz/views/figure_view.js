@@ -20,9 +20,20 @@ async function fetchModule(model) {
   const library = await model.widget_manager.get_model(model.get("_plotly_id"));
   const url = URL.createObjectURL(new Blob([library.get("code")], { type: "text/javascript" }));
   try {
-    return await import(/* webpackIgnore: true */ url);
+    const plotly = await import(/* webpackIgnore: true */ url);
+    quieten(plotly.FigureView.prototype);
+    return plotly;
   } finally {
     URL.revokeObjectURL(url);
+  }
+}
+
+// After every update plotly's widget compares all it drew with all it was given and sends the
+// difference to the kernel, as it does for every point the mouse passes. Nobody here asks for it.
+function quieten(view) {
+  for (const name of ["_sendTraceDeltas", "_sendLayoutDelta", "handle_plotly_hover",
+    "handle_plotly_unhover"]) {
+    view[name] = () => {};
   }
 }
 

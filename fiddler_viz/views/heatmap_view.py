@@ -12,8 +12,9 @@ from fiddler_viz.figures import heatmap_figure, update_heatmap
 from fiddler_viz.figures.heatmap import LOOK_FOR, TITLES
 from fiddler_viz.frames import Grid
 from fiddler_viz.theme import Theme
-from fiddler_viz.views.figure_view import FigureView
+from fiddler_viz.views.figure_view import FigureView, without_legend
 from fiddler_viz.views.heading import Heading
+from fiddler_viz.views.legend import heatmap_legend
 from fiddler_viz.views.plotly_code import Plotly
 
 
@@ -31,7 +32,8 @@ class HeatmapView(widgets.VBox):
         self._theme = theme
         self._follower: int | None = None
         figure = heatmap_figure(grid, theme, height=height_px)
-        figure.update_layout(title_text="", margin_t=8)  # its heading says it
+        figure.update_layout(title_text="", margin_t=8, margin_b=24)
+        without_legend(figure)  # its heading says it
         figure.update_xaxes(title_text="")  # it would lie on the labels where the figure is low
         figure.add_annotation(
             {"text": "expert", "xref": "paper", "yref": "paper", "x": 0, "y": 0, "xshift": -6}
@@ -61,7 +63,7 @@ class HeatmapView(widgets.VBox):
         row = widgets.Box([self.show, self.token])
         row.add_class("fv-row")
         self.heading = Heading()
-        super().__init__([row, self.heading, self.figure])
+        super().__init__([row, self.heading, self.figure, heatmap_legend(theme)])
 
     def __repr__(self) -> str:
         return f"HeatmapView({self.show.value})"

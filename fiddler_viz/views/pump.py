@@ -18,7 +18,9 @@ from typing import Protocol
 PERIOD_S = 0.08
 """Least time between two frames: 12.5 a second, beyond which a lecture sees no difference."""
 ANSWER_S = 0.25
-"""How long to wait for a browser's answer; without one the pump goes on, at 2 frames a second."""
+"""How long to wait for a browser's answer; without one the pump goes on, at 3 frames a second."""
+REST_SHARE = 0.33
+"""Pause after a frame, as a share of the time that the browser took for it."""
 JOIN_S = 2.0
 
 
@@ -130,5 +132,6 @@ class Pump:
             if sent:
                 self._answered.wait(self.answer_s)
             now = time.monotonic()
-            # A browser gets as long for itself as the frame took it: a slow one stays usable.
-            self._closed.wait(max(began + self.period_s - now, now - drawn if sent else 0.0, 0.0))
+            # A slow browser gets time for itself too, so that its buttons and sliders answer.
+            rest_s = (now - drawn) * REST_SHARE if sent else 0.0
+            self._closed.wait(max(began + self.period_s - now, rest_s, 0.0))

@@ -56,12 +56,12 @@ class Screen:
         self.controls = PlanControls(session.view.plan, on_change)
         self.beat, self.plotly = Beat(), Plotly()
         grid = grid_of(session, "popularity", None)
-        self.heatmap = HeatmapView(grid, theme, room - 174, self.plotly, mark)
+        self.heatmap = HeatmapView(grid, theme, room - 196, self.plotly, mark)
         self.memory = MemoryView(theme)
         self.words = Words(mark)
         self.text = TextView(lines)
         self.timeline = TimelineView(
-            session.view.trace, theme, room - 118 - lines, self.plotly, mark
+            session.view.trace, theme, room - 140 - lines, self.plotly, mark
         )
 
     def __repr__(self) -> str:

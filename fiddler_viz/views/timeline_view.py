@@ -12,8 +12,9 @@ from engine.trace import Trace
 from fiddler_viz.figures import Window, timeline_figure, update_timeline, window
 from fiddler_viz.figures.timeline import CLOCKS, LOOK_FOR
 from fiddler_viz.theme import Theme
-from fiddler_viz.views.figure_view import FigureView
+from fiddler_viz.views.figure_view import FigureView, without_legend
 from fiddler_viz.views.heading import Heading
+from fiddler_viz.views.legend import timeline_legend
 from fiddler_viz.views.plotly_code import Plotly
 
 _NS = 1e9
@@ -41,7 +42,8 @@ class TimelineView(widgets.VBox):
         self._chosen: tuple[int, int] | None = None
         self._drawn = window(trace)
         figure = timeline_figure(self._drawn, theme, height=height_px)
-        figure.update_layout(dragmode="zoom", title_text="", margin_t=8)  # its heading says it
+        figure.update_layout(dragmode="zoom", title_text="", margin_t=8, margin_b=30)
+        without_legend(figure)  # its heading says it
         self.figure = FigureView(figure, plotly, on_move=self._moved)
         self.span = widgets.Dropdown(
             options=list(SPANS),
@@ -66,7 +68,7 @@ class TimelineView(widgets.VBox):
         row = widgets.Box([self.span, *self.moves.values()])
         row.add_class("fv-row")
         self.heading = Heading()
-        super().__init__([row, self.heading, self.figure])
+        super().__init__([row, self.heading, self.figure, timeline_legend()])
 
     def __repr__(self) -> str:
         return f"TimelineView({self.span.value})"

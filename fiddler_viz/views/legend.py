@@ -1,0 +1,62 @@
+"""Legends in HTML: what the heatmap's marks and the timeline's colours and patterns mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import ipywidgets as widgets
+
+from fiddler_viz.theme import ACTIONS, PLACES, SEGMENTS, Kind, Theme, safe
+
+_SHAPES = {
+    "square-open": '<rect x="1.5" y="3" width="11" height="8" fill="none" stroke="{ink}"/>',
+    "circle-open": '<circle cx="7" cy="7" r="5" fill="none" stroke="{ink}"/>',
+    "circle": '<circle cx="7" cy="7" r="5" fill="{color}"/>',
+    "triangle-up": '<path d="M7 1.5 12.5 12 1.5 12Z" fill="{color}"/>',
+    "x": '<path d="M3 3 11 11M11 3 3 11" stroke="{color}" stroke-width="3"/>',
+}
+"""plotly's markers as SVG, 14 pixels square."""
+_STRIPES = "repeating-linear-gradient({turn}deg,#fff6 0 1.5px,transparent 1.5px 5px)"
+_PATTERNS = {
+    "": (),
+    "/": (_STRIPES.format(turn=-45),),
+    "\\": (_STRIPES.format(turn=45),),
+    "x": (_STRIPES.format(turn=45), _STRIPES.format(turn=-45)),
+    ".": ("radial-gradient(#fff9 1px,transparent 1.5px) 0 0/5px 5px",),
+}
+"""plotly's patterns as CSS backgrounds."""
+
+
+class Legend(widgets.HTML):
+    """One line of entries; made once."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        super().__init__(
+            f'<div class="fv-legend">{"".join(entries)}</div>',
+            layout=widgets.Layout(width="100%"),
+        )
+
+    def __repr__(self) -> str:
+        return "Legend()"
+
+
+def heatmap_legend(theme: Theme) -> Legend:
+    """Where experts are, and how they ran."""
+    places = [kind for kind in PLACES.values() if kind.marker in _SHAPES]
+    return Legend(_mark(kind, theme) for kind in (*places, *ACTIONS.values()))
+
+
+def timeline_legend() -> Legend:
+    """What lanes are busy with."""
+    return Legend(_swatch(kind) for kind in SEGMENTS.values())
+
+
+def _mark(kind: Kind, theme: Theme) -> str:
+    shape = _SHAPES[kind.marker].format(ink=theme.text, color=kind.color)
+    svg = f'<svg width="14" height="14" stroke-width="1.5" aria-hidden="true">{shape}</svg>'
+    return f"<span>{svg}{safe(kind.label)}</span>"
+
+
+def _swatch(kind: Kind) -> str:
+    background = ",".join([*_PATTERNS[kind.pattern], kind.color])
+    return f'<span><i style="background:{background}"></i>{safe(kind.label)}</span>'
