@@ -34,6 +34,9 @@ class HeatmapView(widgets.VBox):
         figure = heatmap_figure(grid, theme, height=height_px)
         figure.update_layout(title_text="", margin_t=8, margin_b=24)
         without_legend(figure)  # its heading says it
+        experts = grid.shape[1]
+        if experts > 16:
+            figure.update_xaxes(dtick=1 << max(0, (experts - 1).bit_length() - 3), tickangle=0)
         figure.update_xaxes(title_text="")  # it would lie on the labels where the figure is low
         figure.add_annotation(
             {"text": "expert", "xref": "paper", "yref": "paper", "x": 0, "y": 0, "xshift": -6}
@@ -63,7 +66,7 @@ class HeatmapView(widgets.VBox):
         row = widgets.Box([self.show, self.token])
         row.add_class("fv-row")
         self.heading = Heading()
-        super().__init__([row, self.heading, self.figure, heatmap_legend(theme)])
+        super().__init__([row, self.heading, self.figure, heatmap_legend(theme, grid.amount.size)])
 
     def __repr__(self) -> str:
         return f"HeatmapView({self.show.value})"

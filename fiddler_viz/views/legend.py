@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import ipywidgets as widgets
 
+from engine.residency import Place
+from fiddler_viz.figures.heatmap import FEW_CELLS
 from fiddler_viz.theme import ACTIONS, PLACES, SEGMENTS, Kind, Theme, safe
 
 _SHAPES = {
     "square-open": '<rect x="1.5" y="3" width="11" height="8" fill="none" stroke="{ink}"/>',
+    "dash": '<path d="M3 7 11 7" stroke="{ink}" stroke-width="2"/>',
     "circle-open": '<circle cx="7" cy="7" r="5" fill="none" stroke="{ink}"/>',
     "circle": '<circle cx="7" cy="7" r="5" fill="{color}"/>',
     "triangle-up": '<path d="M7 1.5 12.5 12 1.5 12Z" fill="{color}"/>',
@@ -40,9 +44,11 @@ class Legend(widgets.HTML):
         return "Legend()"
 
 
-def heatmap_legend(theme: Theme) -> Legend:
-    """Where experts are, and how they ran."""
-    places = [kind for kind in PLACES.values() if kind.marker in _SHAPES]
+def heatmap_legend(theme: Theme, cells: int) -> Legend:
+    """Where experts are, and how they ran; a small cell of many has a dash for its outline."""
+    places = [PLACES[Place.PINNED], PLACES[Place.CACHED]]
+    if cells > FEW_CELLS:
+        places[0] = replace(places[0], marker="dash")
     return Legend(_mark(kind, theme) for kind in (*places, *ACTIONS.values()))
 
 
