@@ -38,7 +38,7 @@ class PlanControls:
             layout=widgets.Layout(flex="1 1 180px", width="auto"),
             style={"description_width": "44px"},
         )
-        self.cache_label = widgets.Label(layout=widgets.Layout(width="76px"))
+        self.cache_label = widgets.Label(layout=widgets.Layout(width="88px"))
         self.policy = widgets.Dropdown(
             options=[(policy.title, policy.name) for policy in POLICIES.values()],
             description="policy",
