@@ -20,6 +20,15 @@ from engine.session import Session, Stopped
 from engine.spec import ModelSpec
 from engine.threads import torch_threads
 
+_REFUSED = {
+    "streamer": "use on_text=, or engine.stream()",
+    "attention_mask": "give the prompt as text, or as several texts, which are padded and masked",
+    "return_dict_in_generate": "the run has tokens and trace; call engine.model.generate for more",
+    "assistant_model": "steps of several guessed tokens are not recorded yet",
+    "prompt_lookup_num_tokens": "steps of several guessed tokens are not recorded yet",
+}
+"""Options of transformers' generate that would break a run's record -> what to do instead."""
+
 
 class Generator:
     """Runs prompts through a model that is attached to a session, one at a time."""
@@ -64,21 +73,24 @@ class Generator:
     ) -> Run:
         """See :meth:`engine.hybrid.HybridEngine.generate`; ``about`` goes into the trace's meta."""
         ids, mask = encode(prompt, self.tokenizer, self._vocabulary)
-        beams = int(options.get("num_beams") or 1)
-        self._check_room(ids.shape[0] * beams, ids.shape[1], max_new_tokens)
+        beams, returned = self._checked(options)
+        rows = ids.shape[0] * returned
+        self._check_room(max(ids.shape[0] * beams, rows), ids.shape[1], max_new_tokens)
         config = self.model.generation_config
         if config.pad_token_id is None and "pad_token_id" not in options:
             eos = config.eos_token_id
             options["pad_token_id"] = eos[0] if isinstance(eos, list) else (eos or 0)
-        collector = Collector(ids.shape[0], self.tokenizer, on_text)
+        collector = Collector(rows, self.tokenizer, on_text)
         if beams == 1:
             options["streamer"] = collector
         feed = self.feed if record else None
-        recorder = self.session.begin_run(
-            lambda plan, start: Recorder(self._spec, plan, start, feed), record=record
-        )
+        owner = object()
+        recorder: Recorder | None = None
         ended = "error"
         try:
+            recorder = self.session.begin_run(
+                owner, lambda plan, start: Recorder(self._spec, plan, start, feed), record=record
+            )
             with torch_threads(*self._threads):
                 out = self.model.generate(
                     ids, attention_mask=mask, max_new_tokens=max_new_tokens, **options
@@ -88,18 +100,18 @@ class Generator:
             ended = self._how_it_ended(collector.tokens, max_new_tokens)
         except Stopped:
             ended = "stopped"
-        except KeyboardInterrupt as error:
-            ended = "interrupted"
-            error.add_note(_kept(collector))
-            raise
-        except Exception as error:
-            error.add_note(_kept(collector))
+        except BaseException as error:
+            ended = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
+            if recorder is not None and recorder.token_count:
+                error.add_note(_kept(collector))
             raise
         finally:
-            self.session.end_run()
-            self.last_run = self._run(
-                prompt, recorder, collector.tokens, ended, about, beams=beams > 1
-            )
+            self.session.end_run(owner)
+            if recorder is not None and (recorder.token_count or ended != "error"):
+                if record and beams == 1:
+                    self._last_tokens(recorder, collector.tokens)
+                self.last_run = self._run(prompt, recorder, collector.tokens, ended, about)
+        assert self.last_run is not None
         return self.last_run
 
     def stream(
@@ -117,14 +129,35 @@ class Generator:
 
         thread = threading.Thread(target=work, name="fiddler-generate", daemon=True)
         thread.start()
+        ended = False
         try:
-            while (piece := pieces.get()) is not None:
+            while True:
+                piece = pieces.get()
+                ended = not isinstance(piece, str)
                 if isinstance(piece, BaseException):
                     raise piece
+                if piece is None:
+                    return
                 yield piece
         finally:
-            self.session.stop()
+            if not ended:  # closed early; a run that was refused must not stop the other one
+                self.session.stop()
             thread.join()
+
+    def _checked(self, options: Mapping[str, Any]) -> tuple[int, int]:
+        """Beams and returned sequences for each prompt; raises InputError for what cannot be."""
+        for name, why in _REFUSED.items():
+            if options.get(name):
+                raise InputError(f"{name} cannot be passed on to transformers here: {why}")
+        configs = (options.get("generation_config"), self.model.generation_config)
+        found: list[int] = []
+        for name in ("num_beams", "num_return_sequences"):
+            values = (options.get(name), *(getattr(config, name, None) for config in configs))
+            value = next((value for value in values if value is not None), 1)
+            if type(value) is not int or value < 1:
+                raise InputError(f"{name}: expected a whole number of at least 1, got {value!r}")
+            found.append(value)
+        return found[0], found[1]
 
     def _check_room(self, sequences: int, prompt_tokens: int, new_tokens: int) -> None:
         if type(new_tokens) is not int or new_tokens < 1:
@@ -159,11 +192,7 @@ class Generator:
         tokens: list[list[int]],
         ended: str,
         about: Mapping[str, Any],
-        *,
-        beams: bool,
     ) -> Run:
-        if self.session.recorder is not None and not beams:
-            self._last_tokens(recorder, tokens)
         meta = {
             "prompt": prompt if isinstance(prompt, str) else "",
             "ended": ended,

@@ -59,6 +59,11 @@ class HybridEngine:
         self.hardware = resolve_hardware(hardware)
         store = ExpertStore(model)
         self.device = open_device(device, store)
+        if as_model is not None and not self.device.offloads:
+            raise InputError(
+                f"as_model={as_model!r} costs modelled time, the {self.device.name} device "
+                "measures what really runs: leave as_model out, or load with device='virtual'"
+            )
         self.real_spec = model_spec(model, store, name)
         self.model_spec = _costed(self.real_spec, as_model)
         """The model whose bytes and flops are costed: ``as_model``, or the loaded one."""

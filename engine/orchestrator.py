@@ -33,6 +33,13 @@ class Orchestrator:
         """The state from which a recording that begins now has to be replayed."""
         return Start(tuple(self.residency.cached()), self.policy.snapshot())
 
+    def again(self) -> Orchestrator:
+        """A consistent one under the same plan, whatever state an interrupt left this one in."""
+        plan, state = self.plan, self.policy.snapshot()
+        pinned = set(plan.pinned)
+        cached = [flat for flat in self.residency.cached() if flat not in pinned]
+        return Orchestrator(plan, Start(tuple(cached[: plan.cache_slots]), state))
+
     def decide(self, layer: int, experts: list[int], tokens: list[int]) -> Decision:
         """Decide one layer (active experts ascending) and enter it in the ledger."""
         decision = self.policy.decide(layer, experts, tokens)

@@ -38,13 +38,14 @@ def measure_profile(
         source = "random token ids (this checkpoint has no tokenizer)"
     windows = len(flat) // WINDOW_TOKENS
     ids = torch.tensor(flat[: windows * WINDOW_TOKENS]).reshape(windows, WINDOW_TOKENS)
-    recorder = session.begin_run(partial(Recorder, spec))
+    owner = object()
     try:
+        recorder = session.begin_run(owner, partial(Recorder, spec))
         with torch.no_grad():
             for row in ids:
                 model(row[None], use_cache=False, logits_to_keep=1)
     finally:
-        session.end_run()
+        session.end_run(owner)
     routing = recorder.trace({}).routing
     layers, experts = spec.grid
     pairs = routing.layer.astype(np.int64)[:, None] * experts + routing.experts

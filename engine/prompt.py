@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,13 +19,34 @@ def encode(prompt: PromptLike, tokenizer: Any | None, vocabulary: int) -> tuple[
 
     Raises InputError for an empty prompt, ids outside the vocabulary, or text without tokenizer.
     """
+    if isinstance(prompt, Mapping):  # what a tokenizer returns
+        if "input_ids" not in prompt:
+            raise InputError("prompt: a mapping needs input_ids, as a tokenizer returns them")
+        ids, mask = encode(prompt["input_ids"], tokenizer, vocabulary)
+        given = prompt.get("attention_mask")
+        return ids, mask if given is None else torch.as_tensor(given).reshape(ids.shape)
+    if hasattr(prompt, "__array__") and not isinstance(prompt, Tensor):
+        prompt = torch.as_tensor(prompt)
     if isinstance(prompt, Tensor):
-        ids = prompt.reshape(-1, prompt.shape[-1]) if prompt.ndim else prompt.reshape(1, 1)
-        return _checked(ids, vocabulary)
+        if prompt.ndim > 2 or prompt.dtype == torch.bool:
+            raise InputError(
+                f"prompt: expected token ids (tokens,) or (sequences, tokens), got a tensor "
+                f"{tuple(prompt.shape)} of {prompt.dtype}"
+            )
+        if prompt.numel():
+            prompt = prompt.reshape(-1, prompt.shape[-1] if prompt.ndim else 1)
+        return _checked(prompt, vocabulary)
+    if not isinstance(prompt, str | list | tuple):
+        raise InputError(
+            "prompt: expected text, a list of texts, token ids or chat messages, got "
+            f"{type(prompt).__name__}"
+        )
     items = [prompt] if isinstance(prompt, str) else list(prompt)
     if not items or any(isinstance(item, str) and not item.strip() for item in items):
         raise InputError(f"the prompt is empty ({prompt!r}): give at least one word or token id")
     if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
+        if max(items) >= vocabulary:  # also too large for a tensor
+            raise _outside(vocabulary)
         return _checked(torch.tensor([items]), vocabulary)
     if tokenizer is None:
         raise InputError(
@@ -57,9 +78,13 @@ def _checked(ids: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
     if ids.numel() == 0:
         raise InputError("the prompt has no tokens: give at least one")
     if ids.is_floating_point() or int(ids.min()) < 0 or int(ids.max()) >= vocabulary:
-        raise InputError(f"token ids must be whole numbers from 0 to {vocabulary - 1}")
+        raise _outside(vocabulary)
     ids = ids.to(torch.int64)
     return ids, torch.ones_like(ids)
+
+
+def _outside(vocabulary: int) -> InputError:
+    return InputError(f"token ids must be whole numbers from 0 to {vocabulary - 1}")
 
 
 class TokenTexts:

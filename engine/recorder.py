@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.events import MOVES, STEPS, TOKENS, WORK, Ring, Rows, StepKind, empty, to_rows
+from engine.events import (
+    MOVES,
+    STEPS,
+    TOKENS,
+    WORK,
+    Ring,
+    Rows,
+    StepKind,
+    Why,
+    columns,
+    empty,
+    to_rows,
+)
 from engine.plan import Plan
 from engine.spec import ModelSpec
 from engine.timeline import Log
@@ -174,21 +186,60 @@ class Recorder:
                     feed.rings[name].write(rows)
 
     def trace(self, meta: Mapping[str, Any]) -> Trace:
-        """Everything so far as a trace."""
+        """Everything so far as a trace.
+
+        Where an interrupt fell between the rows of one thing, what is not whole is left out: a
+        step without its row, a layer without its routing.
+        """
         self.flush()
         fields = len(STEPS.names or ())
+        step_rows = np.array(self._steps, dtype=np.int64).reshape(-1, fields)
+        steps = len(step_rows)
+        tokens = np.concatenate([empty(TOKENS), *self._tokens])
+        tokens[tokens[:, 0] >= steps, 0] = -1
+        work, moves = (
+            np.concatenate([empty(dtype), *chunks])
+            for dtype, chunks in zip((WORK, MOVES), self._chunks, strict=True)
+        )
         return Trace(
             model=self.model,
-            routing=_routing(self._routing, self.model.top_k),
-            step_rows=np.array(self._steps, dtype=np.int64).reshape(-1, fields),
-            token_rows=np.concatenate([empty(TOKENS), *self._tokens]),
-            work_rows=np.concatenate([empty(WORK), *self._chunks[0]]),
-            move_rows=np.concatenate([empty(MOVES), *self._chunks[1]]),
-            plan_list=tuple(self.plans),
+            routing=_routing([p for p in self._routing if p[0] < steps], self.model.top_k),
+            step_rows=step_rows,
+            token_rows=tokens,
+            work_rows=_whole(work, WORK, step_rows),
+            move_rows=_whole(moves, MOVES, step_rows),
+            plan_list=tuple((step, plan) for step, plan in self.plans if step <= steps),
             start=self._start,
-            texts=tuple(self.texts),
+            texts=tuple(self.texts[: len(tokens)]),
             meta=dict(meta),
         )
+
+
+_COMPLETE, _STEP_START, _STEP_END = (
+    (STEPS.names or ()).index(name) for name in ("complete", "start_ns", "end_ns")
+)
+_PLANNED = (Why.PIN, Why.UNPIN, Why.EVICT)
+
+
+def _whole(rows: Rows, dtype: np.dtype[np.void], step_rows: Rows) -> Rows:
+    """Rows of the steps there are; of one that was cut short, only those of whole layers.
+
+    A layer's rows all begin before the clock moves to its end: what begins at or after the end
+    of a step that was cut short is of a layer that was, or of the head.
+    """
+    column = columns(rows, dtype)
+    keep = column["step"] < len(step_rows)
+    if len(step_rows) and not step_rows[-1, _COMPLETE]:
+        inside = column["start_ns"] < step_rows[-1, _STEP_END]
+        if "why" in column:  # a plan's changes may take no time at all
+            inside |= np.isin(column["why"], _PLANNED) & (
+                column["start_ns"] == step_rows[-1, _STEP_START]
+            )
+            inside &= column["start_ns"] <= step_rows[-1, _STEP_END]
+        else:
+            inside &= column["layer"] >= 0
+        keep &= inside | (column["step"] < len(step_rows) - 1)
+    return rows[keep]
 
 
 def _routed(pieces: list[_Piece]) -> Rows:

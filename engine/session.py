@@ -51,17 +51,25 @@ class Session:
         self.orchestrator = Orchestrator(plan)
         self.executor = Executor(store, device)
         self.recorder: Recorder | None = None
-        self.running = False
+        self._owner: object | None = None
+        self._dirty = False
+        """True while ledger, policy and device are being changed: an interrupt leaves it so."""
         self._lock = threading.Lock()
         self._pending: Plan | None = None
         self._stop = False
         self._step: StepInput | None = None
-        self._number = self._plan_number = self._first_token = self._start_ns = 0
+        self._number = self._plan_number = self._first_token = 0
+        self._start_ns = self._whole_ns = 0
         self._pace: Pace = device.pace(plan.costs)
         sync(device, store, self.orchestrator.residency)
 
     def __repr__(self) -> str:
         return f"Session({self.orchestrator.plan!r} on {self.device.name})"
+
+    @property
+    def running(self) -> bool:
+        """Whether a run has begun and not ended."""
+        return self._owner is not None
 
     # ------------------------------------------------------------------ from any thread
 
@@ -70,6 +78,7 @@ class Session:
         with self._lock:
             self._pending = plan
             if not self.running:
+                self._repair()
                 self._take_plan()
 
     @property
@@ -84,20 +93,22 @@ class Session:
     # ------------------------------------------------------------------ a run
 
     def begin_run(
-        self, make: Callable[[Plan, Start], Recorder], *, record: bool = True
+        self, owner: object, make: Callable[[Plan, Start], Recorder], *, record: bool = True
     ) -> Recorder:
         """Times, steps and tokens count from 0; ``make`` makes the recorder of the run.
 
         It is given the plan in force and the state from which a replay has to start: no replan
-        can come between them and the first step. Without ``record`` it stays empty.
+        can come between them and the first step. Without ``record`` it stays empty. ``owner`` is
+        what :meth:`end_run` has to be given, whatever ends the run.
         """
         with self._lock:
-            if self.running:
+            if self._owner is not None:
                 raise FiddlerError(
                     "this engine is already generating: wait for it, or call engine.stop()"
                 )
             self._stop = False  # before anyone can ask for a stop
-            self.running = True
+            self._owner = owner
+            self._repair()
             plan = self.orchestrator.plan
             recorder = make(plan, self.orchestrator.start())
         self.recorder = recorder if record else None
@@ -106,24 +117,36 @@ class Session:
         self._pace = self.device.pace(plan.costs)
         return recorder
 
-    def end_run(self) -> None:
-        """After the last step, whatever ended it: the session is ready for the next run."""
-        if self._step is not None:
-            self._finish_step(complete=False)
-            sync(self.device, self.store, self.orchestrator.residency)
-        with self._lock:
-            self.running = False
-            if self._pending is not None:
-                self._take_plan()
+    def end_run(self, owner: object) -> None:
+        """After the last step, whatever ended it: the session is ready for the next run.
+
+        Does nothing where ``owner`` is not running, so it may always be called.
+        """
+        if self._owner is not owner:
+            return
+        try:
+            if self._step is not None:
+                self._dirty = True  # it may have died between the ledger's entry and the copy
+                self._finish_step(complete=False)
+        finally:
+            self.recorder = None
+            self._step = None
+            with self._lock:
+                self._stop = False
+                self._owner = None
+                self._repair()
+                if self._pending is not None:
+                    self._take_plan()
 
     # ------------------------------------------------------------------ a step
 
     def begin_step(self, step: StepInput) -> None:
         """Step boundary: a waiting plan takes effect, the step's tokens are written down."""
         if self._step is not None:  # the forward pass before this one died
+            self._dirty = True
             self._finish_step(complete=False)
-            sync(self.device, self.store, self.orchestrator.residency)
         self._check_stop()
+        self._repair()
         recorder, pace = self.recorder, self._pace
         self._start_ns = pace.now_ns
         changes: list[Change] = []
@@ -138,6 +161,7 @@ class Session:
             self._first_token = recorder.token_count
             step.rows[:, 0] = self._number
             recorder.tokens(step.rows, step.texts)
+        self._whole_ns = pace.now_ns
         self._step = step
 
     def layer(self, layer: int, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
@@ -148,14 +172,16 @@ class Session:
             raise FiddlerError("experts were called outside of the model's forward pass")
         chosen = index.numpy()  # (T, K), on the host
         experts, counts = active_experts(chosen)
+        self._dirty = True
         decision = self.orchestrator.decide(layer, experts, counts)
         out, spans = self.executor.run(layer, hidden, index, weights, decision)
-        log = None
-        if recorder is not None:
-            log = recorder.log
+        self._dirty = False
+        log = recorder.log if recorder else None
+        self._pace.layer(self._number, layer, step.tokens, step.context, decision, spans, log)
+        if recorder is not None:  # last: a layer that has routing has all its rows
             routed = (weights if weights.dtype == float32 else weights.float()).numpy()
             recorder.route(self._number, layer, self._first_token, chosen, routed)
-        self._pace.layer(self._number, layer, step.tokens, step.context, decision, spans, log)
+        self._whole_ns = self._pace.now_ns
         if recorder is not None and step.kind == StepKind.PREFILL:
             recorder.flush()  # a long step shows its layers as they come
         return out
@@ -182,19 +208,32 @@ class Session:
                     self._plan_number,
                     int(complete),
                     self._start_ns,
-                    self._pace.now_ns,
+                    self._pace.now_ns if complete else self._whole_ns,
                     self.device.clock,
                 )
             )
         self._number += 1
 
     def _take_plan(self) -> list[Change]:
-        plan, self._pending = self._pending, None
+        plan = self._pending
         if plan is None:
             return []
+        self._dirty = True
         changes = self.orchestrator.change(plan)
         sync(self.device, self.store, self.orchestrator.residency)
+        self._pending = None
+        self._dirty = False
         return changes
+
+    def _repair(self) -> None:
+        """After an interrupt in mid-change: a ledger and a policy by the plan, the device by them.
+
+        Experts that were cached stay cached as far as there are slots.
+        """
+        if self._dirty:
+            self.orchestrator = self.orchestrator.again()
+            sync(self.device, self.store, self.orchestrator.residency)
+            self._dirty = False
 
     def _check_stop(self) -> None:
         if self._stop:

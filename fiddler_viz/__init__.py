@@ -23,13 +23,12 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from engine.hybrid import HybridEngine
-    from engine.interchange.perfetto import to_perfetto
     from engine.profile import Profile
     from engine.replay import Replay
     from engine.run import Run
     from engine.spec import HardwareSpec, ModelSpec
     from engine.trace import Trace
-    from fiddler_viz.api import compare, load, replay
+    from fiddler_viz.api import compare, load, replay, to_perfetto
     from fiddler_viz.explorer import Explorer
     from fiddler_viz.figures import heatmap, memory, timeline
     from fiddler_viz.page import to_html
@@ -58,7 +57,7 @@ _HOME = {
     "replay": "fiddler_viz.api",
     "timeline": "fiddler_viz.figures",
     "to_html": "fiddler_viz.page",
-    "to_perfetto": "engine.interchange.perfetto",
+    "to_perfetto": "fiddler_viz.api",
 }
 """Public name -> the module it lives in."""
 

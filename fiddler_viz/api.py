@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.policies import POLICIES
+from engine.interchange.perfetto import to_perfetto as write_perfetto
+from engine.policies import POLICIES, resolve_policy
 from engine.replay import Replay
 from engine.replay import replay as replay_trace
 from fiddler_viz import demo
@@ -50,21 +51,27 @@ def replay(source: Any, **changes: Any) -> Replay:
 def compare(
     source: Any,
     *,
-    policies: Sequence[str] | None = None,
-    gpu_memory: Sequence[int | str] | None = None,
+    policies: Sequence[str] | str | None = None,
+    gpu_memory: Sequence[int | str] | int | str | None = None,
     cache_slots: int | None = None,
 ) -> pd.DataFrame:
     """Replay one run under several policies and budgets; one row for each pair.
 
-    Every row is on the modelled clock. Policies default to all there are, budgets to the run's.
+    Every row is on the modelled clock. Policies default to all there are, budgets to the run's;
+    ``cache_slots`` holds for the policies that cache.
     """
     import pandas as pd
 
     trace = as_trace(source)
+    if isinstance(policies, str):
+        policies = [policies]
+    if isinstance(gpu_memory, int | str):
+        gpu_memory = [gpu_memory]
     rows: list[dict[str, Any]] = []
     for budget in gpu_memory or [trace.plan.gpu_memory]:
         for policy in policies or list(POLICIES):
-            what_if = replay_trace(trace, gpu_memory=budget, policy=policy, cache_slots=cache_slots)
+            slots = cache_slots if resolve_policy(policy).admits else None
+            what_if = replay_trace(trace, gpu_memory=budget, policy=policy, cache_slots=slots)
             summary, plan = what_if.summary, what_if.trace.plan
             rows.append(
                 {
@@ -81,3 +88,11 @@ def compare(
                 }
             )
     return pd.DataFrame(rows)
+
+
+def to_perfetto(source: Any, path: str | Path) -> Path:
+    """Write a run as JSON that ui.perfetto.dev opens; returns the path.
+
+    ``source``: a Trace, a run, an engine's last run, or the path of a trace file.
+    """
+    return write_perfetto(as_trace(source), path)

@@ -49,6 +49,9 @@ def test_routing_keeps_the_model_s_order_and_weights() -> None:
     recorder.route(0, 0, 0, np.array([[3, 1], [0, 2]]), np.array([[0.75, 0.25], [0.5, 0.5]]))
     recorder.route(0, 1, 0, np.array([[2, 0], [1, 0]]), np.array([[1.0, 0.0], [0.9, 0.1]]))
     recorder.route(1, 0, 2, np.array([[0, 3]]), np.array([[0.6, 0.4]]))
+    assert len(recorder.trace({}).routing) == 0, "no step has its row yet"
+    for number in (0, 1):
+        recorder.step((number, StepKind.DECODE, 1, 1, 0, 0, 0, 1, 0, 0, Clock.MODELLED))
     routing = recorder.trace({}).routing
     assert routing.step.tolist() == [0, 0, 0, 0, 1]
     assert routing.layer.tolist() == [0, 0, 1, 1, 0]
