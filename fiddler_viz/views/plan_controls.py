@@ -86,27 +86,29 @@ class PlanControls:
             self.cache_label.value = _experts(value)
         self._on_change(name, value)
 
-    def follow(self, plan: Plan, *, moving: Collection[str] = ()) -> None:
+    def follow(self, plan: Plan, *, moving: Callable[[], Collection[str]] = tuple) -> None:
         """Show a plan: values, and the ranges that it allows.
 
-        ``moving`` names what the reader has moved on meanwhile: these keep their values, for the
-        plan is older than they are.
+        ``moving`` gives the names of what the reader has moved on meanwhile, asked before each is
+        set: these keep their values, for the plan is older than they are. A slider that means the
+        plan's value already is not set either: the browser's handle may be ahead of what has
+        arrived here, and would jump back.
         """
         self._follower = threading.get_ident()
         try:
-            self._follow_memory(plan, "gpu_memory" in moving)
-            self._follow_cache(plan, "cache_slots" in moving)
+            self._follow_memory(plan, moving)
+            self._follow_cache(plan, moving)
             self.policy.tooltip = POLICIES[plan.policy].summary
-            if "policy" not in moving:
+            if "policy" not in moving():
                 self.policy.value = plan.policy
             if plan.hardware not in {name for _, name in self.hardware.options}:
                 self.hardware.options = (*self.hardware.options, (plan.hardware, plan.hardware))
-            if "hardware" not in moving:
+            if "hardware" not in moving():
                 self.hardware.value = plan.hardware
         finally:
             self._follower = None
 
-    def _follow_memory(self, plan: Plan, moving: bool) -> None:
+    def _follow_memory(self, plan: Plan, moving: Callable[[], Collection[str]]) -> None:
         self.unit, step, least, most = memory_scale(plan)
         value = plan.gpu_memory / self.unit
         _set_range(self.memory, least, max(most, value), step)
@@ -115,11 +117,13 @@ class PlanControls:
             f"(dense weights, KV cache, workspace); at {format_bytes(plan.full_bytes)} every "
             f"expert is resident. Arrow keys move it."
         )
-        if not moving:
+        if "gpu_memory" in moving():
+            return
+        if round(self.memory.value * self.unit) != plan.gpu_memory:  # 29.500000000000004 is 29.5
             self.memory.value = max(value, least)
-            self.memory_label.value = format_bytes(plan.gpu_memory)
+        self.memory_label.value = format_bytes(plan.gpu_memory)
 
-    def _follow_cache(self, plan: Plan, moving: bool) -> None:
+    def _follow_cache(self, plan: Plan, moving: Callable[[], Collection[str]]) -> None:
         policy = POLICIES[plan.policy]
         _set_range(self.cache, 0, max(plan.room, 1), 1)
         self.cache.disabled = not policy.admits or plan.room == 0
@@ -128,7 +132,7 @@ class PlanControls:
             if policy.admits
             else f"No effect: the policy “{policy.title}” keeps nothing that it copies."
         )
-        if not moving:
+        if "cache_slots" not in moving():
             self.cache.value = plan.cache_slots
             self.cache_label.value = _experts(plan.cache_slots) if policy.admits else "no effect"
 

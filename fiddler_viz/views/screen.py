@@ -113,7 +113,7 @@ class Screen:
 
     def follow(self, session: Session) -> None:
         """Set the controls to the plan in force, but for those that are being moved."""
-        self.controls.follow(session.view.plan, moving=session.wanted)
+        self.controls.follow(session.view.plan, moving=lambda: session.wanted)
 
     def close(self, root: widgets.Box) -> None:
         """Close all widgets below ``root``, and those that stand nowhere."""

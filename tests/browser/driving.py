@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from playwright.sync_api import TimeoutError
+
 SLOW_MS = 180_000
 """A cold start of kernel, torch and model on two busy cores."""
+WAIT_MS = 90_000
 ROOT = ".fv-root"
 
 
@@ -65,9 +68,16 @@ class Driver:
 
     def until(self, script: str, value: Any = None) -> None:
         """Wait until a script about what is shown (``s``, and ``v`` the value) is true."""
-        self.page.wait_for_function(
-            f"(v) => {{ const s = ({_READ})(); return {script}; }}", arg=value, timeout=90_000
-        )
+        try:
+            self.page.wait_for_function(
+                f"(v) => {{ const s = ({_READ})(); return {script}; }}", arg=value, timeout=WAIT_MS
+            )
+        except TimeoutError as error:
+            status = self.root.locator("[role=status]").all_inner_texts()
+            raise AssertionError(
+                f"never came: {script}, v = {value}; shown: {self.shown()}; "
+                f"memory slider at {self.memory()}; status: {status}"
+            ) from error
 
     def run(self, tokens: int) -> None:
         """Press Run, and wait until the run shows."""
@@ -81,6 +91,10 @@ class Driver:
         """Press Stop, and wait until it has stopped."""
         self.root.get_by_role("button", name="Stop").click()
         self.until("s.state == 'ready'")
+
+    def memory(self) -> float:
+        """Where the memory slider's handle is, in its own unit."""
+        return float(self.root.locator(".noUi-handle").first.get_attribute("aria-valuetext"))
 
     def move_memory(self, presses: int) -> None:
         """Focus the memory slider, and press an arrow key."""

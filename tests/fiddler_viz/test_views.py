@@ -62,9 +62,19 @@ def test_following_a_plan_calls_nobody_back(plan: Plan) -> None:
 def test_a_moving_slider_is_not_pulled_back(plan: Plan) -> None:
     controls = PlanControls(plan, lambda *_: None)
     controls.memory.value = 30.5
-    controls.follow(replace(plan, gpu_memory=30 * 10**9), moving={"gpu_memory"})
+    controls.follow(replace(plan, gpu_memory=30 * 10**9), moving=lambda: {"gpu_memory"})
     assert controls.memory.value == 30.5
     assert controls.memory_label.value == "30.5 GB"
+
+
+def test_a_slider_that_says_the_same_in_other_digits_is_left_alone(plan: Plan) -> None:
+    """A browser's slider counts in floats: 29.500000000000004 asks for the plan of 29.5 GB."""
+    controls = PlanControls(plan, lambda *_: None)
+    controls.memory.value = 29.500000000000004
+    sent: list[Any] = []
+    controls.memory.observe(sent.append, ["value", "min", "max", "step"])
+    controls.follow(replace(plan, gpu_memory=29_500_000_000))
+    assert sent == []
 
 
 def test_a_wish_during_following_is_heard(plan: Plan) -> None:
