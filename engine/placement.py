@@ -48,11 +48,12 @@ PLANNERS: Mapping[str, Planner] = MappingProxyType(
 def workspace_bytes(model: ModelSpec, max_tokens: int, max_sequences: int) -> int:
     """What a step needs besides weights and KV cache, in bytes.
 
-    Two staging buffers for streamed experts, four hidden states for each of ``max_tokens``
-    positions (residual, normalised, attention output, experts' output), float32 logits.
+    Two staging buffers for streamed experts, four hidden states (residual, normalised, attention
+    output, experts' output) for each of ``max_tokens`` positions of each sequence, for a prefill
+    may process them all at once; float32 logits of one position of each sequence.
     """
     staging = STAGING_BUFFERS * model.expert_bytes
-    hidden = 4 * max_tokens * model.activation_bytes_per_token
+    hidden = 4 * max_tokens * max_sequences * model.activation_bytes_per_token
     return staging + hidden + 4 * max_sequences * model.vocabulary
 
 
