@@ -26,7 +26,7 @@ from engine.run import Run
 from engine.session import Session
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
 from engine.store import ExpertStore
-from engine.threads import choose_threads, torch_threads
+from engine.threads import check_threads, choose_threads, torch_threads
 from engine.units import parse_bytes, parse_percent
 
 DEFAULT_HARDWARE = "rtx-4090"
@@ -152,14 +152,18 @@ class HybridEngine:
             CheckpointError, UnsupportedModelError: what is wrong with the checkpoint.
             BudgetError, InputError: what is wrong with an argument.
         """
+        if not isinstance(path, str | Path):
+            raise InputError(
+                "load: expected 'demo', a checkpoint's folder or a hub id (owner/name), got "
+                f"{type(path).__name__}"
+            )
         resolve_policy(policy)  # names and sizes are checked before gigabytes are read
         resolve_hardware(hardware)
         if gpu_memory is not None and parse_percent(gpu_memory) is None:
             parse_bytes(gpu_memory)
         if as_model is not None:
             resolve_model(as_model)
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise InputError(f"threads: expected a whole number of at least 1, got {threads!r}")
+        check_threads(threads)
         if profile is not None and not isinstance(profile, Profile):
             profile = Profile.load(profile)
         return cls(

@@ -82,7 +82,12 @@ class Profile:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote; raises InputError where that is not what ``path`` is."""
+        if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                "profile: expected a Profile or the path of a file that Profile.save() wrote, got "
+                f"{type(path).__name__}"
+            )
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError, RecursionError) as error:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+from engine.errors import InputError
 
 SMALL_EXPERT_BYTES = 1_000_000
 """Below this an expert fits in one core's cache: threads would wait for each other, not work.
@@ -14,6 +18,21 @@ Measured on two cores with the demo (0.1 MB an expert): one thread decodes as fa
 idle machine, and twenty times as fast as two on a busy one, where each of a token's hundreds of
 parallel regions waits for a thread that does not run.
 """
+
+MOST_THREADS_PER_CORE = 16
+"""More than this never helps, and far more end the process: a thread is memory of the system's."""
+
+
+def check_threads(wanted: object) -> None:
+    """Raise InputError unless ``wanted`` is None or a number of threads this machine can carry."""
+    cores = os.cpu_count() or 1
+    most = MOST_THREADS_PER_CORE * cores
+    if wanted is not None and (type(wanted) is not int or not 1 <= wanted <= most):
+        raise InputError(
+            f"threads: expected a whole number from 1 to {most} ({MOST_THREADS_PER_CORE} for each "
+            f"of this machine's {cores} cores), got {reprlib.repr(wanted)}; leave it out for what "
+            "suits the model"
+        )
 
 
 def choose_threads(wanted: int | None, expert_bytes: int) -> int:

@@ -351,6 +351,7 @@ def test_the_smallest_budget_works(engine: HybridEngine) -> None:
         ({"dtype": "int8"}, "bfloat16"),
         ({"max_tokens": 0}, "at least 1"),
         ({"policy": "best"}, "lru"),
+        ({"profile": 3}, "profile: expected a Profile or the path of a file .* got int"),
     ],
 )
 def test_bad_loads(options: Any, message: str) -> None:
@@ -384,5 +385,9 @@ def test_threads(engine: HybridEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine.threads == 1, "the demo's experts are too small to share"
     engine.generate("ok", 2)
     assert (seen, torch.get_num_threads()) == ([1], usual)
-    with pytest.raises(InputError, match="threads"):
-        fv.load("demo", threads=0)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10**9, 10**30, 1.5, True, "2"])
+def test_threads_that_no_machine_has(threads: Any) -> None:
+    with pytest.raises(InputError, match=r"threads: expected a whole number from 1 to \d+ \(16"):
+        fv.load("demo", threads=threads)
