@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
@@ -19,6 +20,12 @@ from engine.store import ExpertStore, experts_modules
 
 _LONG_BYTES = 500_000_000
 """A checkpoint from this size on takes long enough to show a progress bar."""
+
+_DAMAGE = (
+    SafetensorError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+    RuntimeError,
+)  # fmt: skip
+"""What reading files that are not what they should be raises, in one library or another."""
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -51,7 +58,9 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
                 use_safetensors=True,
                 output_loading_info=True,
             )
-    except Exception as error:
+    except _DAMAGE as error:
+        if _out_of_memory(error):
+            raise
         raise CheckpointError(
             f"the weights in {path} cannot be read ({_short(error)}): the files are damaged, "
             f"incomplete or renamed. {_found(path)} Copy the checkpoint again"
@@ -66,14 +75,25 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
 
 
 def load_tokenizer(path: str | Path) -> Any | None:
-    """The checkpoint's tokenizer, or None where it has none (token ids work without)."""
-    folder = Path(path)
-    if folder.is_dir() and not any(folder.glob("tokenizer*")):
+    """The checkpoint's tokenizer, or None where it has none (token ids work without).
+
+    Raises CheckpointError where a folder has tokenizer files that cannot be read.
+    """
+    files = sorted(file.name for file in Path(path).glob("tokenizer*"))
+    if Path(path).is_dir() and not files:
         return None
     try:
         return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError):
-        return None
+    except MemoryError:
+        raise
+    except Exception as error:  # tokenizers raises no narrower one
+        if not files and isinstance(error, OSError | ValueError):
+            return None  # a hub id without a tokenizer
+        raise CheckpointError(
+            f"the tokenizer in {path} cannot be read ({_short(error)}): {', '.join(files[:8])} "
+            "damaged, incomplete or in need of another package. Copy the checkpoint again, or move "
+            "these files away and give prompts as token ids"
+        ) from error
 
 
 def model_spec(model: PreTrainedModel, store: ExpertStore, name: str) -> ModelSpec:
@@ -180,6 +200,11 @@ def _from_config(config: Any) -> nn.Module:
 def _found(path: str | Path) -> str:
     names = sorted(file.name for file in Path(path).glob("*.safetensors*"))
     return f"Found: {', '.join(names[:8])}." if names else ""
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether torch ran out of host memory: it has no exception of its own for that."""
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
 def _short(error: Exception) -> str:

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import fiddler_viz as fv
 from engine.errors import CheckpointError, InputError, UnsupportedModelError
+from engine.loader import load_model, load_tokenizer
 from engine.policies import POLICIES
 from fiddler_viz import demo
 
@@ -27,6 +28,12 @@ def test_missing_folder(tmp_path: Path) -> None:
         fv.load(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="give 'demo'"):
         fv.load("dmo")
+
+
+@pytest.mark.parametrize("path", [None, 3, b"demo", ["demo"]])
+def test_what_is_no_path(path: Any) -> None:
+    with pytest.raises(InputError, match="expected 'demo', a checkpoint's folder or a hub id"):
+        fv.load(path)
 
 
 def test_unknown_hub_id_offline() -> None:
@@ -80,6 +87,39 @@ def test_damaged_config(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="configuration"):
         fv.load(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", '{"added_tokens": []}'], ids=["none", "empty", "list", "no model"]
+)
+def test_damaged_tokenizer(checkpoint: Path, content: str) -> None:
+    (checkpoint / "tokenizer.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"the tokenizer in .*broken .*tokenizer\.json"):
+        load_tokenizer(checkpoint)
+    for file in checkpoint.glob("tokenizer*"):
+        file.unlink()
+    assert load_tokenizer(checkpoint) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        AssertionError("our bug"),
+    ],
+    ids=["python", "torch", "bug"],
+)
+def test_what_is_no_damage_is_not_called_so(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fail)
+    with pytest.raises(type(error)) as raised:
+        load_model(checkpoint)
+    assert raised.value is error
 
 
 def save_tiny(folder: Path, model_type: str, **sizes: Any) -> Path:
