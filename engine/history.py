@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.events import Columns, Why
+from engine.plan import Plan
 from engine.residency import Memory, Place
 from engine.trace import Trace
 
@@ -42,11 +43,16 @@ def places_at(trace: Trace, step: int) -> NDArray[np.uint8]:
     return places.reshape(trace.model.grid)
 
 
-def memory_at(trace: Trace, step: int) -> Memory:
-    """How the budget is spent at the end of ``step``."""
+def plan_at(trace: Trace, step: int) -> Plan:
+    """The plan in force at the end of ``step``."""
     at = min(step, len(trace.step_rows) - 1)
     number = int(trace.steps["plan"][at]) if at >= 0 else 0
-    plan = trace.plan_list[number][1]
+    return trace.plan_list[number][1]
+
+
+def memory_at(trace: Trace, step: int) -> Memory:
+    """How the budget is spent at the end of ``step``."""
+    plan = plan_at(trace, step)
     places = places_at(trace, step)
     pinned = int((places == Place.PINNED).sum()) * plan.expert_bytes
     cached = int((places == Place.CACHED).sum()) * plan.expert_bytes

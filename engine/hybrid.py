@@ -293,7 +293,6 @@ class HybridEngine:
     def _about(self) -> dict[str, Any]:
         return {
             "device": self.device.name,
-            "hardware": self.hardware.title,
             "as_model": self._as_model,
             "loaded": self.real_spec.name,
         }

@@ -91,7 +91,8 @@ def make_plan(
         model: bytes and flops that are costed.
         hardware: a profile's name or a spec.
         profile: popularity of the experts; its grid must be the model's.
-        gpu_memory: budget (``"24GB"``, ``"40%"``, bytes); None: the hardware's memory.
+        gpu_memory: budget (``"24GB"``, ``"40%"``, bytes); None: the hardware's memory. More than
+            the hardware has is a what-if: allowed, and the plan says so.
         cache_slots: experts' worth of the budget left for a cache; None: what the policy does by
             default (``lru`` caches in all the room there is, the others do not cache).
         policy: a name in :data:`engine.policies.POLICIES`.
@@ -132,6 +133,8 @@ def make_plan(
             policy=chosen.name,
             planner=chosen.planner if planner is None else planner,
             hardware=hardware.name,
+            hardware_title=hardware.title,
+            card_bytes=hardware.gpu_memory_bytes,
             model=model.name,
             profile=profile,
             costs=CostModel.of(model, hardware),
@@ -163,14 +166,15 @@ def change_plan(
     budget = plan.gpu_memory
     if gpu_memory is not None:
         budget = resolve_budget(gpu_memory, plan.minimum_bytes, plan.full_bytes)
-    changed = replace(
-        plan,
-        gpu_memory=budget,
-        policy=chosen.name,
-        planner=planner,
-        hardware=plan.hardware if spec is None else spec.name,
-        costs=plan.costs if spec is None else CostModel.of(model, spec),
-    )
+    changed = replace(plan, gpu_memory=budget, policy=chosen.name, planner=planner)
+    if spec is not None:
+        changed = replace(
+            changed,
+            hardware=spec.name,
+            hardware_title=spec.title,
+            card_bytes=spec.gpu_memory_bytes,
+            costs=CostModel.of(model, spec),
+        )
     all_before = chosen.all_slots and plan.cache_slots == plan.room
     if cache_slots is None and not other and not all_before:
         cache_slots = min(plan.cache_slots, changed.room)

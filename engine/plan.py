@@ -39,6 +39,10 @@ class Plan:
     planner: str
     hardware: str
     """Name of the hardware profile that the costs come from."""
+    hardware_title: str
+    """The same for people: the GPU, the cores and the CPU."""
+    card_bytes: int
+    """Memory of that hardware's card. A budget may be above it: a what-if."""
     model: str
     """Name of the model whose bytes and flops are costed."""
     profile: Profile
@@ -46,8 +50,10 @@ class Plan:
     costs: CostModel
 
     def __repr__(self) -> str:
+        beyond = self.beyond_card
         return (
-            f"Plan({format_bytes(self.gpu_memory)} on {self.hardware}: {len(self.pinned)} of "
+            f"Plan({format_bytes(self.gpu_memory)}{f', {beyond},' if beyond else ''} on "
+            f"{self.hardware}: {len(self.pinned)} of "
             f"{self.grid[0] * self.grid[1]} experts pinned, {self.cache_slots} cache slots, "
             f"policy {self.policy!r})"
         )
@@ -58,6 +64,13 @@ class Plan:
         grid = np.zeros(self.grid[0] * self.grid[1], dtype=np.bool_)
         grid[list(self.pinned)] = True
         return grid.reshape(self.grid)
+
+    @property
+    def beyond_card(self) -> str:
+        """``more than the card's 24.0 GB`` where the budget is, else empty."""
+        if self.gpu_memory <= self.card_bytes:
+            return ""
+        return f"more than the card's {format_bytes(self.card_bytes)}"
 
     @property
     def minimum_bytes(self) -> int:
@@ -108,8 +121,9 @@ class Plan:
             )
         for name in ("gpu_memory", "dense_bytes", "kv_bytes", "workspace_bytes", "cache_slots"):
             check_int(f"plan, {name}", given[name], least=0)
-        check_int("plan, expert_bytes", given["expert_bytes"], least=1)
-        for name in ("policy", "planner", "hardware", "model"):
+        for name in ("expert_bytes", "card_bytes"):
+            check_int(f"plan, {name}", given[name], least=1)
+        for name in ("policy", "planner", "hardware", "hardware_title", "model"):
             check_text(f"plan, {name}", given[name])
         given |= {
             "grid": profile.grid,

@@ -156,6 +156,17 @@ class Trace:
         return Clock(int(self.step_rows[0, -1])) if len(self.step_rows) else Clock.MODELLED
 
     @property
+    def on_host(self) -> bool:
+        """Whether all of it ran on the CPU, measured: no device memory was planned or used."""
+        measured = self.clock == Clock.MEASURED or not len(self.step_rows)
+        return measured and self.meta.get("device") == "host"
+
+    @property
+    def machine(self) -> str:
+        """What the times are of, in words: the last plan's hardware, or the host as it is."""
+        return "the CPU of the host, no GPU" if self.on_host else self.plan.hardware_title
+
+    @property
     def duration_ns(self) -> int:
         """From the start of the recording to the end of its last step."""
         return int(self.steps["end_ns"].max(initial=0))

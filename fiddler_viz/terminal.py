@@ -26,11 +26,17 @@ def describe(trace: Trace) -> str:
     clock = "modelled, no such hardware ran" if trace.clock == Clock.MODELLED else "measured"
     layers, experts = trace.model.grid
     memory = memory_at(trace, len(trace.step_rows) - 1)
+    beyond = f" ({plan.beyond_card})" if plan.beyond_card else ""
+    planned = (
+        f"{format_bytes(plan.gpu_memory)}{beyond}: {len(plan.pinned)} of {layers * experts} "
+        f"experts pinned by {plan.planner}, {plan.cache_slots} cache slots, policy {plan.policy}"
+    )
+    if trace.on_host:
+        planned = f"none: {format_bytes(trace.model.routed_bytes)} of experts in host memory"
     lines = [
         f"{title}: {layers} layers x {experts} experts, top-{trace.model.top_k}",
-        f"hardware    {trace.meta.get('hardware', plan.hardware)}, clock: {clock}",
-        f"plan        {format_bytes(plan.gpu_memory)}: {len(plan.pinned)} of {layers * experts} "
-        f"experts pinned by {plan.planner}, {plan.cache_slots} cache slots, policy {plan.policy}",
+        f"hardware    {trace.machine}, clock: {clock}",
+        f"plan        {planned}",
         f"memory      dense {format_bytes(memory.dense)}, KV {format_bytes(memory.kv)}, workspace "
         f"{format_bytes(memory.workspace)}, pinned {format_bytes(memory.pinned)}, cached "
         f"{format_bytes(memory.cached)}, free {format_bytes(memory.free)}",

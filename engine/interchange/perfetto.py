@@ -56,12 +56,11 @@ def to_perfetto(trace: Trace, path: str | Path) -> Path:
         events.append(what | {"ts": at / 1e3, "pid": _PROCESS})
     ends = trace.steps["end_ns"].tolist()
     memory = memory_over_time(trace)
+    where = "host memory" if trace.on_host else "device memory"
     parts = ("dense", "kv", "workspace", "pinned", "cached", "free")
     for at, *values in zip(ends, *(memory[part].tolist() for part in parts), strict=True):
         counter = dict(zip(parts, values, strict=True))
-        events.append(
-            {"name": "device memory", "ph": "C", "ts": at / 1e3, "pid": _PROCESS, "args": counter}
-        )
+        events.append({"name": where, "ph": "C", "ts": at / 1e3, "pid": _PROCESS, "args": counter})
     content = {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"title": title}}
     path = Path(path)
     path.write_text(json.dumps(content), encoding="utf-8")

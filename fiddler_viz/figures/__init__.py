@@ -10,11 +10,13 @@ from fiddler_viz.figures.memory import (
     update_memory,
 )
 from fiddler_viz.figures.oneline import heatmap, memory, timeline
+from fiddler_viz.figures.room import Room, room_of
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.figures.timeline import describe_timeline, timeline_figure, update_timeline
 from fiddler_viz.figures.window import Window, live_window, window
 
 __all__ = [
+    "Room",
     "Window",
     "as_trace",
     "describe_heatmap",
@@ -26,6 +28,7 @@ __all__ = [
     "memory",
     "memory_figure",
     "memory_html",
+    "room_of",
     "timeline",
     "timeline_figure",
     "update_heatmap",

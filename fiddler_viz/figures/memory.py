@@ -9,9 +9,11 @@ import plotly.graph_objects as go
 from engine.residency import Memory
 from engine.units import format_bytes
 from fiddler_viz.figures.base import axis_style, legend_style, new_figure, title_of
+from fiddler_viz.figures.room import Room
 from fiddler_viz.theme import MEMORY, Theme, count, percent, theme
 
 LOOK_FOR = "Dense weights and KV cache come first; what is left decides how many experts fit."
+_GPU = Room()
 _BAR_PX, _ROW_PX = 52, 19
 
 
@@ -36,6 +38,7 @@ def memory_figure(
     memory: Memory,
     look: str | Theme = "light",
     *,
+    room: Room = _GPU,
     expert_bytes: int | None = None,
     width: int | None = None,
     height: int | None = None,
@@ -86,7 +89,7 @@ def memory_figure(
         dragmode=False,
         legend=legend_style() | {"itemclick": False, "itemdoubleclick": False},
     )
-    update_memory(figure, memory, look, expert_bytes=expert_bytes)
+    update_memory(figure, memory, look, room=room, expert_bytes=expert_bytes)
     return figure
 
 
@@ -100,6 +103,7 @@ def update_memory(
     memory: Memory,
     look: str | Theme = "light",
     *,
+    room: Room = _GPU,
     expert_bytes: int | None = None,
 ) -> None:
     """Show another state in a figure of :func:`memory_figure`, in place."""
@@ -118,16 +122,27 @@ def update_memory(
                 hovertext=[f"<b>{texts[name]}</b><br>{percent(share)} of the budget"],
             )
         figure.layout.xaxis.range = [0, budget]
-        figure.layout.title = title_of(look, title(memory), "", LOOK_FOR)
+        hint = LOOK_FOR if room.plans else ""
+        figure.layout.title = title_of(look, title(memory, room), "", hint)
 
 
-def title(memory: Memory) -> str:
-    """``GPU memory: 23.1 GB used of 24.0 GB``."""
-    return f"GPU memory: {format_bytes(memory.used)} of {format_bytes(memory.budget)} used"
+def title(memory: Memory, room: Room = _GPU) -> str:
+    """``GPU memory: 23.1 GB of 24.0 GB used``."""
+    return f"{room.name}: {spent(memory, room)} used"
+
+
+def spent(memory: Memory, room: Room) -> str:
+    """``47.9 GB of 48.0 GB (more than the card's 24.0 GB)``."""
+    note = f" ({room.note})" if room.note else ""
+    return f"{format_bytes(memory.used)} of {format_bytes(memory.budget)}{note}"
 
 
 def memory_html(
-    memory: Memory, look: str | Theme = "light", *, expert_bytes: int | None = None
+    memory: Memory,
+    look: str | Theme = "light",
+    *,
+    room: Room = _GPU,
+    expert_bytes: int | None = None,
 ) -> str:
     """The same bar as a fragment of HTML without script: 2 kB, for an ``HTML`` widget or a page."""
     look = theme(look)
@@ -150,7 +165,7 @@ def memory_html(
         )
     return (
         f'<div style="font:12px {html.escape(look.font)};color:{look.text}" role="img" '
-        f'aria-label="{html.escape(describe_memory(memory, expert_bytes))}">'
+        f'aria-label="{html.escape(describe_memory(memory, room, expert_bytes))}">'
         f'<div style="display:flex;height:26px;line-height:26px;border:1px solid {look.rule};'
         f'border-radius:4px;overflow:hidden">{bars}</div>'
         f'<div style="display:flex;flex-wrap:wrap;gap:.2em 1.2em;margin-top:.4em">{legend}</div>'
@@ -158,6 +173,6 @@ def memory_html(
     )
 
 
-def describe_memory(memory: Memory, expert_bytes: int | None = None) -> str:
+def describe_memory(memory: Memory, room: Room = _GPU, expert_bytes: int | None = None) -> str:
     """The bar in one plain sentence."""
-    return f"{title(memory)}: {', '.join(labels(memory, expert_bytes).values())}."
+    return f"{title(memory, room)}: {', '.join(labels(memory, expert_bytes).values())}."

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fiddler_viz.figures.heatmap import heatmap_figure
 from fiddler_viz.figures.memory import memory_figure
+from fiddler_viz.figures.room import room_of
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.figures.timeline import timeline_figure
 from fiddler_viz.figures.window import window
@@ -68,14 +69,16 @@ def memory(
     width: int | None = None,
     height: int | None = None,
 ) -> go.Figure:
-    """What the device's memory holds at the end of ``step`` (left out: at the end).
+    """What the GPU's memory holds at the end of ``step`` (left out: at the end).
 
+    Of a run on the host device, which uses no GPU: what host memory holds beside the experts.
     ``source``: a Trace, a run, a replay, an engine, or the path of a trace file.
     """
     trace = as_trace(source)
     return memory_figure(
         memory_of(trace, step),
         theme,
+        room=room_of(trace, step),
         expert_bytes=trace.plan.expert_bytes,
         width=width,
         height=height,

@@ -31,7 +31,13 @@ def as_trace(source: Any) -> Trace:
     if hasattr(source, "last_run"):
         run = source.last_run
         return _not_run_yet(source) if run is None else as_trace(run)
-    raise InputError(f"cannot draw a {type(source).__name__}: expected {ACCEPTED}.")
+    raise InputError(f"expected {ACCEPTED}; got {type(source).__name__}.")
+
+
+def about(engine: Any) -> dict[str, Any]:
+    """What the meta of an engine's traces says of where they run, before there is one."""
+    name = getattr(getattr(engine, "device", None), "name", None)
+    return {} if name is None else {"device": name}
 
 
 def _not_run_yet(engine: Any) -> Trace:
@@ -53,4 +59,5 @@ def _not_run_yet(engine: Any) -> Trace:
         work_rows=empty(WORK),
         move_rows=empty(MOVES),
         plan_list=((0, engine.plan),),
+        meta=about(engine),
     )

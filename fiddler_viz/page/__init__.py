@@ -63,7 +63,7 @@ def render(trace: Trace) -> str:
 def _panels(trace: Trace) -> str:
     """A place for each figure, each with its twin in words and as a table."""
     shown, view, memory = grid(trace), figures.window(trace), memory_of(trace)
-    size = trace.plan.expert_bytes
+    room, size = figures.room_of(trace), trace.plan.expert_bytes
     twins = {
         "heatmap": (
             figures.describe_heatmap(shown),
@@ -75,7 +75,7 @@ def _panels(trace: Trace) -> str:
             + table(("step", "kind", "tokens", "time", "hit rate"), step_rows(trace)),
         ),
         "memory": (
-            figures.describe_memory(memory, size),
+            figures.describe_memory(memory, room, size),
             table(("part", "size", "of the budget"), memory_rows(memory, size)),
         ),
     }
@@ -98,7 +98,7 @@ def _data(trace: Trace) -> str:
         "heatmap": figures.heatmap_figure(grid(trace)),
         "token": figures.heatmap_figure(blank),
         "timeline": figures.timeline_figure(view),
-        "memory": figures.memory_figure(memory, expert_bytes=size),
+        "memory": figures.memory_figure(memory, room=figures.room_of(trace), expert_bytes=size),
     }
     light, dark = theme("light"), theme("dark")
     colors = {value: getattr(dark, field) for field, value in vars(light).items()}

@@ -28,11 +28,15 @@ def header(trace: Trace) -> str:
         name += f' <span class="muted">costed as</span> {safe(model.name)}'
     facts = [
         f"{model.layers} layers × {model.experts} experts, top-{model.top_k}",
-        str(meta.get("hardware") or plan.hardware),
-        f"GPU memory {format_bytes(plan.gpu_memory)}",
-        f"policy {plan.policy}",
-        f"{len(plan.pinned)} experts pinned, {count(plan.cache_slots, 'cache slot')}",
+        trace.machine,
     ]
+    if not trace.on_host:
+        beyond = f", {plan.beyond_card}" if plan.beyond_card else ""
+        facts += [
+            f"GPU memory {format_bytes(plan.gpu_memory)}{beyond}",
+            f"policy {plan.policy}",
+            f"{len(plan.pinned)} experts pinned, {count(plan.cache_slots, 'cache slot')}",
+        ]
     if len(trace.plan_list) > 1:
         facts.append(f"{len(trace.plan_list)} plans, the last one shown")
     if meta.get("ended"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipywidgets as widgets
 
 from engine.residency import Memory
-from engine.units import format_bytes
-from fiddler_viz.figures import memory_html
+from fiddler_viz.figures import Room, memory_html
+from fiddler_viz.figures.memory import spent
 from fiddler_viz.theme import Theme
 
 LOOK_FOR = "Experts get what the rest leaves."
@@ -22,12 +22,13 @@ class MemoryView(widgets.HTML):
     def __repr__(self) -> str:
         return "MemoryView()"
 
-    def show(self, memory: Memory, expert_bytes: int) -> bool:
+    def show(self, memory: Memory, room: Room, expert_bytes: int) -> bool:
         """Draw; True if anything changed."""
         before = self.value
-        used = f"{format_bytes(memory.used)} of {format_bytes(memory.budget)}"
-        bar = memory_html(memory, self._theme, expert_bytes=expert_bytes)
+        bar = memory_html(memory, self._theme, room=room, expert_bytes=expert_bytes)
+        hint = LOOK_FOR if room.plans else ""
         self.value = (
-            f'<div class="fv-hint fv-heading"><b>GPU memory</b> {used}. {LOOK_FOR}</div>{bar}'
+            f'<div class="fv-hint fv-heading"><b>{room.name}</b> {spent(memory, room)}. {hint}'
+            f"</div>{bar}"
         )
         return self.value != before

@@ -102,7 +102,10 @@ class PlanControls:
             if "policy" not in moving():
                 self.policy.value = plan.policy
             if plan.hardware not in {name for _, name in self.hardware.options}:
-                self.hardware.options = (*self.hardware.options, (plan.hardware, plan.hardware))
+                self.hardware.options = (
+                    *self.hardware.options,
+                    (plan.hardware_title, plan.hardware),
+                )
             if "hardware" not in moving():
                 self.hardware.value = plan.hardware
         finally:

@@ -9,6 +9,7 @@ import ipywidgets as widgets
 
 from engine.plan import Plan
 from engine.units import format_bytes
+from fiddler_viz.figures import room_of
 from fiddler_viz.theme import Theme
 from fiddler_viz.views.beat import Beat
 from fiddler_viz.views.heatmap_view import HeatmapView
@@ -99,12 +100,13 @@ class Screen:
         token = self.heatmap.selected(tokens_processed(session), live=view.live)
         grid = grid_of(session, self.heatmap.show.value, token)
         tiles = make_tiles(view.predicted, view.run, what_if=view.what_if)
-        memory, size = memory_now(session), view.plan.expert_bytes
+        memory, room = memory_now(session), room_of(view.trace)
+        size = view.plan.expert_bytes
         sent = [
             self.heatmap.draw(grid, hover=not view.live),
-            self.memory.show(memory, size),
+            self.memory.show(memory, room, size),
             self.timeline.draw(view.trace),
-            self.words.show(grid, memory, size, self.timeline.drawn),
+            self.words.show(grid, memory, room, size, self.timeline.drawn),
             self.tiles.show(tiles, fade=replanned and not view.live),
             self.text.show(view.trace, token, live=view.live),
             self.header.show(name, view.trace, state, what_if=view.what_if),
@@ -125,9 +127,14 @@ class Screen:
 def plan_words(view: View, *, example: bool) -> str:
     """The plan in force, in a sentence, and what is shown."""
     plan = view.plan
+    if view.trace.on_host:
+        return "Everything runs on the CPU, from host memory."
     total = plan.grid[0] * plan.grid[1]
     slots = f" and {plan.cache_slots} cache slots" if plan.cache_slots else ""
-    words = f"{format_bytes(plan.gpu_memory)} hold {len(plan.pinned)} of {total} experts{slots}."
+    budget = format_bytes(plan.gpu_memory)
+    if plan.beyond_card:
+        budget += f", {plan.beyond_card},"
+    words = f"{budget} hold {len(plan.pinned)} of {total} experts{slots}."
     if example:
         return f"{words} Shown: the bundled run under this plan. Press Run for one of your own."
     return words + (" Shown: the last run again, under this plan." if view.what_if else "")

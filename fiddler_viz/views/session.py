@@ -17,6 +17,7 @@ from engine.replay import replay_plan
 from engine.summary import Summary
 from engine.trace import Trace
 from fiddler_viz.figures import as_trace
+from fiddler_viz.figures.source import about
 from fiddler_viz.views.live_state import LiveState
 
 
@@ -152,7 +153,7 @@ class Session:
             self._show(engine.plan)
             return True
         if running and (news or not self.view.live):
-            trace = live.trace()
+            trace = replace(live.trace(), meta=about(engine))
             if trace.plan_list:
                 plan = engine.plan
                 predicted = self.view.predicted if plan is self.view.plan else self._predict(plan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipywidgets as widgets
 
-from engine.spec import HardwareSpec, ModelSpec
+from engine.spec import ModelSpec
 from engine.trace import Trace
 from fiddler_viz.theme import safe
 
@@ -48,7 +48,6 @@ class Header(widgets.HTML):
 
     def __init__(self) -> None:
         super().__init__(layout=widgets.Layout(width="100%"))
-        self._titles: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return "Header()"
@@ -58,10 +57,6 @@ class Header(widgets.HTML):
         before = self.value
         model, clock = trace.model, trace.clock.name.lower()
         costed = "" if model.name == name else f" · costed as {safe(model.name)}"
-        hardware = trace.plan.hardware
-        if hardware not in self._titles:
-            self._titles[hardware] = safe(hardware_title(hardware))
-        machine = self._titles[hardware]
         badge = f'<span class="fv-badge {clock}" title="{_CLOCKS[clock]}">{clock} clock</span>'
         if what_if:
             badge += (
@@ -70,7 +65,7 @@ class Header(widgets.HTML):
             )
         self.value = (
             f'<div class="fv-head"><b>{safe(name)}</b><span>{grid_words(model)}{costed}</span>'
-            f'<span class="fv-muted">{machine}</span>{badge}'
+            f'<span class="fv-muted">{safe(trace.machine)}</span>{badge}'
             f'<span class="fv-state">{safe(state)}</span></div>'
         )
         return self.value != before
@@ -85,8 +80,3 @@ _CLOCKS = {
 def grid_words(model: ModelSpec) -> str:
     """``32 layers × 8 experts, top-2``."""
     return f"{model.layers} layers × {model.experts} experts, top-{model.top_k}"
-
-
-def hardware_title(name: str) -> str:
-    """A profile's title, or its name where it is none of ours."""
-    return HardwareSpec.preset(name).title if name in HardwareSpec.presets() else name

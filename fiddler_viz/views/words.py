@@ -7,7 +7,13 @@ from collections.abc import Callable
 import ipywidgets as widgets
 
 from engine.residency import Memory
-from fiddler_viz.figures import Window, describe_heatmap, describe_memory, describe_timeline
+from fiddler_viz.figures import (
+    Room,
+    Window,
+    describe_heatmap,
+    describe_memory,
+    describe_timeline,
+)
 from fiddler_viz.frames import Grid
 from fiddler_viz.theme import safe
 
@@ -27,13 +33,15 @@ class Words:
     def __repr__(self) -> str:
         return f"Words({'shown' if self.button.value else 'hidden'})"
 
-    def show(self, grid: Grid, memory: Memory, expert_bytes: int, window: Window) -> bool:
+    def show(
+        self, grid: Grid, memory: Memory, room: Room, expert_bytes: int, window: Window
+    ) -> bool:
         """Draw where wanted; True if anything changed."""
         before = (self.text.value, self.text.layout.display)
         if self.button.value:
             said = {
                 "Experts": describe_heatmap(grid),
-                "Memory": describe_memory(memory, expert_bytes),
+                "Memory": describe_memory(memory, room, expert_bytes),
                 "Timeline": describe_timeline(window),
             }
             lines = (f"<p><b>{name}.</b> {safe(words)}</p>" for name, words in said.items())

@@ -22,6 +22,7 @@ from engine.replay import replay, run_plans
 from engine.residency import Place
 from engine.run import Run
 from engine.trace import Trace
+from fiddler_viz.terminal import describe
 
 PROMPT = "JULIET:\nO Romeo, Romeo! wherefore art thou Romeo?\n"
 
@@ -113,6 +114,15 @@ def test_replan_is_recorded(engine: HybridEngine) -> None:
     assert (moves["bytes"][pinned] == after.expert_bytes).all()
     waited = run.trace.steps["end_ns"] - run.trace.steps["start_ns"]
     assert waited[step] > pinned.sum() * after.costs.copy_ns
+
+
+def test_a_replan_of_the_hardware_is_told_by_the_plans(engine: HybridEngine) -> None:
+    """Nothing says for good what the hardware was when the run began."""
+    run = generate_with(engine, {3: lambda: engine.replan(hardware="h200")})
+    assert run.trace.plans["hardware"].tolist() == ["rtx-4090", "h200"]
+    assert "H200" in run.trace.machine
+    assert "hardware" not in run.trace.meta
+    assert "H200" in describe(run.trace) and "4090" not in describe(run.trace)
 
 
 def test_random_replans_from_another_thread(engine: HybridEngine) -> None:
@@ -290,6 +300,10 @@ def test_host_device_is_measured() -> None:
         np.testing.assert_array_equal(ours, theirs)
     what_if = replay(trace, gpu_memory="50%", policy="fiddler")
     assert what_if.summary.clock == "modelled"
+    assert "4090" in what_if.trace.machine
+    assert trace.machine == "the CPU of the host, no GPU"
+    assert "4090" not in describe(trace) and "plan        none" in describe(trace)
+    assert "Host memory" in fv.memory(engine).layout.title.text
     with pytest.raises(InputError, match="no device memory"):
         engine.replan(gpu_memory="1GB")
 

@@ -265,6 +265,9 @@ def test_another_machine_changes_costs_not_memory() -> None:
     old = plan()
     new = change(old, hardware="l4")
     assert (new.hardware, new.gpu_memory, new.pinned) == ("l4", old.gpu_memory, old.pinned)
+    machine = resolve_hardware("h200")
+    other = change(new, hardware=machine)
+    assert (other.hardware_title, other.card_bytes) == (machine.title, machine.gpu_memory_bytes)
     assert new.costs == CostModel.of(MODEL, resolve_hardware("l4")) != old.costs
 
 

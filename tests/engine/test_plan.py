@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,15 @@ def test_figures() -> None:
     )
 
 
+def test_a_budget_beyond_the_card_says_so() -> None:
+    plan = toy_plan(7, 2)
+    assert (plan.card_bytes, plan.beyond_card) == (24 * 10**9, "")
+    assert replace(plan, card_bytes=plan.gpu_memory).beyond_card == "", "all of it is not beyond"
+    beyond = replace(plan, card_bytes=plan.gpu_memory - 400)
+    assert beyond.beyond_card == "more than the card's 14.0 KB"
+    assert repr(beyond).startswith("Plan(14.4 KB, more than the card's 14.0 KB, on toy-machine: 5")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -63,6 +73,8 @@ def test_figures() -> None:
         ({"pinned": {"0": 1}}, "must be a list"),
         ({"policy": ""}, "policy: expected a text"),
         ({"hardware": 7}, "hardware: expected a text"),
+        ({"hardware_title": None}, "hardware_title: expected a text"),
+        ({"card_bytes": 0}, "card_bytes: expected a whole number of at least 1"),
         ({"colour": "red"}, "unknown colour"),
         ({"costs": {}}, "cost model: missing gpu"),
         ({"profile": 3}, "not a profile"),

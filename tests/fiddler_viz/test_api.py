@@ -59,8 +59,9 @@ def test_replay_takes_what_leads_to_a_trace(trace: Trace, tmp_path: Path) -> Non
     for source in (trace, path, str(path), fv.replay(trace)):
         what_if = fv.replay(source, gpu_memory="48GB")
         assert len(what_if.trace.plan.pinned) > len(trace.plan.pinned)
-    with pytest.raises(fv.InputError, match="expected a Trace"):
-        fv.replay(42)
+    for nothing in (42, None):
+        with pytest.raises(fv.InputError, match=r"^expected a Trace.*; got (int|NoneType)\.$"):
+            fv.replay(nothing)
 
 
 def test_compare(trace: Trace) -> None:

@@ -382,6 +382,34 @@ def test_memory_as_html_says_the_same(trace: Trace) -> None:
     assert "<script" not in shown and len(shown) < 4000
 
 
+def test_memory_beyond_the_card_says_so(trace: Trace) -> None:
+    """The plan of the step shown, not of the last one."""
+    last = len(trace.step_rows) - 1
+    assert "more than" not in figures.memory(trace).layout.title.text
+    bigger = replace(trace.plan, gpu_memory=trace.plan.gpu_memory + 1, card_bytes=5_000_000_000)
+    steps = trace.step_rows.copy()
+    steps[last, 6] = 1
+    replanned = replace(trace, plan_list=(*trace.plan_list, (last, bigger)), step_rows=steps)
+    assert "(more than the card's 5.00 GB) used" in figures.memory(replanned).layout.title.text
+    assert "more than" not in figures.memory(replanned, step=0).layout.title.text
+    words = figures.describe_memory(frames.memory_of(replanned), figures.room_of(replanned))
+    assert "more than the card's 5.00 GB" in words
+
+
+def test_memory_of_a_run_without_a_gpu_is_the_host_s(trace: Trace) -> None:
+    steps = trace.step_rows.copy()
+    steps[:, -1] = Clock.MEASURED
+    host = replace(trace, step_rows=steps, meta={"device": "host"})
+    title = figures.memory(host).layout.title.text
+    assert "Host memory" in title and "no GPU is used" in title and "GPU memory" not in title
+    assert figures.room_of(replace(host, meta={"device": "cuda"})).name == "GPU memory"
+    assert figures.room_of(replace(host, step_rows=trace.step_rows)).name == "GPU memory", "what if"
+    engine = SimpleNamespace(
+        last_run=None, model_spec=trace.model, plan=trace.plan, device=SimpleNamespace(name="host")
+    )
+    assert "Host memory" in figures.memory(engine).layout.title.text
+
+
 # ----------------------------------------------------------------------------------- all of them
 
 
@@ -417,7 +445,7 @@ def test_words_say_what_figures_show(trace: Trace) -> None:
     assert "Whole run, 11 tokens" in words and "3 cached" in words
     layer, expert = np.argwhere(grid.tokens == grid.tokens.max())[0]
     assert f"layer {layer}, expert {expert}" in words
-    memory = figures.describe_memory(frames.memory_of(trace), trace.plan.expert_bytes)
+    memory = figures.describe_memory(frames.memory_of(trace), expert_bytes=trace.plan.expert_bytes)
     assert "cached 1.06 GB (3 experts)" in memory
     assert "h2d" in figures.describe_timeline(window(trace))
 

@@ -76,7 +76,8 @@ def test_hostile_names_stay_text(trace: Trace) -> None:
     hostile = replace(
         trace,
         model=replace(trace.model, name=HOSTILE),
-        meta={"loaded": HOSTILE, "hardware": HOSTILE, "ended": HOSTILE, "as_model": HOSTILE},
+        plan_list=((0, replace(trace.plan, hardware_title=HOSTILE, policy=HOSTILE)),),
+        meta={"loaded": HOSTILE, "ended": HOSTILE, "as_model": HOSTILE},
     )
     made = render(hostile)
     assert HOSTILE not in made and made.count("</script>") == 3
