@@ -198,10 +198,13 @@ class Trace:
         return summarize(self)
 
     def save(self, path: str | Path) -> Path:
-        """Write one ``.safetensors`` file (no pickle) and return its path."""
+        """Write one ``.safetensors`` file (no pickle) and return its path; makes its folder.
+
+        Raises InputError where it cannot be written.
+        """
         from engine.trace_file import write
 
-        return write(self, Path(path))
+        return write(self, path)
 
     @staticmethod
     def load(path: str | Path) -> Trace:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
+from engine.destination import writing
 from engine.errors import InputError, TraceError
 from engine.events import MOVES, STEPS, TOKENS, WORK
 from engine.plan import Plan
@@ -32,8 +33,11 @@ _SHARED = ("profile", "costs")
 """Parts of a plan that many plans share: stored once, referred to by number."""
 
 
-def write(trace: Trace, path: Path) -> Path:
-    """Write a trace; the file is replaced only once it is complete."""
+def write(trace: Trace, path: str | Path) -> Path:
+    """Write a trace; the file is replaced only once it is complete.
+
+    Makes the folders above it. Raises InputError where it cannot be written.
+    """
     shared: list[str] = []
     plans: list[dict[str, Any]] = []
     for step, plan in trace.plan_list:
@@ -64,10 +68,15 @@ def write(trace: Trace, path: Path) -> Path:
         columns[name] = np.ascontiguousarray(getattr(trace, name))
     for name in ("step", "layer", "token", "experts", "weights"):
         columns[f"routing.{name}"] = np.ascontiguousarray(getattr(trace.routing, name))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(columns, partial, metadata={_KEY: json.dumps(meta)})
-    partial.replace(path)
+    with writing(path) as path:
+        partial = path.with_name(path.name + ".partial")
+        try:
+            save_file(columns, partial, metadata={_KEY: json.dumps(meta)})
+            partial.replace(path)
+        except SafetensorError as error:  # how it tells of a full disk
+            raise OSError(str(error)) from error
+        finally:
+            partial.unlink(missing_ok=True)
     return path
 
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The longest name that fits a file counts. Top row first.
 ENGINE_ABOVE = (
     ("errors",),
-    ("units", "strict", "profile"),
+    ("units", "strict", "destination", "profile"),
     ("spec hardware_spec model_spec",),
     ("events", "cost"),
     ("decision",),

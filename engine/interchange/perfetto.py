@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from engine.destination import writing
 from engine.events import Action, Lane, StepKind, Work
 from engine.history import memory_over_time
 from engine.trace import Trace
@@ -27,7 +28,8 @@ _STEPS = len(Lane)
 def to_perfetto(trace: Trace, path: str | Path) -> Path:
     """Write a trace as JSON that ui.perfetto.dev (or chrome://tracing) opens; returns the path.
 
-    Times are microseconds there. The process's name says which clock they come from.
+    Times are microseconds there. The process's name says which clock they come from. Makes the
+    file's folder. Raises InputError where it cannot be written.
     """
     title = f"{trace.model.name}, {trace.clock.name.lower()} clock"
     events: list[dict[str, Any]] = [_named("process_name", 0, title)]
@@ -62,8 +64,8 @@ def to_perfetto(trace: Trace, path: str | Path) -> Path:
         counter = dict(zip(parts, values, strict=True))
         events.append({"name": where, "ph": "C", "ts": at / 1e3, "pid": _PROCESS, "args": counter})
     content = {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"title": title}}
-    path = Path(path)
-    path.write_text(json.dumps(content), encoding="utf-8")
+    with writing(path) as path:
+        path.write_text(json.dumps(content), encoding="utf-8")
     return path
 
 

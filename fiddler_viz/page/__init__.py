@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engine.errors import InputError
+from engine.destination import writing
 from engine.trace import Trace
 from fiddler_viz import figures
 from fiddler_viz.figures.oneline import STATIC_PIXELS
@@ -30,14 +30,12 @@ def to_html(source: Any, path: str | Path) -> Path:
     click on a token shows its experts and its step's timeline; light or dark follows the
     reader's system.
 
-    Raises InputError where the source is none of these or the file cannot be written.
+    Makes the file's folder. Raises InputError where the source is none of these or the file
+    cannot be written.
     """
     content = render(figures.as_trace(source))
-    path = Path(path)
-    try:
+    with writing(path) as path:
         path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"to_html: cannot write {path}: {error.strerror or error}.") from error
     return path
 
 

@@ -1,0 +1,61 @@
+"""Files to be written: folders are made, and what cannot be is an InputError, everywhere."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fiddler_viz as fv
+from engine.destination import prepare, writing
+from engine.errors import InputError
+from engine.synthetic import synthetic_trace
+from engine.trace import Trace
+
+VERBS: dict[str, Callable[[Trace, Any], Path]] = {
+    "save": lambda trace, path: trace.save(path),
+    "to_perfetto": fv.to_perfetto,
+    "to_html": fv.to_html,
+}
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    return synthetic_trace("mixtral-8x7b", prompt_tokens=2, decode_tokens=1, gpu_memory="24GB")
+
+
+@pytest.mark.parametrize("write", VERBS.values(), ids=VERBS)
+def test_every_verb_makes_folders_and_refuses_alike(
+    write: Callable[[Trace, Any], Path], trace: Trace, tmp_path: Path
+) -> None:
+    path = tmp_path / "no" / "such" / "file"
+    assert write(trace, str(path)) == path and path.stat().st_size > 0
+    with pytest.raises(InputError, match=r"cannot write .*such: it is a folder\. Give the path"):
+        write(trace, path.parent)
+    with pytest.raises(InputError, match=r"cannot write .*: what is above it is a file"):
+        write(trace, path / "below")
+    with pytest.raises(InputError, match=r"cannot write .*: what is above it is a file"):
+        write(trace, path / "far" / "below")
+    with pytest.raises(InputError, match="expected the path of a file to write, got NoneType"):
+        write(trace, None)
+    assert [file.name for file in path.parent.iterdir()] == ["file"], "nothing half written"
+
+
+def test_what_goes_wrong_while_writing(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match=r"cannot write .*full: No space left.*Give a path"),
+        writing(tmp_path / "full"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(KeyError), writing(tmp_path / "bug"):
+        raise KeyError("not about files")
+
+
+def test_prepare_writes_nothing(tmp_path: Path) -> None:
+    assert prepare(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert not (tmp_path / "a" / "b").exists()
+    with pytest.raises(InputError, match="it is a folder"):
+        prepare("")
