@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engine.decision import Decision
-from engine.devices.base import Device, Span
+from engine.devices.base import Device
 from engine.events import Action
+from engine.notes import Span
 from engine.store import ExpertStore, ExpertWeights
 
 _RESIDENT, _STREAM = int(Action.RESIDENT), int(Action.STREAM)

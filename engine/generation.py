@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 from engine.collector import Collector
 from engine.errors import InputError
+from engine.feed import Feed
 from engine.prompt import PromptLike, TokenTexts, encode
-from engine.recorder import Feed, Recorder
+from engine.recorder import Recorder
 from engine.run import Run
 from engine.session import Session, Stopped
 from engine.spec import ModelSpec
@@ -89,7 +90,11 @@ class Generator:
         ended = "error"
         try:
             recorder = self.session.begin_run(
-                owner, lambda plan, start: Recorder(self._spec, plan, start, feed), record=record
+                owner,
+                lambda plan, start: Recorder(
+                    self._spec, plan, start, feed, clock=self.session.device.clock
+                ),
+                record=record,
             )
             with torch_threads(*self._threads):
                 out = self.model.generate(

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from engine.devices import open_device
 from engine.errors import InputError
+from engine.feed import Feed
 from engine.generation import Generator
 from engine.hook import attach
 from engine.loader import load_model, load_tokenizer, model_spec
@@ -20,7 +21,6 @@ from engine.policies import resolve_policy
 from engine.popularity import measure_profile
 from engine.profile import Profile
 from engine.prompt import PromptLike, TokenTexts
-from engine.recorder import Feed
 from engine.residency import Residency
 from engine.run import Run
 from engine.session import Session

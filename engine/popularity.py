@@ -40,7 +40,7 @@ def measure_profile(
     ids = torch.tensor(flat[: windows * WINDOW_TOKENS]).reshape(windows, WINDOW_TOKENS)
     owner = object()
     try:
-        recorder = session.begin_run(owner, partial(Recorder, spec))
+        recorder = session.begin_run(owner, partial(Recorder, spec, clock=session.device.clock))
         with torch.no_grad():
             for row in ids:
                 model(row[None], use_cache=False, logits_to_keep=1)

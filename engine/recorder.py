@@ -1,120 +1,63 @@
-"""The recorder: grows a trace while the engine runs, and feeds the viewers' rings."""
+"""The recorder: grows a trace while the engine runs, and feeds the viewers."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from engine.events import (
-    MOVES,
-    STEPS,
-    TOKENS,
-    WORK,
-    Ring,
-    Rows,
-    StepKind,
-    Why,
-    columns,
-    empty,
-    to_rows,
-)
+from engine.events import MOVES, STEPS, TOKENS, WORK, Clock, Rows, StepKind, empty
+from engine.feed import Feed
+from engine.notes import HeadNote, Note, routing_of, rows_of
 from engine.plan import Plan
 from engine.spec import ModelSpec
-from engine.timeline import Log
 from engine.trace import Routing, Start, Trace
 
-_Piece = tuple[int, int, int, NDArray[Any], NDArray[Any]]
-"""``(step, layer, first token, experts (tokens, top_k), weights (tokens, top_k))``."""
+SETTLE_NOTES = 2048
+"""Notes that are kept before they become rows: these need a tenth of the memory."""
 
-ROUTED = np.dtype([(name, np.int64) for name in ("step", "layer", "token", "rank", "expert")])
-"""Routing as it goes through the ring: one row per token, layer and rank."""
-
-
-class RoutingRing:
-    """The router's newest choices, read like an :class:`engine.events.Ring`.
-
-    It counts pieces (one layer of one step each), not rows: the writer only passes references on,
-    and a reader who wants rows makes them, in its own thread.
-    """
-
-    def __init__(self, capacity: int = 1 << 13) -> None:
-        self._pieces: deque[tuple[int, _Piece]] = deque(maxlen=capacity)
-        self.written = 0
-        """Pieces ever written."""
-
-    def __repr__(self) -> str:
-        return f"RoutingRing({self.written} pieces written)"
-
-    def write(self, piece: _Piece) -> None:
-        """Append one piece, dropping the oldest when full."""
-        self._pieces.append((self.written, piece))
-        self.written += 1
-
-    def read(self, cursor: int = 0) -> tuple[Rows, int, int]:
-        """Return ``(rows of ROUTED since cursor, new cursor, pieces lost to overwriting)``."""
-        new = [entry for entry in list(self._pieces) if entry[0] >= cursor]
-        if not new:
-            return empty(ROUTED), cursor, 0
-        lost = new[0][0] - cursor
-        return _routed([piece for _, piece in new]), new[-1][0] + 1, lost
+_FIELDS = STEPS.names or ()
+_COMPLETE, _START, _END = (_FIELDS.index(name) for name in ("complete", "start_ns", "end_ns"))
 
 
-class Feed:
-    """What viewers pull: rings of the newest rows, and the run they belong to.
-
-    One writer (the engine), any number of readers. ``run_id`` counts runs: steps and times
-    start from 0 with each, and a viewer that sees a new one starts over.
-    """
-
-    def __init__(self, capacity: int = 1 << 15) -> None:
-        self.run_id = 0
-        self.rings: dict[str, Ring] = {
-            "steps": Ring(STEPS, 1 << 12),
-            "tokens": Ring(TOKENS, 1 << 12),
-            "work": Ring(WORK, capacity),
-            "moves": Ring(MOVES, capacity),
-        }
-        self.routing = RoutingRing()
-        self.plans: list[tuple[int, Plan]] = []
-        self.texts: list[str] = []
-
-    def __repr__(self) -> str:
-        return f"Feed(run {self.run_id}, {self.rings['steps'].written} steps)"
+class _Settled(NamedTuple):
+    work: Rows
+    moves: Rows
+    routing: Routing
 
 
 class Recorder:
-    """Appends rows; :meth:`trace` makes the finished columns. Nothing is ever dropped.
+    """Takes down what an engine does; :meth:`trace` makes the columns. Nothing is ever dropped.
 
-    The hot path appends integers to flat lists (``log``) and keeps references to the router's
-    arrays; :meth:`flush` turns them into rows once a step, or once a layer of a long one.
+    A layer is written down with one append, after it ran: an interrupt leaves whole layers.
     """
 
     def __init__(
-        self, model: ModelSpec, plan: Plan, start: Start, feed: Feed | None = None
+        self,
+        model: ModelSpec,
+        plan: Plan,
+        start: Start,
+        feed: Feed | None = None,
+        *,
+        clock: Clock = Clock.MODELLED,
     ) -> None:
         self.model = model
-        self.log = Log([], [])
         self.feed = feed
         self.plans: list[tuple[int, Plan]] = [(0, plan)]
         self.texts: list[str] = []
+        self._clock = clock
         self._start = start
-        self._steps: list[int] = []
-        self._step_count = 0
+        self._steps: list[Sequence[int]] = []
         self._tokens: list[Rows] = []
         self._token_count = 0
-        self._chunks: tuple[list[Rows], list[Rows]] = ([], [])
-        self._routing: list[_Piece] = []
+        self._kept: tuple[list[_Settled], list[Note]] = [], []  # one: an interrupt finds both
         if feed is not None:
-            feed.run_id += 1
-            feed.plans = self.plans
-            feed.texts = self.texts
+            feed.begin(clock, self.plans, self.texts)
 
     def __repr__(self) -> str:
-        return f"Recorder({self._step_count} steps, {self._token_count} tokens)"
+        return f"Recorder({len(self._steps)} steps, {self._token_count} tokens)"
 
     @property
     def token_count(self) -> int:
@@ -136,12 +79,36 @@ class Recorder:
         self.texts.extend(texts)
         self._token_count += len(rows)
         if self.feed is not None:
-            self.feed.rings["tokens"].write(rows)
+            self.feed.tokens.write(rows)
+
+    def note(self, note: Note) -> None:
+        """Something happened. The note is kept as it is: nobody may change it."""
+        self._kept[1].append(note)
+        if self.feed is not None:
+            self.feed.notes.write(note)
+
+    def step(self, row: Sequence[int]) -> None:
+        """A step ended: its row of :data:`engine.events.STEPS`.
+
+        One that was cut short (``complete`` 0) ends, whatever the row says, where the last note
+        of it does.
+        """
+        notes = self._kept[1]
+        if not row[_COMPLETE]:
+            while notes and isinstance(notes[-1], HeadNote) and notes[-1].step == row[0]:
+                notes.pop()
+            mine = [note.end_ns for note in notes[-1:] if note.step == row[0]]
+            row = (*row[:_END], *(mine or [row[_START]]), *row[_END + 1 :])
+        self._steps.append(row)
+        if self.feed is not None:
+            self.feed.steps.write(np.array([row], dtype=np.int64))
+        if len(notes) >= SETTLE_NOTES:
+            self._kept = [*self._kept[0], self._settle(notes)], []
 
     def sampled(self, tokens: Sequence[Sequence[int]]) -> Rows:
         """Rows for generated tokens of each sequence that no step processed (``step`` -1)."""
         known = np.concatenate([empty(TOKENS), *self._tokens])
-        steps = np.array(self._steps, dtype=np.int64).reshape(-1, len(STEPS.names or ()))
+        steps = self._step_rows()
         prefills = steps[steps[:, 1] == StepKind.PREFILL, 0]  # several, of a prompt in chunks
         found: list[tuple[int, int, int, int]] = []
         if len(known) and int(known[:, 1].max()) + 1 == len(tokens):  # not so in beam search
@@ -156,119 +123,42 @@ class Recorder:
                 ]
         return np.array(found, dtype=np.int64).reshape(-1, len(TOKENS.names or ()))
 
-    def route(
-        self, step: int, layer: int, token: int, experts: NDArray[Any], weights: NDArray[Any]
-    ) -> None:
-        """The router's choices for tokens ``token...``: two arrays ``(tokens, top_k)``, kept."""
-        piece = (step, layer, token, experts, weights)
-        self._routing.append(piece)
-        if self.feed is not None:
-            self.feed.routing.write(piece)
-
-    def step(self, row: Sequence[int]) -> None:
-        """A step ended: its row of :data:`engine.events.STEPS`."""
-        self._steps.extend(row)
-        self._step_count += 1
-        self.flush()
-        if self.feed is not None:
-            self.feed.rings["steps"].write(np.array([row], dtype=np.int64))
-
-    def flush(self) -> None:
-        """Turn what was appended into rows, and show them to the viewers."""
-        log, feed = self.log, self.feed
-        tables = (("work", log.work, WORK), ("moves", log.moves, MOVES))
-        for (name, flat, dtype), chunks in zip(tables, self._chunks, strict=True):
-            if flat:
-                rows = to_rows(flat, dtype)
-                chunks.append(rows)
-                flat.clear()
-                if feed is not None:
-                    feed.rings[name].write(rows)
-
     def trace(self, meta: Mapping[str, Any]) -> Trace:
-        """Everything so far as a trace.
-
-        Where an interrupt fell between the rows of one thing, what is not whole is left out: a
-        step without its row, a layer without its routing.
-        """
-        self.flush()
-        fields = len(STEPS.names or ())
-        step_rows = np.array(self._steps, dtype=np.int64).reshape(-1, fields)
+        """Everything so far as a trace, without a step that has no row yet."""
+        settled, notes = self._kept
+        settled = [*settled, self._settle(notes)]
+        step_rows = self._step_rows()
         steps = len(step_rows)
         tokens = np.concatenate([empty(TOKENS), *self._tokens])
         tokens[tokens[:, 0] >= steps, 0] = -1
-        work, moves = (
-            np.concatenate([empty(dtype), *chunks])
-            for dtype, chunks in zip((WORK, MOVES), self._chunks, strict=True)
-        )
+        work = np.concatenate([empty(WORK), *(part.work for part in settled)])
+        moves = np.concatenate([empty(MOVES), *(part.moves for part in settled)])
         return Trace(
             model=self.model,
-            routing=_routing([p for p in self._routing if p[0] < steps], self.model.top_k),
+            routing=_before([part.routing for part in settled], steps),
             step_rows=step_rows,
             token_rows=tokens,
-            work_rows=_whole(work, WORK, step_rows),
-            move_rows=_whole(moves, MOVES, step_rows),
+            work_rows=work[work[:, 0] < steps],
+            move_rows=moves[moves[:, 0] < steps],
             plan_list=tuple((step, plan) for step, plan in self.plans if step <= steps),
             start=self._start,
             texts=tuple(self.texts[: len(tokens)]),
             meta=dict(meta),
         )
 
+    def _settle(self, notes: Sequence[Note]) -> _Settled:
+        work, moves = rows_of(notes, self._clock)
+        return _Settled(work, moves, routing_of(notes, self.model.top_k))
 
-_COMPLETE, _STEP_START, _STEP_END = (
-    (STEPS.names or ()).index(name) for name in ("complete", "start_ns", "end_ns")
-)
-_PLANNED = (Why.PIN, Why.UNPIN, Why.EVICT)
-
-
-def _whole(rows: Rows, dtype: np.dtype[np.void], step_rows: Rows) -> Rows:
-    """Rows of the steps there are; of one that was cut short, only those of whole layers.
-
-    A layer's rows all begin before the clock moves to its end: what begins at or after the end
-    of a step that was cut short is of a layer that was, or of the head.
-    """
-    column = columns(rows, dtype)
-    keep = column["step"] < len(step_rows)
-    if len(step_rows) and not step_rows[-1, _COMPLETE]:
-        inside = column["start_ns"] < step_rows[-1, _STEP_END]
-        if "why" in column:  # a plan's changes may take no time at all
-            inside |= np.isin(column["why"], _PLANNED) & (
-                column["start_ns"] == step_rows[-1, _STEP_START]
-            )
-            inside &= column["start_ns"] <= step_rows[-1, _STEP_END]
-        else:
-            inside &= column["layer"] >= 0
-        keep &= inside | (column["step"] < len(step_rows) - 1)
-    return rows[keep]
+    def _step_rows(self) -> Rows:
+        return np.array(self._steps, dtype=np.int64).reshape(-1, len(_FIELDS))
 
 
-def _routed(pieces: list[_Piece]) -> Rows:
-    """Pieces of routing as rows of :data:`ROUTED`."""
-    experts = np.concatenate([piece[3] for piece in pieces])  # (rows, top_k)
-    heads = np.array([piece[:3] for piece in pieces], dtype=np.int64)
-    counts = np.array([len(piece[3]) for piece in pieces])
-    rows, top_k = experts.shape
-    made = np.empty((rows, top_k, len(ROUTED.names or ())), dtype=np.int64)
-    made[:, :, :3] = np.repeat(heads, counts, axis=0)[:, None]
-    made[:, :, 2] += (np.arange(rows) - np.repeat(np.cumsum(counts) - counts, counts))[:, None]
-    made[:, :, 3] = np.arange(top_k)
-    made[:, :, 4] = experts
-    return made.reshape(rows * top_k, -1)
-
-
-def _routing(pieces: list[_Piece], top_k: int) -> Routing:
-    if not pieces:
-        none = np.zeros(0, dtype=np.int32)
-        return Routing(
-            none, none, none, np.zeros((0, top_k), np.int16), np.zeros((0, top_k), np.float32)
-        )
-    counts = [len(piece[3]) for piece in pieces]
-    heads = np.array([piece[:3] for piece in pieces], dtype=np.int32)
-    offsets = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
-    return Routing(
-        step=np.repeat(heads[:, 0], counts),
-        layer=np.repeat(heads[:, 1], counts),
-        token=np.repeat(heads[:, 2], counts) + offsets,
-        experts=np.concatenate([piece[3] for piece in pieces]).astype(np.int16),
-        weights=np.concatenate([piece[4] for piece in pieces]).astype(np.float32),
+def _before(parts: Sequence[Routing], step: int) -> Routing:
+    """All parts as one, up to a step."""
+    keep = np.concatenate([part.step for part in parts]) < step
+    columns = (
+        np.concatenate([getattr(part, field.name) for part in parts])[keep]
+        for field in fields(Routing)
     )
+    return Routing(*columns)

@@ -12,6 +12,7 @@ from engine.devices.base import Device, Pace, sync
 from engine.errors import FiddlerError
 from engine.events import Rows, StepKind
 from engine.executor import Executor, active_experts
+from engine.notes import HeadNote, LayerNote, PinsNote
 from engine.orchestrator import Change, Orchestrator
 from engine.plan import Plan
 from engine.recorder import Recorder
@@ -59,7 +60,7 @@ class Session:
         self._stop = False
         self._step: StepInput | None = None
         self._number = self._plan_number = self._first_token = 0
-        self._start_ns = self._whole_ns = 0
+        self._start_ns = 0
         self._pace: Pace = device.pace(plan.costs)
         sync(device, store, self.orchestrator.residency)
 
@@ -148,7 +149,7 @@ class Session:
         self._check_stop()
         self._repair()
         recorder, pace = self.recorder, self._pace
-        self._start_ns = pace.now_ns
+        self._start_ns = start = pace.now_ns
         changes: list[Change] = []
         with self._lock:
             if self._pending is not None:
@@ -156,18 +157,19 @@ class Session:
                 if recorder is not None:
                     self._plan_number = recorder.plan(self._number, self.orchestrator.plan)
                 pace.costs = self.orchestrator.plan.costs
-        pace.pins(self._number, changes, recorder.log if recorder else None)
+        pace.pins(changes)
         if recorder is not None:
+            if changes:
+                recorder.note(PinsNote(self._number, start, pace.now_ns, pace.costs, changes))
             self._first_token = recorder.token_count
             step.rows[:, 0] = self._number
             recorder.tokens(step.rows, step.texts)
-        self._whole_ns = pace.now_ns
         self._step = step
 
     def layer(self, layer: int, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         """One MoE layer: decide, run, write down. ``hidden`` ``(T, H)`` -> ``(T, H)``."""
         self._check_stop()
-        step, recorder = self._step, self.recorder
+        step, recorder, pace = self._step, self.recorder, self._pace
         if step is None:
             raise FiddlerError("experts were called outside of the model's forward pass")
         chosen = index.numpy()  # (T, K), on the host
@@ -176,22 +178,29 @@ class Session:
         decision = self.orchestrator.decide(layer, experts, counts)
         out, spans = self.executor.run(layer, hidden, index, weights, decision)
         self._dirty = False
-        log = recorder.log if recorder else None
-        self._pace.layer(self._number, layer, step.tokens, step.context, decision, spans, log)
-        if recorder is not None:  # last: a layer that has routing has all its rows
+        start = pace.now_ns
+        spans = pace.layer(step.tokens, step.context, decision, spans)
+        if recorder is not None:
             routed = (weights if weights.dtype == float32 else weights.float()).numpy()
-            recorder.route(self._number, layer, self._first_token, chosen, routed)
-        self._whole_ns = self._pace.now_ns
-        if recorder is not None and step.kind == StepKind.PREFILL:
-            recorder.flush()  # a long step shows its layers as they come
+            recorder.note(
+                LayerNote(
+                    self._number, layer, step.tokens, step.context, self._first_token,
+                    start, pace.now_ns, pace.costs, decision, chosen, routed, spans,
+                )
+            )  # fmt: skip
         return out
 
     def end_step(self) -> None:
         """All layers and the head are through."""
-        if self._step is None:
+        step, pace = self._step, self._pace
+        if step is None:
             return
-        log = self.recorder.log if self.recorder else None
-        self._pace.head(self._number, self._step.sequences, log)
+        start = pace.now_ns
+        pace.head(step.sequences)
+        if self.recorder is not None:
+            self.recorder.note(
+                HeadNote(self._number, step.sequences, start, pace.now_ns, pace.costs)
+            )
         self._finish_step(complete=True)
 
     def _finish_step(self, *, complete: bool) -> None:
@@ -200,7 +209,7 @@ class Session:
             self.recorder.step(
                 (
                     self._number,
-                    step.kind,
+                    int(step.kind),
                     step.tokens,
                     step.sequences,
                     step.context,
@@ -208,8 +217,8 @@ class Session:
                     self._plan_number,
                     int(complete),
                     self._start_ns,
-                    self._pace.now_ns if complete else self._whole_ns,
-                    self.device.clock,
+                    self._pace.now_ns,
+                    int(self.device.clock),
                 )
             )
         self._number += 1

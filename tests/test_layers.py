@@ -30,7 +30,9 @@ ENGINE_ABOVE = (
     ("residency", "timeline"),
     ("plan", "policies", "layout"),
     ("trace trace_check trace_file tables summary", "placement"),
-    ("orchestrator", "recorder", "history", "run"),
+    ("orchestrator", "notes", "history", "run"),
+    ("feed",),
+    ("recorder",),
     ("replay", "interchange"),
     ("synthetic",),
 )

@@ -10,40 +10,34 @@ import numpy as np
 from engine.cost import CostModel
 from engine.decision import Decision
 from engine.events import Clock
+from engine.notes import Span
 from engine.orchestrator import Change
 from engine.residency import Place, Residency
 from engine.store import ExpertStore, ExpertWeights
-from engine.timeline import Log
-
-Span = tuple[int, int]
-"""Start and end of one expert's computation, ``time.perf_counter_ns``."""
 
 
 class Pace(Protocol):
-    """A run's clock: turns what was decided and done into rows on the lanes."""
+    """A run's clock: moves on with what was decided and done."""
 
     now_ns: int
     costs: CostModel
     """What modelled times are made of; a new plan may bring new ones between steps."""
 
-    def pins(self, step: int, changes: Sequence[Change], log: Log | None) -> None:
+    def pins(self, changes: Sequence[Change]) -> None:
         """A plan's changes, before the step."""
         ...
 
     def layer(
-        self,
-        step: int,
-        layer: int,
-        tokens: int,
-        context: int,
-        decision: Decision,
-        spans: Sequence[Span],
-        log: Log | None,
-    ) -> None:
-        """One layer has been decided and computed; ``spans`` are its experts' real times."""
+        self, tokens: int, context: int, decision: Decision, spans: Sequence[Span]
+    ) -> Sequence[Span]:
+        """One layer has been decided and computed.
+
+        ``spans`` are its experts' real times (``time.perf_counter_ns``). Returns them on this
+        clock; none where it is modelled.
+        """
         ...
 
-    def head(self, step: int, tokens: int, log: Log | None) -> None:
+    def head(self, tokens: int) -> None:
         """The step's last layer is through, and so is the output head."""
         ...
 

@@ -7,14 +7,11 @@ from collections.abc import Sequence
 
 from engine.cost import CostModel
 from engine.decision import Decision
-from engine.devices.base import Span
 from engine.errors import DeviceError
-from engine.events import Action, Clock, Lane, Work
+from engine.events import Clock
+from engine.notes import Span
 from engine.orchestrator import Change
 from engine.store import ExpertWeights
-from engine.timeline import Log
-
-_MEASURED = int(Clock.MEASURED)
 
 
 class MeasuredPace:
@@ -25,41 +22,22 @@ class MeasuredPace:
         self._origin = time.perf_counter_ns()
         self.now_ns = 0
 
-    def pins(self, step: int, changes: Sequence[Change], log: Log | None) -> None:
+    def pins(self, changes: Sequence[Change]) -> None:
         """Nothing is ever pinned here; a step begins now."""
         self.now_ns = time.perf_counter_ns() - self._origin
 
     def layer(
-        self,
-        step: int,
-        layer: int,
-        tokens: int,
-        context: int,
-        decision: Decision,
-        spans: Sequence[Span],
-        log: Log | None,
-    ) -> None:
-        """One dense row up to the first expert, then one row for each expert."""
-        if log is not None:
-            start = spans[0][0] - self._origin
-            self._dense(step, layer, tokens, start, log)
-            for expert, count, (begin, end) in zip(
-                decision.experts, decision.tokens, spans, strict=True
-            ):
-                what = (step, layer, expert, Work.EXPERT, Action.CPU, count, Lane.CPU)
-                log.work.extend((*what, begin - self._origin, end - self._origin, _MEASURED))
-        self.now_ns = spans[-1][1] - self._origin
+        self, tokens: int, context: int, decision: Decision, spans: Sequence[Span]
+    ) -> Sequence[Span]:
+        """Experts ran one after the other, the dense part before them."""
+        origin = self._origin
+        shifted = [(start - origin, end - origin) for start, end in spans]
+        self.now_ns = shifted[-1][1]
+        return shifted
 
-    def head(self, step: int, tokens: int, log: Log | None) -> None:
+    def head(self, tokens: int) -> None:
         """What ran since the last layer."""
-        now = time.perf_counter_ns() - self._origin
-        if log is not None:
-            self._dense(step, -1, tokens, now, log)
-        self.now_ns = now
-
-    def _dense(self, step: int, layer: int, tokens: int, end: int, log: Log) -> None:
-        row = (step, layer, -1, Work.DENSE, -1, tokens, Lane.CPU, self.now_ns, end, _MEASURED)
-        log.work.extend(row)
+        self.now_ns = time.perf_counter_ns() - self._origin
 
 
 class HostDevice:

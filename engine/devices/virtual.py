@@ -7,26 +7,47 @@ from collections.abc import Sequence
 from engine.cost import CostModel
 from engine.decision import Decision
 from engine.devices.arena import Arena
-from engine.devices.base import Span
 from engine.events import Clock
+from engine.notes import Span
+from engine.orchestrator import Change
 from engine.store import ExpertStore
-from engine.timeline import Log, Timeline
+from engine.timeline import Timeline
 
 
-class ModelledPace(Timeline):
+class ModelledPace:
     """The timeline alone: what the CPU under it really took does not count."""
 
-    def layer(  # the engine's call has the real times too
-        self,
-        step: int,
-        layer: int,
-        tokens: int,
-        context: int,
-        decision: Decision,
-        spans: Sequence[Span] = (),
-        log: Log | None = None,
-    ) -> None:
-        self.lay(step, layer, tokens, context, decision, log)
+    def __init__(self, costs: CostModel) -> None:
+        self._timeline = Timeline(costs)
+
+    @property
+    def now_ns(self) -> int:
+        """Modelled time since the run began."""
+        return self._timeline.now_ns
+
+    @property
+    def costs(self) -> CostModel:
+        """What times are made of."""
+        return self._timeline.costs
+
+    @costs.setter
+    def costs(self, costs: CostModel) -> None:
+        self._timeline.costs = costs
+
+    def pins(self, changes: Sequence[Change]) -> None:
+        """Copies before a step."""
+        self._timeline.pins(0, changes, None)
+
+    def layer(
+        self, tokens: int, context: int, decision: Decision, spans: Sequence[Span]
+    ) -> Sequence[Span]:
+        """One layer on the lanes."""
+        self._timeline.lay(0, 0, tokens, context, decision, None)
+        return ()
+
+    def head(self, tokens: int) -> None:
+        """The output head."""
+        self._timeline.head(0, tokens, None)
 
 
 class VirtualDevice(Arena):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from engine.events import MOVES, STEPS, TOKENS, WORK, Action, Rows, Work
-from engine.recorder import ROUTED, Feed
+from engine.feed import Feed, FeedRun
+from engine.notes import ROUTED, Note, routed_rows, rows_of
 from engine.spec import ModelSpec
 from engine.trace import Routing, Trace
 from fiddler_viz.frames import Ints
@@ -13,9 +14,7 @@ from fiddler_viz.views.growing import Growing
 
 LIMIT_ROWS = 1 << 18
 """Rows of work, and of moves, kept for the timeline: some 20 MB each at most."""
-_DTYPES = {"steps": STEPS, "tokens": TOKENS, "work": WORK, "moves": MOVES, "routing": ROUTED}
-_STEP = {name: (dtype.names or ()).index("step") for name, dtype in _DTYPES.items()}
-_NEVER = np.iinfo(np.int64).max
+_DTYPES = {"steps": STEPS, "tokens": TOKENS, "work": WORK, "moves": MOVES}
 
 
 class LiveState:
@@ -28,21 +27,18 @@ class LiveState:
         self.model = model
         self.feed = feed
         self.limit = limit
-        rings = {**feed.rings, "routing": feed.routing}
-        self._cursors = dict.fromkeys(rings, 0)
-        self._last_step: dict[str, int | None] = dict.fromkeys(rings, None)
-        self._start(-1)  # what the rings hold is new
+        self._start(feed.run)
 
     def __repr__(self) -> str:
-        return f"LiveState(run {self.run_id}, {len(self.tables['steps'])} steps)"
+        return f"LiveState(run {self.run.number}, {len(self.tables['steps'])} steps)"
 
-    def _start(self, run_id: int) -> None:
-        self.run_id = run_id
+    def _start(self, run: FeedRun) -> None:
+        self.run = run
+        self._cursors = run.steps_begin, run.tokens_begin, run.notes_begin
         self.lost = 0
-        """Rows that the engine overwrote before they were pulled; its own trace has them."""
+        """Notes that the engine overwrote before they were pulled; its own trace has them."""
         self.tables = {
-            name: Growing(len(_DTYPES[name].names or ()), self.limit)
-            for name in ("steps", "tokens", "work", "moves")
+            name: Growing(len(_DTYPES[name].names or ()), self.limit) for name in _DTYPES
         }
         shape = self.model.grid
         self.routed: Ints = np.zeros(shape, dtype=np.int64)
@@ -60,47 +56,40 @@ class LiveState:
     def skip(self, *, running: bool) -> None:
         """Begin with what comes next, unless a run is under way: then with its start."""
         if not running:
-            rings = {**self.feed.rings, "routing": self.feed.routing}
-            self._cursors = {name: ring.written for name, ring in rings.items()}
-            self._start(self.feed.run_id)
+            self._start(self.feed.run)
+            feed = self.feed
+            self._cursors = feed.steps.written, feed.tokens.written, feed.notes.written
 
-    def pull(self, *, idle: bool = False) -> bool:
-        """Take in what is new; True if there was anything. A new run starts everything over.
-
-        ``idle``: the engine was seen not to run, so this pull sees the end of its last run.
-        """
-        run_id = self.feed.run_id
-        new_run = run_id != self.run_id
+    def pull(self) -> bool:
+        """Take in what is new; True if there was anything. A new run starts everything over."""
+        feed = self.feed
+        run = feed.run
+        new_run = run is not self.run
         if new_run:
-            self._start(run_id)
-        # Steps first: what a finished step wrote to the other rings was written before it.
-        pulled = [self._pull(name, new_run) for name in _DTYPES]
-        if idle:
-            self._last_step = dict.fromkeys(self._last_step, None)
-        return new_run or any(pulled)
-
-    def _pull(self, name: str, new_run: bool) -> bool:
-        ring = self.feed.routing if name == "routing" else self.feed.rings[name]
-        if ring.written == self._cursors[name]:
-            return False
-        rows, self._cursors[name], lost = ring.read(self._cursors[name])
-        steps = rows[:, _STEP[name]]
-        if new_run:
-            begin = run_start(steps, self._last_step[name])
-            rows, steps, lost = rows[begin:], steps[begin:], 0
-        if len(rows):
-            self._last_step[name] = int(steps[-1])
+            self._start(run)
+        # Steps first: what a finished step left elsewhere was written before its row.
+        at = self._cursors
+        pulled = feed.steps.read(at[0]), feed.tokens.read(at[1]), feed.notes.read(at[2])
+        if feed.run is not run:  # another run began meanwhile: these may be rows of both
+            return self.pull()
+        (steps, _, steps_lost), (tokens, _, tokens_lost), (notes, _, lost) = pulled
+        self._cursors = pulled[0][1], pulled[1][1], pulled[2][1]
         self.lost += lost
-        if name == "routing":
-            self._count_routing(rows)
-        else:
+        for name, rows, gone in (("steps", steps, steps_lost), ("tokens", tokens, tokens_lost)):
             table = self.tables[name]
-            if lost and name in ("steps", "tokens"):  # rows are numbered: keep their places
-                table.append(_filler(name, len(table), lost))
+            if gone:  # rows are numbered: keep their places
+                table.append(_filler(name, len(table), gone))
             table.append(rows)
-        if name == "work":
-            self._count_actions(rows)
-        return bool(len(rows))
+        if notes:
+            self._take(notes, run.clock)
+        return new_run or bool(len(steps) or len(tokens) or notes)
+
+    def _take(self, notes: list[Note], clock: int) -> None:
+        work, moves = rows_of(notes, clock)
+        self.tables["work"].append(work)
+        self.tables["moves"].append(moves)
+        self._count_actions(work)
+        self._count_routing(routed_rows(notes, self.model.top_k))
 
     def _count_routing(self, rows: Rows) -> None:
         if not len(rows):
@@ -132,7 +121,7 @@ class LiveState:
         no = np.zeros(0, dtype=np.int32)
         top_k = self.model.top_k
         routing = Routing(no, no, no, no.astype("i2").reshape(0, top_k), np.zeros((0, top_k), "f4"))
-        texts = tuple(self.feed.texts[: len(tokens)])
+        texts = tuple(self.run.texts[: len(tokens)])
         return Trace(
             model=self.model,
             routing=routing,
@@ -140,20 +129,9 @@ class LiveState:
             token_rows=tokens,
             work_rows=_before(self.tables["work"].rows, done),
             move_rows=_before(self.tables["moves"].rows, done),
-            plan_list=tuple(self.feed.plans),
+            plan_list=tuple(self.run.plans),
             texts=texts if len(texts) == len(tokens) else (),
         )
-
-
-def run_start(steps: Ints, before: int | None) -> int:
-    """Index of the newest run's first row, in rows that may begin with the last run's tail.
-
-    Within a run ``steps`` never decrease, but for -1 (sampled, never processed) at its end.
-    ``before`` is the last step seen of the run before, None where all of that run was seen.
-    """
-    numbers = np.concatenate(([_NEVER if before is None else before], steps))
-    falls = np.flatnonzero(np.diff(np.where(numbers < 0, _NEVER, numbers)) < 0)
-    return int(falls[-1]) if len(falls) else len(steps)
 
 
 def _before(rows: Rows, step: int) -> Rows:

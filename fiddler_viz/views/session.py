@@ -146,7 +146,7 @@ class Session:
         engine, live = self.engine, self.live
         assert live is not None
         running = bool(engine.running)  # before pulling: the pull then sees all of a finished run
-        news = live.pull(idle=not running)
+        news = live.pull()
         last = engine.last_run
         if not running and last is not self._last_run and last is not None:
             self._last_run, self.base, self.example = last, last.trace, False

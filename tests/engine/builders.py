@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 
 from engine.cost import CostModel, Curve
 from engine.decision import Batch, Decision
-from engine.events import TOKENS, Clock, StepKind
+from engine.events import TOKENS, Action, Clock, StepKind
+from engine.feed import Feed
 from engine.history import memory_at, memory_over_time, places_at
+from engine.notes import HeadNote, LayerNote, PinsNote
 from engine.orchestrator import Orchestrator
 from engine.placement import make_plan
 from engine.plan import Plan
 from engine.policies import POLICIES
 from engine.profile import Profile
-from engine.recorder import Feed, Recorder
+from engine.recorder import Recorder
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware
 from engine.timeline import Timeline
 from engine.trace import Start, Trace
@@ -136,6 +138,22 @@ def random_batch(rng: random.Random, segments: int, model: ModelSpec = MODEL) ->
     return Batch(model.experts, step, layer, tokens, segment, expert, count)
 
 
+def routing_note(
+    step: int, layer: int, token: int, experts: list[list[int]], weights: list[list[float]]
+) -> LayerNote:
+    """A layer with this routing, all of it on the device."""
+    active, counts = np.unique(experts, return_counts=True)
+    decision = Decision(
+        MODEL.experts,
+        active.tolist(),
+        counts.tolist(),
+        [Action.RESIDENT] * len(active),
+        [False] * len(active),
+    )
+    choices = np.array(experts), np.array(weights, dtype=np.float32)
+    return LayerNote(step, layer, len(experts), 0, token, 0, 0, COSTS, decision, *choices)
+
+
 class Driver:
     """An engine without a model: runs steps with the routing it is given, and records them."""
 
@@ -166,12 +184,14 @@ class Driver:
     ) -> list[Decision]:
         """One forward pass; ``plans`` take effect before it, it ends after ``layers`` if given."""
         recorder, timeline = self.recorder, self.timeline
-        log, start = recorder.log, timeline.now_ns
+        start = timeline.now_ns
         for plan in plans:
             changes = self.orchestrator.change(plan)
             self.plan_number = recorder.plan(self.number, plan)
             timeline.costs = plan.costs
-            timeline.pins(self.number, changes, log)
+            begin = timeline.now_ns
+            timeline.pins(self.number, changes, None)
+            recorder.note(PinsNote(self.number, begin, timeline.now_ns, plan.costs, changes))
         first = recorder.token_count
         self.context += tokens
         rows = np.zeros((tokens, len(TOKENS.names or ())), dtype=np.int64)
@@ -184,11 +204,20 @@ class Driver:
             chosen, weights = random_choices(rng, tokens, self.model)
             active, counts = np.unique(chosen, return_counts=True)
             decision = self.orchestrator.decide(layer, active.tolist(), counts.tolist())
-            recorder.route(self.number, layer, first, chosen, weights)
-            timeline.lay(self.number, layer, tokens, self.context, decision, log)
+            begin = timeline.now_ns
+            timeline.lay(self.number, layer, tokens, self.context, decision, None)
+            recorder.note(
+                LayerNote(
+                    self.number, layer, tokens, self.context, first, begin, timeline.now_ns,
+                    timeline.costs, decision, chosen, weights,
+                )
+            )  # fmt: skip
             decisions.append(decision)
         if layers is None:
-            timeline.head(self.number, sequences, log)
+            begin = timeline.now_ns
+            timeline.head(self.number, sequences, None)
+            head = HeadNote(self.number, sequences, begin, timeline.now_ns, timeline.costs)
+            recorder.note(head)
         kind = StepKind.PREFILL if tokens > sequences else StepKind.DECODE
         recorder.step(
             (

@@ -17,6 +17,7 @@ from engine.errors import BudgetError, FiddlerError, InputError
 from engine.events import StepKind, Why
 from engine.history import memory_at, places_at
 from engine.hybrid import HybridEngine
+from engine.notes import rows_of
 from engine.policies import POLICIES
 from engine.replay import replay, run_plans
 from engine.residency import Place
@@ -264,17 +265,21 @@ def test_two_engines_side_by_side(engine: HybridEngine) -> None:
 
 
 def test_the_feed_shows_what_the_trace_keeps(engine: HybridEngine) -> None:
-    before = {name: ring.written for name, ring in engine.feed.rings.items()}
-    run_id = engine.feed.run_id
+    number = engine.feed.run.number
     run = generate_with(engine, {2: lambda: engine.replan(gpu_memory="30GB")}, 8)
-    assert engine.feed.run_id == run_id + 1
-    for name, cursor in before.items():
-        rows, _, lost = engine.feed.rings[name].read(cursor)
-        assert lost == 0
-        attribute = {"steps": "step", "tokens": "token", "work": "work", "moves": "move"}[name]
-        np.testing.assert_array_equal(rows, getattr(run.trace, f"{attribute}_rows"))
-    assert tuple(engine.feed.texts) == run.trace.texts
-    assert tuple(engine.feed.plans) == run.trace.plan_list
+    feed = engine.feed
+    shown = feed.run
+    assert shown.number == number + 1
+    steps, _, _ = feed.steps.read(shown.steps_begin)
+    tokens, _, _ = feed.tokens.read(shown.tokens_begin)
+    notes, _, lost = feed.notes.read(shown.notes_begin)
+    assert lost == 0
+    work, moves = rows_of(notes, shown.clock)
+    made = {"step": steps, "token": tokens, "work": work, "move": moves}
+    for name, rows in made.items():
+        np.testing.assert_array_equal(rows, getattr(run.trace, f"{name}_rows"))
+    assert tuple(shown.texts) == run.trace.texts
+    assert tuple(shown.plans) == run.trace.plan_list
 
 
 def test_without_a_record(engine: HybridEngine) -> None:

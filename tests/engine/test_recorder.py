@@ -6,6 +6,7 @@ import random
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,19 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.events import STEPS, Clock, StepKind
-from engine.recorder import ROUTED, Feed, Recorder, RoutingRing
+from engine.feed import Feed, NoteRing
+from engine.notes import ROUTED, HeadNote, routed_rows, rows_of
+from engine.recorder import Recorder
 from engine.trace import Start, Trace
-from tests.engine.builders import MODEL, Driver, random_plan, recorded, toy_plan
+from tests.engine.builders import (
+    COSTS,
+    MODEL,
+    Driver,
+    random_plan,
+    recorded,
+    routing_note,
+    toy_plan,
+)
 
 DECODE, PREFILL = StepKind.DECODE, StepKind.PREFILL
 
@@ -46,9 +57,9 @@ def test_an_empty_recording_is_a_trace() -> None:
 
 def test_routing_keeps_the_model_s_order_and_weights() -> None:
     recorder = Recorder(MODEL, toy_plan(4), Start())
-    recorder.route(0, 0, 0, np.array([[3, 1], [0, 2]]), np.array([[0.75, 0.25], [0.5, 0.5]]))
-    recorder.route(0, 1, 0, np.array([[2, 0], [1, 0]]), np.array([[1.0, 0.0], [0.9, 0.1]]))
-    recorder.route(1, 0, 2, np.array([[0, 3]]), np.array([[0.6, 0.4]]))
+    recorder.note(routing_note(0, 0, 0, [[3, 1], [0, 2]], [[0.75, 0.25], [0.5, 0.5]]))
+    recorder.note(routing_note(0, 1, 0, [[2, 0], [1, 0]], [[1.0, 0.0], [0.9, 0.1]]))
+    recorder.note(routing_note(1, 0, 2, [[0, 3]], [[0.6, 0.4]]))
     assert len(recorder.trace({}).routing) == 0, "no step has its row yet"
     for number in (0, 1):
         recorder.step((number, StepKind.DECODE, 1, 1, 0, 0, 0, 1, 0, 0, Clock.MODELLED))
@@ -60,6 +71,33 @@ def test_routing_keeps_the_model_s_order_and_weights() -> None:
     assert routing.weights[3].tolist() == pytest.approx([0.9, 0.1])
     assert (routing.experts.dtype, routing.weights.dtype) == (np.int16, np.float32)
     assert routing.step.dtype == routing.layer.dtype == routing.token.dtype == np.int32
+
+
+@pytest.mark.parametrize("length", [1, 7, 10_000])
+def test_how_often_notes_are_settled_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    def run() -> Trace:
+        return recorded(4, toy_plan(6, 2, "lru"), 30, replans=0.3, aborts=0.2)
+
+    expected = run()
+    monkeypatch.setattr("engine.recorder.SETTLE_NOTES", length)
+    made = run()
+    for name in ("step_rows", "token_rows", "work_rows", "move_rows"):
+        np.testing.assert_array_equal(getattr(made, name), getattr(expected, name), err_msg=name)
+    np.testing.assert_array_equal(made.routing.experts, expected.routing.experts)
+
+
+def test_a_step_cut_short_ends_with_its_last_layer() -> None:
+    """Interrupted between the head and the step's row: the head did not happen."""
+    recorder = Recorder(MODEL, toy_plan(4), Start())
+    recorder.note(replace(routing_note(0, 0, 0, [[3, 1]], [[0.5, 0.5]]), start_ns=10, end_ns=70))
+    recorder.note(HeadNote(0, 1, 70, 80, COSTS))
+    recorder.step((0, StepKind.DECODE, 1, 1, 0, 0, 0, 0, 10, 80, Clock.MODELLED))
+    recorder.step((1, StepKind.DECODE, 1, 1, 0, 0, 0, 0, 70, 99, Clock.MODELLED))
+    trace = recorder.trace({})
+    assert trace.steps["end_ns"].tolist() == [70, 70]
+    assert (trace.work["layer"] == 0).all()
 
 
 def test_a_trace_can_be_taken_in_the_middle_and_grows_on() -> None:
@@ -145,10 +183,13 @@ def test_beams_are_left_alone() -> None:
 
 def drain(feed: Feed, cursors: dict[str, int]) -> dict[str, NDArray[np.int64]]:
     """What is new in every ring; nothing may have been lost."""
-    new: dict[str, NDArray[np.int64]] = {}
-    for name, ring in {**feed.rings, "routing": feed.routing}.items():
-        new[name], cursors[name], lost = ring.read(cursors.get(name, 0))
+    new: dict[str, Any] = {}
+    for name in ("steps", "tokens", "notes"):
+        new[name], cursors[name], lost = getattr(feed, name).read(cursors.get(name, 0))
         assert lost == 0
+    notes = new.pop("notes")
+    new["work"], new["moves"] = rows_of(notes, feed.run.clock)
+    new["routing"] = routed_rows(notes, MODEL.top_k)
     return new
 
 
@@ -177,26 +218,25 @@ def test_the_feed_is_the_trace() -> None:
     for name, rows in tables.items():
         np.testing.assert_array_equal(seen[name], rows, err_msg=name)
     assert [tuple(row) for row in seen["routing"].tolist()] == routed(trace)
-    assert feed.plans == list(trace.plan_list)
-    assert tuple(feed.texts) == trace.texts
+    assert tuple(feed.run.plans) == trace.plan_list
+    assert tuple(feed.run.texts) == trace.texts
     assert repr(feed) == "Feed(run 1, 12 steps)"
 
 
 def test_a_step_is_seen_after_its_work() -> None:
-    """Who sees a step's row finds its work and moves in the rings."""
+    """Who sees a step's row finds its notes."""
     feed, rng = Feed(), random.Random(2)
     driver = Driver(toy_plan(4), feed=feed)
-    steps = feed.rings["steps"]
-    write = steps.write
+    write = feed.steps.write
     seen: list[int] = []
 
     def check(rows: NDArray[np.int64]) -> None:
-        work, _, _ = feed.rings["work"].read()
-        seen.append(int(work[-1, 0]))
-        assert work[-1, 0] == rows[0, 0]
+        notes, _, _ = feed.notes.read()
+        seen.append(notes[-1].step)
+        assert notes[-1].step == rows[0, 0]
         write(rows)
 
-    steps.write = check  # type: ignore[method-assign]
+    feed.steps.write = check  # type: ignore[method-assign]
     for _ in range(3):
         driver.step(rng)
     assert seen == [0, 1, 2]
@@ -207,9 +247,12 @@ def test_each_run_starts_the_feed_over() -> None:
     first = Driver(toy_plan(4), feed=feed)
     first.step(random.Random(0))
     second = Driver(toy_plan(5), feed=feed)
-    assert feed.run_id == 2
-    assert feed.plans == second.recorder.plans
-    assert feed.texts == []
+    run = feed.run
+    assert (run.number, run.clock) == (2, Clock.MODELLED)
+    assert (run.steps_begin, run.tokens_begin) == (1, 1)
+    assert run.notes_begin == feed.notes.written
+    assert run.plans == second.recorder.plans
+    assert run.texts == []
     assert first.recorder.texts  # the first run's are its own
 
 
@@ -222,47 +265,47 @@ def test_without_a_feed_the_trace_is_the_same() -> None:
     np.testing.assert_array_equal(one.trace().work_rows, other.trace().work_rows)
 
 
-# ---------------------------------------------------------------------- the routing's ring
-
-
-def piece(number: int) -> tuple[int, int, int, NDArray[np.int64], NDArray[np.float32]]:
-    """Two tokens, whose first choice is the piece's number."""
-    return number, 0, 2 * number, np.array([[number, 1], [number, 2]]), np.ones((2, 2), np.float32)
+# ---------------------------------------------------------------------- the notes' ring
 
 
 def test_routing_is_unpacked_by_its_reader() -> None:
-    ring = RoutingRing(4)
-    assert [part if isinstance(part, int) else part.shape for part in ring.read()] == [(0, 5), 0, 0]
-    ring.write(piece(0))
-    ring.write(piece(1))
-    rows, cursor, lost = ring.read()
-    assert rows.tolist() == [
-        [0, 0, 0, 0, 0],
-        [0, 0, 0, 1, 1],
-        [0, 0, 1, 0, 0],
-        [0, 0, 1, 1, 2],
-        [1, 0, 2, 0, 1],
-        [1, 0, 2, 1, 1],
-        [1, 0, 3, 0, 1],
-        [1, 0, 3, 1, 2],
+    note = routing_note(5, 1, 8, [[3, 1], [0, 2]], [[0.5, 0.5], [0.5, 0.5]])
+    assert routed_rows([note], 2).tolist() == [
+        [5, 1, 8, 0, 3],
+        [5, 1, 8, 1, 1],
+        [5, 1, 9, 0, 0],
+        [5, 1, 9, 1, 2],
     ]
     assert ROUTED.names == ("step", "layer", "token", "rank", "expert")
-    assert (cursor, lost) == (2, 0)
+    assert routed_rows([], 2).shape == (0, 5)
+
+
+def head(number: int) -> HeadNote:
+    return HeadNote(number, 1, 0, 0, COSTS)
+
+
+def test_who_reads_too_late_is_told_how_much_is_lost() -> None:
+    ring = NoteRing(4)
+    assert ring.read() == ([], 0, 0)
+    for number in range(2):
+        ring.write(head(number))
+    notes, cursor, lost = ring.read()
+    assert ([note.step for note in notes], cursor, lost) == ([0, 1], 2, 0)
     for number in range(2, 9):
-        ring.write(piece(number))
-    rows, cursor, lost = ring.read(cursor)
-    assert (sorted(set(rows[:, 0].tolist())), cursor, lost) == ([5, 6, 7, 8], 9, 3)
-    assert ring.read(cursor)[1:] == (9, 0)
-    assert (ring.written, repr(ring)) == (9, "RoutingRing(9 pieces written)")
+        ring.write(head(number))
+    notes, cursor, lost = ring.read(cursor)
+    assert ([note.step for note in notes], cursor, lost) == ([5, 6, 7, 8], 9, 3)
+    assert ring.read(cursor) == ([], 9, 0)
+    assert (ring.written, repr(ring)) == (9, "NoteRing(4 notes, 9 written)")
 
 
-def test_routing_is_read_while_it_is_written() -> None:
-    ring, stop = RoutingRing(50), threading.Event()
+def test_notes_are_read_while_they_are_written() -> None:
+    ring, stop = NoteRing(50), threading.Event()
 
     def write() -> None:
         number = 0
         while not stop.is_set():
-            ring.write(piece(number))
+            ring.write(head(number))
             number += 1
 
     writer = threading.Thread(target=write)
@@ -274,12 +317,11 @@ def test_routing_is_read_while_it_is_written() -> None:
         deadline = time.monotonic() + 10
         while lapped < 50 and time.monotonic() < deadline:
             time.sleep(0)
-            rows, cursor, lost = ring.read(cursor)
+            notes, cursor, lost = ring.read(cursor)
             seen += lost
             lapped += lost > 0
-            assert rows[::4, 0].tolist() == list(range(seen, seen + len(rows) // 4))
-            assert (rows[:, 4] == np.where(rows[:, 3] == 0, rows[:, 0], rows[:, 2] % 2 + 1)).all()
-            seen += len(rows) // 4
+            assert [note.step for note in notes] == list(range(seen, seen + len(notes)))
+            seen += len(notes)
             assert seen == cursor
     finally:
         sys.setswitchinterval(before)

@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 
 from engine.errors import FiddlerError, InputError
+from engine.events import Clock
+from engine.feed import Feed
+from engine.notes import HeadNote, LayerNote, PinsNote
+from engine.orchestrator import Orchestrator
 from engine.placement import change_plan
 from engine.plan import Plan
-from engine.recorder import Feed, Recorder
-from engine.replay import replay_plan
+from engine.recorder import Recorder
 from engine.synthetic import synthetic_trace
+from engine.timeline import Timeline
 from engine.trace import Start, Trace
 
 
@@ -47,31 +51,45 @@ class FakeEngine:
         self.running = True
         self._stop.clear()
         recorder = Recorder(self.model_spec, self.plan, Start(), self.feed)
+        self._driver, pace = Orchestrator(self.plan), Timeline(self.plan.costs)
         for step in range(max_new_tokens + 1):
             if self._stop.is_set():
                 break
-            self._step(recorder, step)
+            self._step(recorder, pace, step)
             time.sleep(self.pause_s)
         trace = recorder.trace({"ended": "stopped" if self._stop.is_set() else "length"})
         self.last_run = SimpleNamespace(trace=trace, ended=trace.meta["ended"])
         self.running = False
         return self.last_run
 
-    def _step(self, recorder: Recorder, step: int) -> None:
-        whole, routing = replay_plan(self.script, self.plan).trace, self.script.routing
+    def _step(self, recorder: Recorder, pace: Timeline, step: int) -> None:
+        whole, routing = self.script, self.script.routing
+        start, number = pace.now_ns, len(recorder.plans) - 1
+        if self.plan is not recorder.plans[-1][1]:
+            number, changes = recorder.plan(step, self.plan), self._driver.change(self.plan)
+            pace.costs = self.plan.costs
+            pace.pins(step, changes, None)
+            recorder.note(PinsNote(step, start, pace.now_ns, pace.costs, changes))
         rows = whole.token_rows[whole.tokens["step"] == step]
+        first = recorder.token_count
         recorder.tokens(rows, [f" <b>{step}.{i}</b>" for i in range(len(rows))])
+        row = whole.step_rows[step].tolist()
+        context = row[4]
         at = routing.step == step
         for layer in range(self.model_spec.layers):
             mine = at & (routing.layer == layer)
-            first = int(routing.token[mine][0])
-            recorder.route(step, layer, first, routing.experts[mine], routing.weights[mine])
-        number = recorder.plan(step, self.plan) if self.plan is not recorder.plans[-1][1] else -1
-        for log, source in (
-            (recorder.log.work, whole.work_rows),
-            (recorder.log.moves, whole.move_rows),
-        ):
-            log.extend(np.ravel(source[source[:, 0] == step]).tolist())
-        row = whole.step_rows[step].copy()
-        row[6] = len(recorder.plans) - 1 if number < 0 else number
-        recorder.step(row.tolist())
+            chosen, weights = routing.experts[mine], routing.weights[mine]
+            active, counts = np.unique(chosen, return_counts=True)
+            decision = self._driver.decide(layer, active.tolist(), counts.tolist())
+            begin = pace.now_ns
+            pace.lay(step, layer, len(rows), context, decision, None)
+            recorder.note(
+                LayerNote(
+                    step, layer, len(rows), context, first, begin, pace.now_ns, pace.costs,
+                    decision, chosen, weights,
+                )
+            )  # fmt: skip
+        begin = pace.now_ns
+        pace.head(step, 1, None)
+        recorder.note(HeadNote(step, 1, begin, pace.now_ns, pace.costs))
+        recorder.step((*row[:5], first, number, 1, start, pace.now_ns, Clock.MODELLED))

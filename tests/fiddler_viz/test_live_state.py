@@ -5,7 +5,7 @@ import pytest
 
 from engine.events import Action, Work
 from fiddler_viz.views.growing import Growing
-from fiddler_viz.views.live_state import LiveState, run_start
+from fiddler_viz.views.live_state import LiveState
 from tests.fiddler_viz.fake_engine import FakeEngine
 
 
@@ -45,9 +45,9 @@ def test_counts_are_those_of_the_trace(engine: FakeEngine) -> None:
 def test_another_run_starts_over(engine: FakeEngine) -> None:
     live = LiveState(engine.model_spec, engine.feed)
     engine.generate("go", 20)
-    live.pull(idle=True)
+    live.pull()
     run = engine.generate("again", 3).trace
-    live.pull(idle=True)
+    live.pull()
     assert live.steps == len(run.step_rows)
     np.testing.assert_array_equal(live.trace().work_rows, run.work_rows)
 
@@ -83,32 +83,32 @@ def test_memory_stays_bounded_and_numbers_right(engine: FakeEngine) -> None:
     assert len(live.trace().work_rows) <= 1000
 
 
-def test_overwritten_rows_are_counted(engine: FakeEngine) -> None:
+def test_overwritten_notes_are_counted(engine: FakeEngine) -> None:
     engine.feed.__init__(capacity=512)  # type: ignore[misc]
     live = LiveState(engine.model_spec, engine.feed)
     engine.generate("go", 30)
     live.pull()
-    live.feed.run_id = live.run_id  # the same run goes on, and is too quick for the viewer
-    engine.feed.rings["work"].write(engine.last_run.trace.work_rows[-2000:])
+    per_step = engine.model_spec.layers + 1
+    assert live.lost == 31 * per_step - 512
+
+
+def test_a_run_that_begins_while_a_viewer_reads(engine: FakeEngine) -> None:
+    """The viewer starts over, and takes nothing of the one run for the other's."""
+    live = LiveState(engine.model_spec, engine.feed)
+    engine.generate("go", 5)
+    notes = engine.feed.notes
+    read, runs = notes.read, []
+
+    def late(cursor: int = 0) -> object:
+        if not runs:
+            runs.append(engine.generate("again", 3).trace)
+        return read(cursor)
+
+    notes.read = late  # type: ignore[assignment,method-assign]
     live.pull()
-    assert live.lost == 2000 - 512
-
-
-@pytest.mark.parametrize(
-    ("steps", "before", "start"),
-    [
-        ([0, 0, 1, 2], None, 0),
-        ([5, 6, 0, 1], 4, 2),
-        ([0, 1], 7, 0),
-        ([5, -1, 0, 1], 4, 2),
-        ([5, 6], 4, 2),
-        ([5, 6], None, 0),
-        ([3, 0, 1, -1, 0], 2, 4),
-        ([], 4, 0),
-    ],
-)
-def test_run_start(steps: list[int], before: int | None, start: int) -> None:
-    assert run_start(np.array(steps, dtype=np.int64), before) == start
+    np.testing.assert_array_equal(live.trace().work_rows, runs[0].work_rows)
+    np.testing.assert_array_equal(live.trace().step_rows, runs[0].step_rows)
+    assert live.routed.sum() == runs[0].routing.experts.size
 
 
 def test_growing_keeps_the_newest() -> None:
