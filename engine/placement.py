@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -75,7 +76,7 @@ def resolve_budget(value: int | str, least: int, most: int) -> int:
 
 def make_plan(
     model: ModelSpec,
-    hardware: str | HardwareSpec,
+    hardware: str | Path | HardwareSpec,
     profile: Profile,
     *,
     gpu_memory: int | str | None = None,
@@ -151,7 +152,7 @@ def change_plan(
     cache_slots: int | None = None,
     policy: str | None = None,
     planner: str | None = None,
-    hardware: str | HardwareSpec | None = None,
+    hardware: str | Path | HardwareSpec | None = None,
 ) -> Plan:
     """``plan`` with some arguments changed, the rest kept.
 

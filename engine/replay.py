@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def replay(
     cache_slots: int | None = None,
     policy: str | None = None,
     planner: str | None = None,
-    hardware: str | HardwareSpec | None = None,
+    hardware: str | Path | HardwareSpec | None = None,
 ) -> Replay:
     """Run a trace's routing under another plan; without changes, under its own plans.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import InputError
 from engine.interchange.perfetto import to_perfetto as write_perfetto
 from engine.policies import POLICIES, resolve_policy
 from engine.replay import Replay
 from engine.replay import replay as replay_trace
+from engine.spec import HardwareSpec
 from fiddler_viz import demo
 from fiddler_viz.figures import as_trace
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from engine.hybrid import HybridEngine
+
+Hardware = str | Path | HardwareSpec
+"""A profile's name, the path of a profile's file, or the profile itself."""
 
 
 def load(path: str | Path = demo.NAME, **options: Any) -> HybridEngine:
@@ -53,41 +59,60 @@ def compare(
     *,
     policies: Sequence[str] | str | None = None,
     gpu_memory: Sequence[int | str] | int | str | None = None,
+    hardware: Sequence[Hardware] | Hardware | None = None,
     cache_slots: int | None = None,
 ) -> pd.DataFrame:
-    """Replay one run under several policies and budgets; one row for each pair.
+    """Replay one run on several machines, budgets and policies; one row for each combination.
 
-    Every row is on the modelled clock. Policies default to all there are, budgets to the run's;
-    ``cache_slots`` holds for the policies that cache.
+    Every row is on the modelled clock. Policies default to all there are, budgets and hardware to
+    the run's; ``cache_slots`` holds for the policies that cache. Raises InputError for a list
+    without entries, and what :func:`replay` raises.
     """
     import pandas as pd
 
     trace = as_trace(source)
-    if isinstance(policies, str):
-        policies = [policies]
-    if isinstance(gpu_memory, int | str):
-        gpu_memory = [gpu_memory]
+    machines = _several("hardware", hardware, trace.plan.hardware)
+    budgets = _several("gpu_memory", gpu_memory, trace.plan.gpu_memory)
+    names = _several("policies", policies, *POLICIES)
     rows: list[dict[str, Any]] = []
-    for budget in gpu_memory or [trace.plan.gpu_memory]:
-        for policy in policies or list(POLICIES):
-            slots = cache_slots if resolve_policy(policy).admits else None
-            what_if = replay_trace(trace, gpu_memory=budget, policy=policy, cache_slots=slots)
-            summary, plan = what_if.summary, what_if.trace.plan
-            rows.append(
-                {
-                    "gpu_memory_gb": plan.gpu_memory / 1e9,
-                    "policy": policy,
-                    "pinned": len(plan.pinned),
-                    "cache_slots": plan.cache_slots,
-                    "tokens_per_s": summary.tokens_per_s,
-                    "hit_rate": summary.hit_rate,
-                    "mb_per_token": summary.bytes_per_token / 1e6,
-                    "gpu_busy": summary.busy["gpu"],
-                    "cpu_busy": summary.busy["cpu"],
-                    "link_busy": summary.busy["h2d"],
-                }
-            )
+    for machine, budget, policy in product(machines, budgets, names):
+        what_if = replay_trace(
+            trace,
+            hardware=None if hardware is None else machine,  # the run's may be no preset
+            gpu_memory=budget,
+            policy=policy,
+            cache_slots=cache_slots if resolve_policy(policy).admits else None,
+        )
+        summary, plan = what_if.summary, what_if.trace.plan
+        rows.append(
+            {
+                "hardware": plan.hardware,
+                "gpu_memory_gb": plan.gpu_memory / 1e9,
+                "policy": policy,
+                "pinned": len(plan.pinned),
+                "cache_slots": plan.cache_slots,
+                "tokens_per_s": summary.tokens_per_s,
+                "hit_rate": summary.hit_rate,
+                "mb_per_token": summary.bytes_per_token / 1e6,
+                "gpu_busy": summary.busy["gpu"],
+                "cpu_busy": summary.busy["cpu"],
+                "link_busy": summary.busy["h2d"],
+            }
+        )
     return pd.DataFrame(rows)
+
+
+def _several(name: str, value: Any, *default: Any) -> list[Any]:
+    """What is to be compared: one thing, several, or the default where nothing was asked for."""
+    if value is None:
+        return list(default)
+    if not isinstance(value, Iterable) or isinstance(value, str):
+        return [value]
+    if several := list(value):
+        return several
+    raise InputError(
+        f"{name}: expected one or more to compare, got none; leave it out for the default"
+    )
 
 
 def to_perfetto(source: Any, path: str | Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,24 @@ def test_compare(trace: Trace) -> None:
     assert list(fv.compare(trace)["policy"]) == list(POLICIES)
     with pytest.raises(fv.InputError, match="unknown policy"):
         fv.compare(trace, policies=["best"])
+
+
+def test_compare_machines(trace: Trace) -> None:
+    spec = replace(fv.HardwareSpec.preset("h200"), name="mine")
+    table = fv.compare(trace, policies="fiddler", hardware=["quadro-rtx-6000", spec])
+    assert table["hardware"].tolist() == ["quadro-rtx-6000", "mine"]
+    for row, hardware in zip(table["tokens_per_s"], ("quadro-rtx-6000", "h200"), strict=True):
+        assert row == fv.replay(trace, hardware=hardware).summary.tokens_per_s
+    custom = fv.replay(trace, hardware=spec)  # of no preset: its costs stay the run's
+    assert fv.compare(custom, policies="fiddler")["tokens_per_s"][0] == table["tokens_per_s"][1]
+    with pytest.raises(fv.InputError, match="unknown hardware"):
+        fv.compare(trace, hardware="abacus")
+
+
+@pytest.mark.parametrize("name", ["policies", "gpu_memory", "hardware"])
+def test_compare_of_nothing(trace: Trace, name: str) -> None:
+    with pytest.raises(fv.InputError, match=f"{name}: expected one or more to compare, got none"):
+        fv.compare(trace, **{name: []})
 
 
 def test_the_bundled_run() -> None:
