@@ -1,16 +1,19 @@
-"""Command line: ``python -m fiddler_viz demo | page OUT.html | trace INFO|OUT``."""
+"""Command line: ``python -m fiddler_viz demo | page OUT.html | record OUT | trace FILE``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import FiddlerError
+from engine.destination import prepare
+from engine.errors import FiddlerError, InputError
 from engine.policies import POLICIES
 from engine.spec import HardwareSpec
+from engine.strict import check_int
 from engine.trace import Trace
 from fiddler_viz import demo
 from fiddler_viz.terminal import describe
@@ -19,12 +22,16 @@ if TYPE_CHECKING:
     from engine.run import Run
 
 
+_SUFFIX = ".safetensors"
+
+
 def parser() -> argparse.ArgumentParser:
     """The arguments of every command."""
     made = argparse.ArgumentParser(
         prog="fiddler-viz",
         description="See, and decide, where the experts of a Mixture-of-Experts model run.",
     )
+    made.add_argument("--version", action="version", version=f"%(prog)s {version('fiddler-viz')}")
     commands = made.add_subparsers(dest="command", required=True, metavar="command")
 
     run = commands.add_parser("demo", help="generate in the terminal, then show where time went")
@@ -36,16 +43,21 @@ def parser() -> argparse.ArgumentParser:
     page.add_argument("--trace", type=Path, help="a saved trace (default: the bundled run)")
     page.set_defaults(do=_page)
 
+    record = commands.add_parser("record", help="generate, and save the run's trace")
+    record.add_argument("path", type=Path, metavar="OUT.safetensors", help="file to write")
+    record.set_defaults(do=_record)
+
     trace = commands.add_parser(
         "trace",
-        help="describe a saved trace, or record a new one",
-        description="With a file that exists: describe it. With a new name: generate with the "
-        "demo (or --model) and save its trace there.",
+        help="describe a saved trace",
+        description="Describe a trace. Where there is no such file and its name ends in "
+        f"{_SUFFIX}: record a new run there, as the command record does, and describe that.",
     )
-    trace.add_argument("path", type=Path, metavar="TRACE", help="a .safetensors trace file")
-    trace.add_argument("--perfetto", type=Path, metavar="OUT.json", help="also write for Perfetto")
-    _engine_options(trace)
+    trace.add_argument("path", type=Path, metavar="FILE", help="what record or Trace.save() wrote")
     trace.set_defaults(do=_trace)
+    for command in (record, trace):
+        command.add_argument("--perfetto", type=Path, metavar="OUT.json", help="also for Perfetto")
+        _engine_options(command)
     return made
 
 
@@ -68,6 +80,9 @@ def _engine_options(made: argparse.ArgumentParser) -> None:
 
 
 def _generate(options: argparse.Namespace, *, show: bool) -> Run:
+    check_int("--tokens", options.tokens, least=1)
+    if not 0 <= options.seed < 2**63:
+        raise InputError(f"--seed: expected a whole number from 0 to 2^63 - 1, got {options.seed}")
     import torch
 
     from fiddler_viz.api import load
@@ -86,14 +101,15 @@ def _generate(options: argparse.Namespace, *, show: bool) -> Run:
     )
     sampling = {"do_sample": False} if options.greedy else {"do_sample": True, "temperature": 0.7}
     torch.manual_seed(options.seed)
-    if show:
-        print(options.prompt, end="", flush=True)
-    return engine.generate(
-        options.prompt,
-        options.tokens,
-        on_text=(lambda text: print(text, end="", flush=True)) if show else None,
-        **sampling,
-    )
+    unsaid = [options.prompt] if show else []  # until the engine has taken it
+
+    def say(text: str) -> None:
+        print(*unsaid, text, sep="", end="", flush=True)
+        unsaid.clear()
+
+    run = engine.generate(options.prompt, options.tokens, on_text=say if show else None, **sampling)
+    print(*unsaid, sep="", end="")  # no text came
+    return run
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -108,12 +124,30 @@ def _page(options: argparse.Namespace) -> None:
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in any browser without a network")
 
 
+def _record(options: argparse.Namespace) -> None:
+    for path in (options.path, options.perfetto):
+        if path is not None:
+            prepare(path)  # refused before the run, not after it
+    print(f"recording a new run of {options.model} to {options.path}", flush=True)
+    trace = _generate(options, show=False).trace
+    print(f"saved {trace.save(options.path)}")
+    _show(trace, options)
+
+
 def _trace(options: argparse.Namespace) -> None:
     if options.path.exists():
-        trace = Trace.load(options.path)
+        _show(Trace.load(options.path), options)
+    elif options.path.suffix == _SUFFIX:
+        print(f"there is no {options.path} yet")
+        _record(options)
     else:
-        trace = _generate(options, show=False).trace
-        print(f"saved {trace.save(options.path)}")
+        raise InputError(
+            f"no trace file at {options.path}: check the path, or record a new run with "
+            f"`record {options.path}{_SUFFIX}`"
+        )
+
+
+def _show(trace: Trace, options: argparse.Namespace) -> None:
     print(describe(trace))
     if options.perfetto is not None:
         from engine.interchange.perfetto import to_perfetto

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import fiddler_viz as fv
 from fiddler_viz import demo
 from fiddler_viz.__main__ import main
 
@@ -26,16 +27,54 @@ def test_demo_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert "clock: measured" in capsys.readouterr().out
 
 
-def test_trace_records_then_describes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, perfetto = tmp_path / "a.safetensors", tmp_path / "a.json"
-    command = ["trace", str(path), "--tokens", "4", "--gpu-memory", "12GB", "--policy", "lru"]
+@pytest.mark.parametrize("verb", ["record", "trace"])
+def test_record_then_describe(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, perfetto = tmp_path / "new" / "a.safetensors", tmp_path / "a.json"
+    command = [verb, str(path), "--tokens", "4", "--gpu-memory", "12GB", "--policy", "lru"]
     assert main(command) == 0
-    assert f"saved {path}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert (f"there is no {path} yet" in out) == (verb == "trace")
+    assert f"recording a new run of demo to {path}\nsaved {path}" in out
     assert main(["trace", str(path), "--perfetto", str(perfetto)]) == 0
     out = capsys.readouterr().out
     assert "12.0 GB" in out
     assert "policy lru" in out
     assert json.loads(perfetto.read_text())["traceEvents"]
+
+
+def test_a_misspelt_trace_records_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.safetensor"
+    assert main(["trace", str(path)]) == 2
+    output = capsys.readouterr()
+    assert f"no trace file at {path}: check the path, or record" in output.err
+    assert output.out == "" and list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_written_is_refused_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["record", str(tmp_path)]) == 2
+    assert main(["record", str(tmp_path / "a.safetensors"), "--perfetto", str(tmp_path)]) == 2
+    output = capsys.readouterr()
+    assert output.err.count("it is a folder") == 2
+    assert output.out == "" and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("tokens", ["0", "-3", "100000"])
+def test_what_is_refused_prints_no_prompt(tokens: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--tokens", tokens]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"fiddler-viz {fv.__version__}\n"
 
 
 def test_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,6 +92,9 @@ def test_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["demo", "--gpu-memory", "24 GiB of"], "24 GiB of"),
         (["demo", "--hardware", "abacus"], "rtx-4090"),
         (["demo", "--model", "nowhere"], "no checkpoint folder"),
+        (["demo", "--tokens", "0"], "--tokens: expected a whole number of at least 1, got 0"),
+        (["demo", "--seed", str(10**30)], "--seed: expected a whole number from 0 to 2^63 - 1"),
+        (["demo", "--seed", "-1"], "--seed: expected"),
         (["page", "x.html", "--trace", "nowhere.safetensors"], "no file"),
     ],
 )
