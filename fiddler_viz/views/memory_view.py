@@ -26,7 +26,7 @@ class MemoryView(widgets.HTML):
         """Draw; True if anything changed."""
         before = self.value
         bar = memory_html(memory, self._theme, room=room, expert_bytes=expert_bytes)
-        hint = LOOK_FOR if room.plans else ""
+        hint = LOOK_FOR if room.plans and not room.note else ""  # one line has no room for both
         self.value = (
             f'<div class="fv-hint fv-heading"><b>{room.name}</b> {spent(memory, room)}. {hint}'
             f"</div>{bar}"
