@@ -137,51 +137,6 @@ def to_rows(flat: list[int], dtype: np.dtype[np.void]) -> Rows:
     return np.fromiter(flat, np.int64, len(flat)).reshape(-1, len(dtype.names or ()))
 
 
-class Ring:
-    """The last ``capacity`` rows of one table, for viewers. One writer, any number of readers.
-
-    A reader keeps a cursor (the count of rows ever written that it has seen) and pulls what is
-    new. The writer never waits: when a reader is too slow, the oldest rows are gone and counted.
-    """
-
-    def __init__(self, dtype: np.dtype[np.void], capacity: int = 1 << 15) -> None:
-        self.dtype = dtype
-        self._rows: Rows = np.zeros((capacity, len(dtype.names or ())), dtype=np.int64)
-        self._written = 0
-        self._claimed = 0
-
-    def __repr__(self) -> str:
-        return f"Ring({len(self._rows)} rows, {self._written} written)"
-
-    @property
-    def written(self) -> int:
-        """Rows ever written: the cursor of a viewer that wants only what comes next."""
-        return self._written
-
-    def write(self, rows: Rows) -> None:
-        """Append rows, overwriting the oldest."""
-        capacity = len(self._rows)
-        total = self._written + len(rows)
-        self._claimed = total  # before the first row is touched: what a reader copies is torn
-        if len(rows) > capacity:
-            rows = rows[-capacity:]
-        at = (total - len(rows)) % capacity
-        head = min(len(rows), capacity - at)
-        self._rows[at : at + head] = rows[:head]
-        self._rows[: len(rows) - head] = rows[head:]
-        self._written = total
-
-    def read(self, cursor: int = 0) -> tuple[Rows, int, int]:
-        """Return ``(rows since cursor, new cursor, rows lost to overwriting)``."""
-        capacity = len(self._rows)
-        end = self._written
-        start = max(cursor, end - capacity, 0)
-        rows = self._rows[np.arange(start, end) % capacity]  # a copy
-        # The writer may have overtaken the copy: drop what it may have overwritten meanwhile.
-        torn = min(max(self._claimed - capacity - start, 0), len(rows))
-        return rows[torn:], end, start + torn - min(cursor, start + torn)
-
-
 def empty(dtype: np.dtype[np.void]) -> Rows:
     """No rows of ``dtype``."""
     return np.zeros((0, len(dtype.names or ())), dtype=np.int64)

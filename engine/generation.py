@@ -13,13 +13,14 @@ from transformers import PreTrainedModel
 
 from engine.collector import Collector
 from engine.errors import InputError
-from engine.feed import Feed
+from engine.plan import Plan
 from engine.prompt import PromptLike, TokenTexts, encode
 from engine.recorder import Recorder
 from engine.run import Run
 from engine.session import Session, Stopped
 from engine.spec import ModelSpec
 from engine.threads import torch_threads
+from engine.trace import Start
 
 _REFUSED = {
     "streamer": "use on_text=, or engine.stream()",
@@ -51,7 +52,8 @@ class Generator:
         self.model = model
         self.tokenizer = tokenizer
         self.session = session
-        self.feed = Feed()
+        self.recorder: Recorder | None = None
+        """Of the newest recorded run, finished or not."""
         self.last_run: Run | None = None
         self._texts = texts
         self._spec = spec
@@ -84,18 +86,13 @@ class Generator:
         collector = Collector(rows, self.tokenizer, on_text)
         if beams == 1:
             options["streamer"] = collector
-        feed = self.feed if record else None
         owner = object()
         recorder: Recorder | None = None
         ended = "error"
         try:
-            recorder = self.session.begin_run(
-                owner,
-                lambda plan, start: Recorder(
-                    self._spec, plan, start, feed, clock=self.session.device.clock
-                ),
-                record=record,
-            )
+            recorder = self.session.begin_run(owner, self._new_recorder, record=record)
+            if record:
+                self.recorder = recorder
             with torch_threads(*self._threads):
                 out = self.model.generate(
                     ids, attention_mask=mask, max_new_tokens=max_new_tokens, **options
@@ -208,6 +205,9 @@ class Generator:
         if self.tokenizer is not None:
             text = self.tokenizer.decode(tokens[0], skip_special_tokens=True)
         return Run(text, tuple(map(tuple, tokens)), recorder.trace(meta), ended)
+
+    def _new_recorder(self, plan: Plan, start: Start) -> Recorder:
+        return Recorder(self._spec, plan, start, self.session.device.clock)
 
     def _last_tokens(self, recorder: Recorder, tokens: list[list[int]]) -> None:
         """Rows for tokens that were sampled but, being the last, never processed."""

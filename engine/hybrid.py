@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 
 from engine.devices import open_device
 from engine.errors import InputError
-from engine.feed import Feed
 from engine.generation import Generator
 from engine.hook import attach
 from engine.loader import load_model, load_tokenizer, model_spec
@@ -21,6 +20,7 @@ from engine.policies import resolve_policy
 from engine.popularity import measure_profile
 from engine.profile import Profile
 from engine.prompt import PromptLike, TokenTexts
+from engine.recorder import Recorder
 from engine.residency import Residency
 from engine.run import Run
 from engine.session import Session
@@ -208,9 +208,9 @@ class HybridEngine:
         return self.session.running
 
     @property
-    def feed(self) -> Feed:
-        """What viewers pull while a generation runs."""
-        return self._generator.feed
+    def recorder(self) -> Recorder | None:
+        """Of the newest recorded run, which viewers read while it grows; None before the first."""
+        return self._generator.recorder
 
     @property
     def last_run(self) -> Run | None:

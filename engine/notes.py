@@ -1,15 +1,16 @@
-"""Notes: what the engine keeps of each layer as it runs, and the rows that are made of them later.
+"""Notes: what the engine takes down of each layer as it runs, and the rows made of them later.
 
-Writing a layer down must cost next to nothing, so the engine only passes references on. Whoever
-wants rows makes them, many steps at once: the recorder now and then, a viewer for each frame.
+Taking a layer down must cost next to nothing, and what is kept must not be many small objects. So
+a layer is one run of integers appended to an array; whoever wants rows makes them, of many layers
+at once: the trace at the end, a viewer for each frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import chain, groupby
-from typing import Any
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from engine.cost import CostModel
 from engine.decision import Batch, Decision, Decisions
 from engine.events import MOVES, WORK, Action, Clock, Lane, Rows, Why, Work, empty, to_rows
-from engine.layout import lanes, layer_rows
+from engine.layout import Ints, lanes, layer_rows
+from engine.spec import ModelSpec
 from engine.timeline import Log, Timeline
 from engine.trace import Routing
 
@@ -28,175 +30,289 @@ ROUTED = np.dtype([(name, np.int64) for name in ("step", "layer", "token", "rank
 """Routing as a viewer reads it: one row per token, layer and rank."""
 
 _MEASURED = int(Clock.MEASURED)
+_HEAD, _PINS = -1, -2
+"""In place of a layer's number: the output head; what a new plan changed before a step."""
+(
+    _STEP, _LAYER, _TOKENS, _CONTEXT, _TOKEN, _START, _END, _COSTS, _CHOICES, _ACTIVE, _EVICTED
+) = range(11)  # fmt: skip
+"""A record begins with these integers. Then come the active experts, as many token counts, actions
+and keeps; the evicted; on a measured clock, starts and ends of the active experts by turns."""
+_BODY = 11
+
+Changes = Sequence[tuple[int, int, Why, int]]
+"""What a new plan does: ``(layer, expert, why, bytes copied)`` each."""
 
 
-@dataclass(slots=True)
-class LayerNote:
-    """One layer of one step, after it ran."""
+class Notes:
+    """One run's notes. One writer; any thread may read what was whole when it asked.
 
-    step: int
-    layer: int
-    tokens: int
-    """Tokens of the step."""
-    context: int
-    """Key-value positions read, summed over sequences."""
-    token: int
-    """Row of the step's first token."""
-    start_ns: int
-    end_ns: int
-    costs: CostModel
-    """In force at the time."""
-    decision: Decision
-    experts: NDArray[Any]
-    """The router's choices, ``(tokens, top_k)``."""
-    weights: NDArray[Any]
-    """Theirs, ``(tokens, top_k)``."""
-    spans: Sequence[Span] = ()
-    """Each active expert's start and end, on a measured clock."""
+    A layer becomes visible with the last of its appends, so an interrupt leaves whole layers.
+    """
 
+    def __init__(self, model: ModelSpec, costs: CostModel, clock: int) -> None:
+        self.model = model
+        self.clock = clock
+        self._costs: list[tuple[CostModel, Changes]] = [(costs, ())]
+        self._begins = array("q")
+        self._stream = array("q")
+        self._experts = array("q")
+        self._weights = array("f")
 
-@dataclass(slots=True)
-class PinsNote:
-    """What a new plan changed, before the step: ``(layer, expert, why, bytes copied)`` each."""
+    def __repr__(self) -> str:
+        return f"Notes({len(self)} records)"
 
-    step: int
-    start_ns: int
-    end_ns: int
-    costs: CostModel
-    changes: Sequence[tuple[int, int, Why, int]]
+    def __len__(self) -> int:
+        return len(self._begins)
 
-    def lay(self, log: Log) -> None:
-        """Append the rows."""
-        Timeline(self.costs, self.start_ns).pins(self.step, self.changes, log)
+    def layer(
+        self,
+        step: int,
+        layer: int,
+        tokens: int,
+        context: int,
+        token: int,
+        start_ns: int,
+        end_ns: int,
+        decision: Decision,
+        experts: NDArray[np.int64],
+        weights: NDArray[np.float32],
+        spans: Sequence[Span] = (),
+    ) -> None:
+        """One layer of one step has run.
 
+        ``tokens`` is the step's, ``token`` the row of its first, ``context`` the key-value
+        positions read. ``experts`` and ``weights`` are the router's choices, ``(tokens, top_k)``;
+        ``spans`` each active expert's start and end, on a measured clock.
+        """
+        stream, chosen = self._stream, self._experts
+        at, active, evict = len(stream), decision.experts, decision.evict
+        costs = len(self._costs) - 1
+        head = (step, layer, tokens, context, token, start_ns, end_ns, costs, len(chosen))
+        chosen.frombytes(experts.tobytes())
+        self._weights.frombytes(weights.tobytes())
+        stream.extend(
+            (
+                *head, len(active), len(evict),
+                *active, *decision.tokens, *decision.actions, *decision.keep, *evict,
+            )
+        )  # fmt: skip
+        for span in spans:
+            stream.extend(span)
+        self._begins.append(at)
 
-@dataclass(slots=True)
-class HeadNote:
-    """The output head, which ends a complete step."""
+    def head(self, step: int, tokens: int, start_ns: int, end_ns: int) -> None:
+        """The output head, which ends a complete step."""
+        self._short(step, _HEAD, tokens, start_ns, end_ns)
 
-    step: int
-    tokens: int
-    start_ns: int
-    end_ns: int
-    costs: CostModel
+    def pins(
+        self, step: int, start_ns: int, end_ns: int, costs: CostModel, changes: Changes
+    ) -> None:
+        """Before a step, a new plan made ``changes``; its costs hold from here on."""
+        self._costs.append((costs, changes))
+        self._short(step, _PINS, 0, start_ns, end_ns)
 
-    def lay(self, log: Log) -> None:
-        """Append the row."""
-        Timeline(self.costs, self.start_ns).head(self.step, self.tokens, log)
+    def _short(self, step: int, what: int, tokens: int, start_ns: int, end_ns: int) -> None:
+        at, costs, chosen = len(self._stream), len(self._costs) - 1, len(self._experts)
+        self._stream.extend((step, what, tokens, 0, 0, start_ns, end_ns, costs, chosen, 0, 0))
+        self._begins.append(at)
 
+    def end_of(self, step: int) -> int | None:
+        """When the newest step's last layer ended, or a plan's changes before it; its head not."""
+        for at in reversed(self._begins):
+            if self._stream[at + _STEP] != step:
+                return None
+            if self._stream[at + _LAYER] != _HEAD:
+                return self._stream[at + _END]
+        return None
 
-Note = LayerNote | PinsNote | HeadNote
-
-
-def rows_of(notes: Sequence[Note], clock: int) -> tuple[Rows, Rows]:
-    """Rows of :data:`engine.events.WORK` and ``MOVES``, in the order in which things happened."""
-    if clock == _MEASURED:
-        return _measured(notes), empty(MOVES)
-    parts = [_modelled(list(group)) for _, group in groupby(notes, lambda note: id(note.costs))]
-    work, moves = ([part[at] for part in parts] for at in (0, 1))
-    return np.concatenate([empty(WORK), *work]), np.concatenate([empty(MOVES), *moves])
-
-
-def _modelled(notes: list[Note]) -> tuple[Rows, Rows]:
-    """Notes under the same costs; at least one."""
-    layers = [note for note in notes if isinstance(note, LayerNote)]
-    gaps = np.zeros((2, len(layers) + 1), dtype=np.int64)
-    log = Log([], [])
-    widths = len(WORK.names or ()), len(MOVES.names or ())
-    at = 0
-    for note in notes:
-        if isinstance(note, LayerNote):
-            at += 1
-            continue
-        old = len(log.work), len(log.moves)
-        note.lay(log)
-        gaps[0, at] += (len(log.work) - old[0]) // widths[0]
-        gaps[1, at] += (len(log.moves) - old[1]) // widths[1]
-    if not layers:
-        return to_rows(log.work, WORK), to_rows(log.moves, MOVES)
-    costs = notes[0].costs
-    batch, decisions = _batch(layers)
-    context = np.array([note.context for note in layers], dtype=np.int64)
-    start = np.array([note.start_ns for note in layers], dtype=np.int64)
-    laid = lanes(costs, batch, decisions, context)
-    made = layer_rows(costs, batch, decisions, laid, start, *gaps)
-    made.work[made.work_gaps] = to_rows(log.work, WORK)
-    made.moves[made.move_gaps] = to_rows(log.moves, MOVES)
-    return made.work, made.moves
-
-
-def _batch(layers: Sequence[LayerNote]) -> tuple[Batch, Decisions]:
-    """Decisions that were made one by one, as columns."""
-    made = [note.decision for note in layers]
-    heads = np.array([(n.step, n.layer, n.tokens) for n in layers], dtype=np.int64)
-    step, layer, tokens = heads.T.copy()
-    segments = np.arange(len(made))
-    sizes = [len(decision.experts) for decision in made]
-    batch = Batch(
-        made[0].columns,
-        step,
-        layer,
-        tokens,
-        np.repeat(segments, sizes),
-        _column(decision.experts for decision in made),
-        _column(decision.tokens for decision in made),
-    )
-    decisions = Decisions(
-        _column(decision.actions for decision in made),
-        _column(decision.keep for decision in made).astype(bool),
-        np.repeat(segments, [len(decision.evict) for decision in made]),
-        _column(decision.evict for decision in made),
-    )
-    return batch, decisions
+    def read(self, cursor: int = 0) -> Part:
+        """What is new since ``cursor`` (a part's ``end``; 0: all). A copy."""
+        begins = np.array(self._begins[cursor:], dtype=np.int64)
+        base = int(begins[0]) if len(begins) else len(self._stream)
+        stream = np.array(self._stream[base:], dtype=np.int64)  # these records, and perhaps more
+        heads = stream[(begins - base)[:, None] + np.arange(_BODY)]  # (records, fields)
+        first = int(heads[0, _CHOICES]) if len(heads) else len(self._experts)
+        top_k = self.model.top_k
+        return Part(
+            model=self.model,
+            clock=self.clock,
+            end=cursor + len(begins),
+            heads=heads,
+            body=begins - base + _BODY,
+            stream=stream,
+            costs=self._costs,
+            origin=first,
+            choices=np.array(self._experts[first:], dtype=np.int64).reshape(-1, top_k),
+            weights=np.array(self._weights[first:], dtype=np.float32).reshape(-1, top_k),
+        )
 
 
-def _column(lists: Iterable[Sequence[int]]) -> NDArray[np.int64]:
-    return np.fromiter(chain.from_iterable(lists), np.int64)
+@dataclass(frozen=True)
+class Part:
+    """Some notes in a row, to make rows of."""
+
+    model: ModelSpec
+    clock: int
+    end: int
+    """The cursor for what comes next."""
+    heads: Ints
+    """``(records, 11)``: what each begins with."""
+    body: Ints
+    """Per record: where in ``stream`` the rest of it begins."""
+    stream: Ints
+    costs: Sequence[tuple[CostModel, Changes]]
+    """What plans brought: the costs under which a record stands, by number."""
+    origin: int
+    """Number of the first choice in ``choices``."""
+    choices: Ints
+    """``(rows, top_k)``: the router's."""
+    weights: NDArray[np.float32]
+    """Theirs."""
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    @property
+    def steps(self) -> Ints:
+        """Per record: its step."""
+        return self.heads[:, _STEP]
+
+    @property
+    def is_head(self) -> NDArray[np.bool_]:
+        """Per record: whether it is the output head."""
+        return self.heads[:, _LAYER] == _HEAD
+
+    def where(self, wanted: NDArray[np.bool_]) -> Part:
+        """Only the records for which ``wanted`` is true."""
+        return replace(self, heads=self.heads[wanted], body=self.body[wanted])
+
+    def rows(self) -> tuple[Rows, Rows]:
+        """Rows of :data:`engine.events.WORK` and ``MOVES``, in the order in which they happened."""
+        if self.clock == _MEASURED:
+            return self.where(self.heads[:, _LAYER] != _PINS)._measured(), empty(MOVES)
+        bounds = np.flatnonzero(np.diff(self.heads[:, _COSTS])) + 1
+        parts = [
+            self._modelled(start, stop)
+            for start, stop in pairwise([0, *bounds.tolist(), len(self)])
+            if stop > start
+        ]
+        work, moves = ([part[at] for part in parts] for at in (0, 1))
+        return np.concatenate([empty(WORK), *work]), np.concatenate([empty(MOVES), *moves])
+
+    def _modelled(self, start: int, stop: int) -> tuple[Rows, Rows]:
+        """Records ``start`` to ``stop`` (exclusive), all under the same costs."""
+        heads = self.heads[start:stop]
+        costs, changes = self.costs[int(heads[0, _COSTS])]
+        log = Log([], [])
+        if heads[0, _LAYER] == _PINS:
+            Timeline(costs, int(heads[0, _START])).pins(int(heads[0, _STEP]), changes, log)
+        is_head = heads[:, _LAYER] == _HEAD
+        at = np.flatnonzero(heads[:, _LAYER] >= 0)
+        batch, decisions = self._batch(start + at)
+        laid = lanes(costs, batch, decisions, heads[at, _CONTEXT])
+        gaps = np.bincount(np.searchsorted(at, np.flatnonzero(is_head)), minlength=len(at) + 1)
+        begin = np.ascontiguousarray(heads[at, _START])
+        made = layer_rows(costs, batch, decisions, laid, begin, gaps, np.zeros_like(gaps))
+        made.work[made.work_gaps] = _dense(heads[is_head], int(Lane.GPU), int(Clock.MODELLED))
+        return (
+            np.concatenate([to_rows(log.work, WORK), made.work]),
+            np.concatenate([to_rows(log.moves, MOVES), made.moves]),
+        )
+
+    def _batch(self, records: Ints) -> tuple[Batch, Decisions]:
+        """Layers as columns."""
+        heads, body = self.heads[records], self.body[records]
+        active, evicted = heads[:, _ACTIVE], heads[:, _EVICTED]
+        segment = np.repeat(np.arange(len(records)), active)
+        where = _spread(body, active)
+        size = active[segment]
+        step, layer, tokens = (np.ascontiguousarray(heads[:, at]) for at in range(3))
+        batch = Batch(
+            self.model.experts,
+            step,
+            layer,
+            tokens,
+            segment,
+            self.stream[where],
+            self.stream[where + size],
+        )
+        decisions = Decisions(
+            self.stream[where + 2 * size],
+            self.stream[where + 3 * size].astype(bool),
+            np.repeat(np.arange(len(records)), evicted),
+            self.stream[_spread(body + 4 * active, evicted)],
+        )
+        return batch, decisions
+
+    def _measured(self) -> Rows:
+        """All on the CPU: what ran between two layers' experts is the dense part."""
+        heads, active = self.heads, self.heads[:, _ACTIVE]
+        is_head = self.is_head
+        times = _spread(self.body + 4 * active + heads[:, _EVICTED], 2 * active)
+        spans = self.stream[times].reshape(-1, 2)  # (entries, start and end)
+        base = np.concatenate(([0], np.cumsum(1 + active)))[:-1]
+        rows = np.empty((len(heads) + len(spans), len(WORK.names or ())), dtype=np.int64)
+        rows[base] = _dense(heads, int(Lane.CPU), _MEASURED)
+        entry = np.concatenate(([0], np.cumsum(active)))[:-1]
+        rows[base[~is_head], -2] = spans[entry[~is_head], 0]  # the dense part ends there
+        of = np.repeat(np.arange(len(heads)), active)
+        where = _spread(self.body, active)
+        experts = np.column_stack(
+            [
+                heads[of, _STEP],
+                heads[of, _LAYER],
+                self.stream[where],
+                np.full(len(of), Work.EXPERT),
+                np.full(len(of), Action.CPU),
+                self.stream[where + active[of]],
+                np.full(len(of), Lane.CPU),
+                spans,
+                np.full(len(of), _MEASURED),
+            ]
+        )
+        rows[_spread(base + 1, active)] = experts
+        return rows
+
+    def routing(self) -> Routing:
+        """The router's choices, one row per token and layer."""
+        layers = self.heads[self.heads[:, _LAYER] >= 0]
+        tokens = layers[:, _TOKENS]
+        step, layer, token = (np.repeat(layers[:, at], tokens) for at in (_STEP, _LAYER, _TOKEN))
+        rows = _spread((layers[:, _CHOICES] - self.origin) // self.model.top_k, tokens)
+        nth = _spread(np.zeros_like(tokens), tokens)
+        return Routing(
+            step=step.astype(np.int32),
+            layer=layer.astype(np.int32),
+            token=(token + nth).astype(np.int32),
+            experts=self.choices[rows].astype(np.int16),
+            weights=self.weights[rows],
+        )
+
+    def routed(self) -> Rows:
+        """The same as rows of :data:`ROUTED`."""
+        routing = self.routing()
+        top_k = routing.experts.shape[1]
+        made = np.empty((len(routing), top_k, len(ROUTED.names or ())), dtype=np.int64)
+        for column, values in enumerate((routing.step, routing.layer, routing.token)):
+            made[:, :, column] = values[:, None]
+        made[:, :, 3] = np.arange(top_k)
+        made[:, :, 4] = routing.experts
+        return made.reshape(-1, made.shape[2])
 
 
-def _measured(notes: Sequence[Note]) -> Rows:
-    """All on the CPU: what ran between two layers' experts is the dense part."""
-    flat: list[int] = []
-    for note in notes:
-        if isinstance(note, HeadNote):
-            dense = (note.step, -1, -1, Work.DENSE, -1, note.tokens, Lane.CPU)
-            flat.extend((*dense, note.start_ns, note.end_ns, _MEASURED))
-        elif isinstance(note, LayerNote):
-            step, layer, made = note.step, note.layer, note.decision
-            dense = (step, layer, -1, Work.DENSE, -1, note.tokens, Lane.CPU)
-            flat.extend((*dense, note.start_ns, note.spans[0][0], _MEASURED))
-            for expert, count, span in zip(made.experts, made.tokens, note.spans, strict=True):
-                ran = (step, layer, expert, Work.EXPERT, Action.CPU, count, Lane.CPU)
-                flat.extend((*ran, *span, _MEASURED))
-    return to_rows(flat, WORK)
+def _spread(begins: Ints, counts: Ints) -> Ints:
+    """``counts[i]`` numbers up from ``begins[i]``, for each i."""
+    before = np.cumsum(counts) - counts
+    return np.repeat(begins - before, counts) + np.arange(int(counts.sum()))
 
 
-def routing_of(notes: Iterable[Note], top_k: int) -> Routing:
-    """The router's choices, one row per token and layer."""
-    layers = [note for note in notes if isinstance(note, LayerNote)]
-    if not layers:
-        none = np.zeros(0, dtype=np.int32)
-        choices = np.zeros((0, top_k), dtype=np.int16), np.zeros((0, top_k), dtype=np.float32)
-        return Routing(none, none, none, *choices)
-    counts = np.array([len(note.experts) for note in layers])
-    heads = np.array([(note.step, note.layer, note.token) for note in layers], dtype=np.int32)
-    step, layer, token = np.repeat(heads, counts, axis=0).T
-    nth = np.arange(len(step)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return Routing(
-        step=step.copy(),
-        layer=layer.copy(),
-        token=(token + nth).astype(np.int32),
-        experts=np.concatenate([note.experts for note in layers]).astype(np.int16),
-        weights=np.concatenate([note.weights for note in layers]).astype(np.float32),
-    )
-
-
-def routed_rows(notes: Iterable[Note], top_k: int) -> Rows:
-    """The same as rows of :data:`ROUTED`."""
-    routing = routing_of(notes, top_k)
-    made = np.empty((len(routing), top_k, len(ROUTED.names or ())), dtype=np.int64)
-    for column, values in enumerate((routing.step, routing.layer, routing.token)):
-        made[:, :, column] = values[:, None]
-    made[:, :, 3] = np.arange(top_k)
-    made[:, :, 4] = routing.experts
-    return made.reshape(-1, made.shape[2])
+def _dense(heads: Ints, lane: int, clock: int) -> Rows:
+    """The dense part of records, from their start to their end."""
+    rows = np.empty((len(heads), len(WORK.names or ())), dtype=np.int64)
+    for column, value in enumerate(
+        (heads[:, _STEP], heads[:, _LAYER], -1, int(Work.DENSE), -1, heads[:, _TOKENS], lane)
+    ):
+        rows[:, column] = value
+    rows[:, 7:9] = heads[:, (_START, _END)]
+    rows[:, 9] = clock
+    return rows

@@ -1,37 +1,29 @@
-"""The recorder: grows a trace while the engine runs, and feeds the viewers."""
+"""The recorder: grows a trace while the engine runs; viewers read it as it grows."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from engine.events import MOVES, STEPS, TOKENS, WORK, Clock, Rows, StepKind, empty
-from engine.feed import Feed
-from engine.notes import HeadNote, Note, routing_of, rows_of
+from engine.events import STEPS, TOKENS, Clock, Rows, StepKind
+from engine.notes import Notes
 from engine.plan import Plan
 from engine.spec import ModelSpec
-from engine.trace import Routing, Start, Trace
-
-SETTLE_NOTES = 2048
-"""Notes that are kept before they become rows: these need a tenth of the memory."""
+from engine.trace import Start, Trace
 
 _FIELDS = STEPS.names or ()
+_STEP_WIDTH, _TOKEN_WIDTH = len(_FIELDS), len(TOKENS.names or ())
 _COMPLETE, _START, _END = (_FIELDS.index(name) for name in ("complete", "start_ns", "end_ns"))
-
-
-class _Settled(NamedTuple):
-    work: Rows
-    moves: Rows
-    routing: Routing
 
 
 class Recorder:
     """Takes down what an engine does; :meth:`trace` makes the columns. Nothing is ever dropped.
 
-    A layer is written down with one append, after it ran: an interrupt leaves whole layers.
+    One thread writes. Viewers in others read what is new since they last asked, in this order:
+    :meth:`step_rows`, :meth:`token_rows`, :attr:`notes`. Who sees a step finds all that led to it.
     """
 
     def __init__(
@@ -39,30 +31,25 @@ class Recorder:
         model: ModelSpec,
         plan: Plan,
         start: Start,
-        feed: Feed | None = None,
-        *,
         clock: Clock = Clock.MODELLED,
     ) -> None:
         self.model = model
-        self.feed = feed
+        self.notes = Notes(model, plan.costs, clock)
         self.plans: list[tuple[int, Plan]] = [(0, plan)]
+        """``(first step, plan)``."""
         self.texts: list[str] = []
-        self._clock = clock
+        """Of each token."""
         self._start = start
-        self._steps: list[Sequence[int]] = []
-        self._tokens: list[Rows] = []
-        self._token_count = 0
-        self._kept: tuple[list[_Settled], list[Note]] = [], []  # one: an interrupt finds both
-        if feed is not None:
-            feed.begin(clock, self.plans, self.texts)
+        self._steps = array("q")
+        self._tokens = array("q")
 
     def __repr__(self) -> str:
-        return f"Recorder({len(self._steps)} steps, {self._token_count} tokens)"
+        return f"Recorder({len(self._steps) // _STEP_WIDTH} steps, {self.token_count} tokens)"
 
     @property
     def token_count(self) -> int:
         """Token rows so far: the row of the next token."""
-        return self._token_count
+        return len(self._tokens) // _TOKEN_WIDTH
 
     def plan(self, step: int, plan: Plan) -> int:
         """Another plan holds from ``step`` on; returns its number.
@@ -75,40 +62,32 @@ class Recorder:
 
     def tokens(self, rows: Rows, texts: Sequence[str]) -> None:
         """Tokens that a step is about to process (or, with step -1, that none will)."""
-        self._tokens.append(rows)
         self.texts.extend(texts)
-        self._token_count += len(rows)
-        if self.feed is not None:
-            self.feed.tokens.write(rows)
-
-    def note(self, note: Note) -> None:
-        """Something happened. The note is kept as it is: nobody may change it."""
-        self._kept[1].append(note)
-        if self.feed is not None:
-            self.feed.notes.write(note)
+        self._tokens.frombytes(rows.tobytes())
 
     def step(self, row: Sequence[int]) -> None:
         """A step ended: its row of :data:`engine.events.STEPS`.
 
-        One that was cut short (``complete`` 0) ends, whatever the row says, where the last note
-        of it does.
+        One that was cut short (``complete`` 0) ends, whatever the row says, with its last layer.
         """
-        notes = self._kept[1]
         if not row[_COMPLETE]:
-            while notes and isinstance(notes[-1], HeadNote) and notes[-1].step == row[0]:
-                notes.pop()
-            mine = [note.end_ns for note in notes[-1:] if note.step == row[0]]
-            row = (*row[:_END], *(mine or [row[_START]]), *row[_END + 1 :])
-        self._steps.append(row)
-        if self.feed is not None:
-            self.feed.steps.write(np.array([row], dtype=np.int64))
-        if len(notes) >= SETTLE_NOTES:
-            self._kept = [*self._kept[0], self._settle(notes)], []
+            end = self.notes.end_of(row[0])
+            row = (*row[:_END], row[_START] if end is None else end, *row[_END + 1 :])
+        self._steps.extend(row)
+
+    def step_rows(self, cursor: int = 0) -> Rows:
+        """Rows of :data:`engine.events.STEPS` from number ``cursor`` on. A copy."""
+        flat = self._steps[cursor * _STEP_WIDTH :]
+        return np.array(flat, dtype=np.int64).reshape(-1, _STEP_WIDTH)
+
+    def token_rows(self, cursor: int = 0) -> Rows:
+        """Rows of :data:`engine.events.TOKENS` from number ``cursor`` on. A copy."""
+        flat = self._tokens[cursor * _TOKEN_WIDTH :]
+        return np.array(flat, dtype=np.int64).reshape(-1, _TOKEN_WIDTH)
 
     def sampled(self, tokens: Sequence[Sequence[int]]) -> Rows:
         """Rows for generated tokens of each sequence that no step processed (``step`` -1)."""
-        known = np.concatenate([empty(TOKENS), *self._tokens])
-        steps = self._step_rows()
+        known, steps = self.token_rows(), self.step_rows()
         prefills = steps[steps[:, 1] == StepKind.PREFILL, 0]  # several, of a prompt in chunks
         found: list[tuple[int, int, int, int]] = []
         if len(known) and int(known[:, 1].max()) + 1 == len(tokens):  # not so in beam search
@@ -121,44 +100,26 @@ class Recorder:
                     (-1, sequence, last[sequence] + 1 + at, token)
                     for at, token in enumerate(ids[done:])
                 ]
-        return np.array(found, dtype=np.int64).reshape(-1, len(TOKENS.names or ()))
+        return np.array(found, dtype=np.int64).reshape(-1, _TOKEN_WIDTH)
 
     def trace(self, meta: Mapping[str, Any]) -> Trace:
         """Everything so far as a trace, without a step that has no row yet."""
-        settled, notes = self._kept
-        settled = [*settled, self._settle(notes)]
-        step_rows = self._step_rows()
+        step_rows, tokens, notes = self.step_rows(), self.token_rows(), self.notes.read()
         steps = len(step_rows)
-        tokens = np.concatenate([empty(TOKENS), *self._tokens])
         tokens[tokens[:, 0] >= steps, 0] = -1
-        work = np.concatenate([empty(WORK), *(part.work for part in settled)])
-        moves = np.concatenate([empty(MOVES), *(part.moves for part in settled)])
+        complete = np.append(step_rows[:, _COMPLETE] > 0, False)
+        kept = notes.steps < steps
+        notes = notes.where(kept & (complete[notes.steps.clip(max=steps)] | ~notes.is_head))
+        work, moves = notes.rows()
         return Trace(
             model=self.model,
-            routing=_before([part.routing for part in settled], steps),
+            routing=notes.routing(),
             step_rows=step_rows,
             token_rows=tokens,
-            work_rows=work[work[:, 0] < steps],
-            move_rows=moves[moves[:, 0] < steps],
+            work_rows=work,
+            move_rows=moves,
             plan_list=tuple((step, plan) for step, plan in self.plans if step <= steps),
             start=self._start,
             texts=tuple(self.texts[: len(tokens)]),
             meta=dict(meta),
         )
-
-    def _settle(self, notes: Sequence[Note]) -> _Settled:
-        work, moves = rows_of(notes, self._clock)
-        return _Settled(work, moves, routing_of(notes, self.model.top_k))
-
-    def _step_rows(self) -> Rows:
-        return np.array(self._steps, dtype=np.int64).reshape(-1, len(_FIELDS))
-
-
-def _before(parts: Sequence[Routing], step: int) -> Routing:
-    """All parts as one, up to a step."""
-    keep = np.concatenate([part.step for part in parts]) < step
-    columns = (
-        np.concatenate([getattr(part, field.name) for part in parts])[keep]
-        for field in fields(Routing)
-    )
-    return Routing(*columns)

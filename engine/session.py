@@ -12,7 +12,6 @@ from engine.devices.base import Device, Pace, sync
 from engine.errors import FiddlerError
 from engine.events import Rows, StepKind
 from engine.executor import Executor, active_experts
-from engine.notes import HeadNote, LayerNote, PinsNote
 from engine.orchestrator import Change, Orchestrator
 from engine.plan import Plan
 from engine.recorder import Recorder
@@ -150,17 +149,17 @@ class Session:
         self._repair()
         recorder, pace = self.recorder, self._pace
         self._start_ns = start = pace.now_ns
-        changes: list[Change] = []
+        changes: list[Change] | None = None
         with self._lock:
             if self._pending is not None:
                 changes = self._take_plan()
                 if recorder is not None:
                     self._plan_number = recorder.plan(self._number, self.orchestrator.plan)
                 pace.costs = self.orchestrator.plan.costs
-        pace.pins(changes)
+        pace.pins(changes or ())
         if recorder is not None:
-            if changes:
-                recorder.note(PinsNote(self._number, start, pace.now_ns, pace.costs, changes))
+            if changes is not None:
+                recorder.notes.pins(self._number, start, pace.now_ns, pace.costs, changes)
             self._first_token = recorder.token_count
             step.rows[:, 0] = self._number
             recorder.tokens(step.rows, step.texts)
@@ -182,11 +181,9 @@ class Session:
         spans = pace.layer(step.tokens, step.context, decision, spans)
         if recorder is not None:
             routed = (weights if weights.dtype == float32 else weights.float()).numpy()
-            recorder.note(
-                LayerNote(
-                    self._number, layer, step.tokens, step.context, self._first_token,
-                    start, pace.now_ns, pace.costs, decision, chosen, routed, spans,
-                )
+            recorder.notes.layer(
+                self._number, layer, step.tokens, step.context, self._first_token,
+                start, pace.now_ns, decision, chosen, routed, spans,
             )  # fmt: skip
         return out
 
@@ -198,9 +195,7 @@ class Session:
         start = pace.now_ns
         pace.head(step.sequences)
         if self.recorder is not None:
-            self.recorder.note(
-                HeadNote(self._number, step.sequences, start, pace.now_ns, pace.costs)
-            )
+            self.recorder.notes.head(self._number, step.sequences, start, pace.now_ns)
         self._finish_step(complete=True)
 
     def _finish_step(self, *, complete: bool) -> None:

@@ -31,7 +31,6 @@ ENGINE_ABOVE = (
     ("plan", "policies", "layout"),
     ("trace trace_check trace_file tables summary", "placement"),
     ("orchestrator", "notes", "history", "run"),
-    ("feed",),
     ("recorder",),
     ("replay", "interchange"),
     ("synthetic",),

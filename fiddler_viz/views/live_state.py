@@ -1,12 +1,14 @@
-"""What a viewer knows of a running engine: added up from the feed's newest rows, step by step."""
+"""What a viewer knows of a running engine: added up from what its recorder has since last asked."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 
 from engine.events import MOVES, STEPS, TOKENS, WORK, Action, Rows, Work
-from engine.feed import Feed, FeedRun
-from engine.notes import ROUTED, Note, routed_rows, rows_of
+from engine.notes import ROUTED
+from engine.recorder import Recorder
 from engine.spec import ModelSpec
 from engine.trace import Routing, Trace
 from fiddler_viz.frames import Ints
@@ -17,26 +19,38 @@ LIMIT_ROWS = 1 << 18
 _DTYPES = {"steps": STEPS, "tokens": TOKENS, "work": WORK, "moves": MOVES}
 
 
+class Source(Protocol):
+    """What is watched: an engine, or anything that records runs."""
+
+    @property
+    def model_spec(self) -> ModelSpec:
+        """Whose experts these are."""
+        ...
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """Of the newest run, finished or not; None before the first."""
+        ...
+
+
 class LiveState:
-    """The run so far of one engine's feed. One thread pulls and reads; the engine never waits.
+    """The run so far of one engine. One thread pulls and reads; the engine never waits.
 
     Counts cover the whole run; :meth:`trace` holds its steps and tokens and its newest work.
     """
 
-    def __init__(self, model: ModelSpec, feed: Feed, limit: int = LIMIT_ROWS) -> None:
-        self.model = model
-        self.feed = feed
+    def __init__(self, source: Source, limit: int = LIMIT_ROWS) -> None:
+        self.model = source.model_spec
         self.limit = limit
-        self._start(feed.run)
+        self._source = source
+        self._start(source.recorder)
 
     def __repr__(self) -> str:
-        return f"LiveState(run {self.run.number}, {len(self.tables['steps'])} steps)"
+        return f"LiveState({self.steps} steps)"
 
-    def _start(self, run: FeedRun) -> None:
-        self.run = run
-        self._cursors = run.steps_begin, run.tokens_begin, run.notes_begin
-        self.lost = 0
-        """Notes that the engine overwrote before they were pulled; its own trace has them."""
+    def _start(self, recorder: Recorder | None) -> None:
+        self._recorder = recorder
+        self._read = {"steps": 0, "tokens": 0, "notes": 0}
         self.tables = {
             name: Growing(len(_DTYPES[name].names or ()), self.limit) for name in _DTYPES
         }
@@ -55,41 +69,38 @@ class LiveState:
 
     def skip(self, *, running: bool) -> None:
         """Begin with what comes next, unless a run is under way: then with its start."""
-        if not running:
-            self._start(self.feed.run)
-            feed = self.feed
-            self._cursors = feed.steps.written, feed.tokens.written, feed.notes.written
+        if not running and self._source.recorder is not None:
+            self._start(self._source.recorder)
+            self.pull()
+            read = self._read
+            self._start(self._recorder)
+            self._read = read
 
     def pull(self) -> bool:
         """Take in what is new; True if there was anything. A new run starts everything over."""
-        feed = self.feed
-        run = feed.run
-        new_run = run is not self.run
+        recorder = self._source.recorder
+        new_run = recorder is not self._recorder
         if new_run:
-            self._start(run)
-        # Steps first: what a finished step left elsewhere was written before its row.
-        at = self._cursors
-        pulled = feed.steps.read(at[0]), feed.tokens.read(at[1]), feed.notes.read(at[2])
-        if feed.run is not run:  # another run began meanwhile: these may be rows of both
-            return self.pull()
-        (steps, _, steps_lost), (tokens, _, tokens_lost), (notes, _, lost) = pulled
-        self._cursors = pulled[0][1], pulled[1][1], pulled[2][1]
-        self.lost += lost
-        for name, rows, gone in (("steps", steps, steps_lost), ("tokens", tokens, tokens_lost)):
-            table = self.tables[name]
-            if gone:  # rows are numbered: keep their places
-                table.append(_filler(name, len(table), gone))
-            table.append(rows)
-        if notes:
-            self._take(notes, run.clock)
-        return new_run or bool(len(steps) or len(tokens) or notes)
-
-    def _take(self, notes: list[Note], clock: int) -> None:
-        work, moves = rows_of(notes, clock)
-        self.tables["work"].append(work)
-        self.tables["moves"].append(moves)
-        self._count_actions(work)
-        self._count_routing(routed_rows(notes, self.model.top_k))
+            self._start(recorder)
+        if recorder is None:
+            return new_run
+        read = self._read  # steps first: what a finished step led to was there before its row
+        steps, tokens = recorder.step_rows(read["steps"]), recorder.token_rows(read["tokens"])
+        notes = recorder.notes.read(read["notes"])
+        self._read = {
+            "steps": read["steps"] + len(steps),
+            "tokens": read["tokens"] + len(tokens),
+            "notes": notes.end,
+        }
+        self.tables["steps"].append(steps)
+        self.tables["tokens"].append(tokens)
+        if len(notes):
+            work, moves = notes.rows()
+            self.tables["work"].append(work)
+            self.tables["moves"].append(moves)
+            self._count_actions(work)
+            self._count_routing(notes.routed())
+        return new_run or bool(len(steps) or len(tokens) or len(notes))
 
     def _count_routing(self, rows: Rows) -> None:
         if not len(rows):
@@ -121,7 +132,8 @@ class LiveState:
         no = np.zeros(0, dtype=np.int32)
         top_k = self.model.top_k
         routing = Routing(no, no, no, no.astype("i2").reshape(0, top_k), np.zeros((0, top_k), "f4"))
-        texts = tuple(self.run.texts[: len(tokens)])
+        recorder = self._recorder
+        texts = tuple(recorder.texts[: len(tokens)]) if recorder else ()
         return Trace(
             model=self.model,
             routing=routing,
@@ -129,7 +141,7 @@ class LiveState:
             token_rows=tokens,
             work_rows=_before(self.tables["work"].rows, done),
             move_rows=_before(self.tables["moves"].rows, done),
-            plan_list=tuple(self.run.plans),
+            plan_list=tuple(recorder.plans) if recorder else (),
             texts=texts if len(texts) == len(tokens) else (),
         )
 
@@ -137,11 +149,3 @@ class LiveState:
 def _before(rows: Rows, step: int) -> Rows:
     """Rows of finished steps; they come in order."""
     return rows[: np.searchsorted(rows[:, 0], step)]
-
-
-def _filler(name: str, first: int, count: int) -> Rows:
-    """Rows in place of lost ones, so that the numbers of later rows stay right."""
-    rows = np.zeros((count, len(_DTYPES[name].names or ())), dtype=np.int64)
-    if name == "steps":
-        rows[:, 0] = first + np.arange(count)
-    return rows

@@ -18,7 +18,7 @@ def open_session(source: Any) -> Session:
     """
     if source is None:
         return Session(trace=demo.trace(), example=True)
-    if hasattr(source, "generate") and hasattr(source, "feed"):
+    if hasattr(source, "generate") and hasattr(source, "recorder"):
         example = None if source.last_run is not None else demo.trace()
         return Session(engine=source, trace=example, example=True)
     return Session(trace=as_trace(source))

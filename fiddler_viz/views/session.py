@@ -73,7 +73,7 @@ class Session:
         """Explore this engine from now on; its last run, if any, takes the place of the trace."""
         self.engine = engine
         self._plans = getattr(getattr(engine, "device", None), "offloads", True)
-        self.live = LiveState(engine.model_spec, engine.feed)
+        self.live = LiveState(engine)
         self.live.skip(running=engine.running)
         self._last_run = engine.last_run
         if engine.last_run is not None:

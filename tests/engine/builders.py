@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from engine.cost import CostModel, Curve
 from engine.decision import Batch, Decision
 from engine.events import TOKENS, Action, Clock, StepKind
-from engine.feed import Feed
 from engine.history import memory_at, memory_over_time, places_at
-from engine.notes import HeadNote, LayerNote, PinsNote
+from engine.notes import Notes
 from engine.orchestrator import Orchestrator
 from engine.placement import make_plan
 from engine.plan import Plan
@@ -138,20 +137,21 @@ def random_batch(rng: random.Random, segments: int, model: ModelSpec = MODEL) ->
     return Batch(model.experts, step, layer, tokens, segment, expert, count)
 
 
-def routing_note(
-    step: int, layer: int, token: int, experts: list[list[int]], weights: list[list[float]]
-) -> LayerNote:
+def note_routing(
+    notes: Notes,
+    step: int,
+    layer: int,
+    token: int,
+    experts: list[list[int]],
+    weights: list[list[float]],
+    span: tuple[int, int] = (0, 0),
+) -> None:
     """A layer with this routing, all of it on the device."""
     active, counts = np.unique(experts, return_counts=True)
-    decision = Decision(
-        MODEL.experts,
-        active.tolist(),
-        counts.tolist(),
-        [Action.RESIDENT] * len(active),
-        [False] * len(active),
-    )
-    choices = np.array(experts), np.array(weights, dtype=np.float32)
-    return LayerNote(step, layer, len(experts), 0, token, 0, 0, COSTS, decision, *choices)
+    resident, dropped = [int(Action.RESIDENT)] * len(active), [False] * len(active)
+    decision = Decision(MODEL.experts, active.tolist(), counts.tolist(), resident, dropped)
+    choices = np.array(experts, dtype=np.int64), np.array(weights, dtype=np.float32)
+    notes.layer(step, layer, len(experts), 0, token, *span, decision, *choices)
 
 
 class Driver:
@@ -163,12 +163,11 @@ class Driver:
         start: Start | None = None,
         *,
         model: ModelSpec = MODEL,
-        feed: Feed | None = None,
     ) -> None:
         self.model = model
         self.orchestrator = Orchestrator(plan, start)
         self.timeline = Timeline(plan.costs)
-        self.recorder = Recorder(model, plan, self.orchestrator.start(), feed)
+        self.recorder = Recorder(model, plan, self.orchestrator.start())
         self.number = 0
         self.plan_number = 0
         self.context = 0
@@ -191,7 +190,7 @@ class Driver:
             timeline.costs = plan.costs
             begin = timeline.now_ns
             timeline.pins(self.number, changes, None)
-            recorder.note(PinsNote(self.number, begin, timeline.now_ns, plan.costs, changes))
+            recorder.notes.pins(self.number, begin, timeline.now_ns, plan.costs, changes)
         first = recorder.token_count
         self.context += tokens
         rows = np.zeros((tokens, len(TOKENS.names or ())), dtype=np.int64)
@@ -206,18 +205,15 @@ class Driver:
             decision = self.orchestrator.decide(layer, active.tolist(), counts.tolist())
             begin = timeline.now_ns
             timeline.lay(self.number, layer, tokens, self.context, decision, None)
-            recorder.note(
-                LayerNote(
-                    self.number, layer, tokens, self.context, first, begin, timeline.now_ns,
-                    timeline.costs, decision, chosen, weights,
-                )
+            recorder.notes.layer(
+                self.number, layer, tokens, self.context, first, begin, timeline.now_ns,
+                decision, chosen, weights,
             )  # fmt: skip
             decisions.append(decision)
         if layers is None:
             begin = timeline.now_ns
             timeline.head(self.number, sequences, None)
-            head = HeadNote(self.number, sequences, begin, timeline.now_ns, timeline.costs)
-            recorder.note(head)
+            recorder.notes.head(self.number, sequences, begin, timeline.now_ns)
         kind = StepKind.PREFILL if tokens > sequences else StepKind.DECODE
         recorder.step(
             (

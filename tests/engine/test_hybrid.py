@@ -17,7 +17,6 @@ from engine.errors import BudgetError, FiddlerError, InputError
 from engine.events import StepKind, Why
 from engine.history import memory_at, places_at
 from engine.hybrid import HybridEngine
-from engine.notes import rows_of
 from engine.policies import POLICIES
 from engine.replay import replay, run_plans
 from engine.residency import Place
@@ -264,22 +263,17 @@ def test_two_engines_side_by_side(engine: HybridEngine) -> None:
         assert_same(replay(run.trace).trace, run.trace)
 
 
-def test_the_feed_shows_what_the_trace_keeps(engine: HybridEngine) -> None:
-    number = engine.feed.run.number
+def test_viewers_read_what_the_trace_keeps(engine: HybridEngine) -> None:
     run = generate_with(engine, {2: lambda: engine.replan(gpu_memory="30GB")}, 8)
-    feed = engine.feed
-    shown = feed.run
-    assert shown.number == number + 1
-    steps, _, _ = feed.steps.read(shown.steps_begin)
-    tokens, _, _ = feed.tokens.read(shown.tokens_begin)
-    notes, _, lost = feed.notes.read(shown.notes_begin)
-    assert lost == 0
-    work, moves = rows_of(notes, shown.clock)
-    made = {"step": steps, "token": tokens, "work": work, "move": moves}
-    for name, rows in made.items():
-        np.testing.assert_array_equal(rows, getattr(run.trace, f"{name}_rows"))
-    assert tuple(shown.texts) == run.trace.texts
-    assert tuple(shown.plans) == run.trace.plan_list
+    recorder = engine.recorder
+    assert recorder is not None
+    work, moves = recorder.notes.read().rows()
+    np.testing.assert_array_equal(recorder.step_rows(), run.trace.step_rows)
+    np.testing.assert_array_equal(recorder.token_rows(), run.trace.token_rows)
+    np.testing.assert_array_equal(work, run.trace.work_rows)
+    np.testing.assert_array_equal(moves, run.trace.move_rows)
+    assert tuple(recorder.texts) == run.trace.texts
+    assert tuple(recorder.plans) == run.trace.plan_list
 
 
 def test_without_a_record(engine: HybridEngine) -> None:

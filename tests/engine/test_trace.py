@@ -13,7 +13,7 @@ from engine.errors import TraceError, UnknownNameError
 from engine.events import MOVES, STEPS, TOKENS, WORK, Clock, Rows, StepKind, Why, Work
 from engine.recorder import Recorder
 from engine.trace import Start, Trace
-from tests.engine.builders import MODEL, Driver, recorded, routing_note, toy_plan, use
+from tests.engine.builders import MODEL, Driver, note_routing, recorded, toy_plan, use
 
 TABLES = {"step_rows": STEPS, "token_rows": TOKENS, "work_rows": WORK, "move_rows": MOVES}
 
@@ -77,7 +77,7 @@ def test_one_token_of_one_layer() -> None:
     """The smallest batch: nothing before it to differ from."""
     recorder = Recorder(MODEL, toy_plan(1), Start())
     recorder.tokens(np.array([[0, 0, 0, 7]]), ["x"])
-    recorder.note(routing_note(0, 0, 0, [[3, 1]], [[0.75, 0.25]]))
+    note_routing(recorder.notes, 0, 0, 0, [[3, 1]], [[0.75, 0.25]])
     recorder.step((0, StepKind.PREFILL, 1, 1, 1, 0, 0, 0, 0, 0, Clock.MODELLED))
     batch = recorder.trace({}).check().batch
     assert (batch.step.tolist(), batch.layer.tolist(), batch.tokens.tolist()) == ([0], [0], [1])

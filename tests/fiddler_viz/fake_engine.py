@@ -11,8 +11,6 @@ import numpy as np
 
 from engine.errors import FiddlerError, InputError
 from engine.events import Clock
-from engine.feed import Feed
-from engine.notes import HeadNote, LayerNote, PinsNote
 from engine.orchestrator import Orchestrator
 from engine.placement import change_plan
 from engine.plan import Plan
@@ -29,7 +27,7 @@ class FakeEngine:
         self.script: Trace = synthetic_trace(model, prompt_tokens=6, decode_tokens=64, **plan)
         self.model_spec = self.real_spec = self.script.model
         self.plan = self.script.plan
-        self.pause_s, self.feed, self.last_run, self.running = pause_s, Feed(), None, False
+        self.pause_s, self.recorder, self.last_run, self.running = pause_s, None, None, False
         self.residency = self.plan.residency()
         self.residency.mark(self.plan.pinned, ())
         self._stop = threading.Event()
@@ -50,7 +48,7 @@ class FakeEngine:
             raise InputError("the prompt is empty: write something to continue")
         self.running = True
         self._stop.clear()
-        recorder = Recorder(self.model_spec, self.plan, Start(), self.feed)
+        self.recorder = recorder = Recorder(self.model_spec, self.plan, Start())
         self._driver, pace = Orchestrator(self.plan), Timeline(self.plan.costs)
         for step in range(max_new_tokens + 1):
             if self._stop.is_set():
@@ -69,7 +67,7 @@ class FakeEngine:
             number, changes = recorder.plan(step, self.plan), self._driver.change(self.plan)
             pace.costs = self.plan.costs
             pace.pins(step, changes, None)
-            recorder.note(PinsNote(step, start, pace.now_ns, pace.costs, changes))
+            recorder.notes.pins(step, start, pace.now_ns, pace.costs, changes)
         rows = whole.token_rows[whole.tokens["step"] == step]
         first = recorder.token_count
         recorder.tokens(rows, [f" <b>{step}.{i}</b>" for i in range(len(rows))])
@@ -83,13 +81,11 @@ class FakeEngine:
             decision = self._driver.decide(layer, active.tolist(), counts.tolist())
             begin = pace.now_ns
             pace.lay(step, layer, len(rows), context, decision, None)
-            recorder.note(
-                LayerNote(
-                    step, layer, len(rows), context, first, begin, pace.now_ns, pace.costs,
-                    decision, chosen, weights,
-                )
+            recorder.notes.layer(
+                step, layer, len(rows), context, first, begin, pace.now_ns,
+                decision, chosen.astype(np.int64), weights,
             )  # fmt: skip
         begin = pace.now_ns
         pace.head(step, 1, None)
-        recorder.note(HeadNote(step, 1, begin, pace.now_ns, pace.costs))
+        recorder.notes.head(step, 1, begin, pace.now_ns)
         recorder.step((*row[:5], first, number, 1, start, pace.now_ns, Clock.MODELLED))

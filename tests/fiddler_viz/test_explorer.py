@@ -260,7 +260,7 @@ def test_replan_while_running(opened: Callable[..., Explorer]) -> None:
     assert engine.running
     wait_for(lambda: pinned_cells(explorer) == len(engine.plan.pinned) > before)
     assert "48.0 GB" in explorer.screen.memory.value
-    wait_for(lambda: len(engine.feed.run.plans) == 2)  # the next step has begun
+    wait_for(lambda: len(engine.recorder.plans) == 2)  # the next step has begun
     explorer.screen.runs.stop.click()
     wait_for(lambda: not engine.running)
     wait_for(lambda: "Stopped" in explorer.screen.status.text)

@@ -15,7 +15,7 @@ def engine() -> FakeEngine:
 
 
 def test_a_finished_run_is_all_there(engine: FakeEngine) -> None:
-    live = LiveState(engine.model_spec, engine.feed)
+    live = LiveState(engine)
     run = engine.generate("go", 12).trace
     assert live.pull()
     seen = live.trace()
@@ -29,7 +29,7 @@ def test_a_finished_run_is_all_there(engine: FakeEngine) -> None:
 
 
 def test_counts_are_those_of_the_trace(engine: FakeEngine) -> None:
-    live = LiveState(engine.model_spec, engine.feed)
+    live = LiveState(engine)
     run = engine.generate("go", 12).trace
     live.pull()
     flat = run.routing.layer[:, None] * run.model.experts + run.routing.experts
@@ -43,7 +43,7 @@ def test_counts_are_those_of_the_trace(engine: FakeEngine) -> None:
 
 
 def test_another_run_starts_over(engine: FakeEngine) -> None:
-    live = LiveState(engine.model_spec, engine.feed)
+    live = LiveState(engine)
     engine.generate("go", 20)
     live.pull()
     run = engine.generate("again", 3).trace
@@ -53,7 +53,7 @@ def test_another_run_starts_over(engine: FakeEngine) -> None:
 
 
 def test_a_run_that_was_never_pulled_is_skipped(engine: FakeEngine) -> None:
-    live = LiveState(engine.model_spec, engine.feed)
+    live = LiveState(engine)
     engine.generate("go", 20)
     run = engine.generate("again", 5).trace
     live.pull()
@@ -64,7 +64,7 @@ def test_a_run_that_was_never_pulled_is_skipped(engine: FakeEngine) -> None:
 
 def test_a_viewer_opened_between_runs_sees_only_the_next(engine: FakeEngine) -> None:
     engine.generate("go", 20)
-    live = LiveState(engine.model_spec, engine.feed)
+    live = LiveState(engine)
     live.skip(running=False)
     assert not live.pull()
     run = engine.generate("again", 2).trace
@@ -73,7 +73,7 @@ def test_a_viewer_opened_between_runs_sees_only_the_next(engine: FakeEngine) -> 
 
 
 def test_memory_stays_bounded_and_numbers_right(engine: FakeEngine) -> None:
-    live = LiveState(engine.model_spec, engine.feed, limit=1000)
+    live = LiveState(engine, limit=1000)
     run = engine.generate("go", 60).trace
     live.pull()
     assert len(live.tables["work"]) <= 1000
@@ -81,34 +81,6 @@ def test_memory_stays_bounded_and_numbers_right(engine: FakeEngine) -> None:
     assert live.steps == len(run.step_rows)
     assert live.routed.sum() == run.routing.experts.size
     assert len(live.trace().work_rows) <= 1000
-
-
-def test_overwritten_notes_are_counted(engine: FakeEngine) -> None:
-    engine.feed.__init__(capacity=512)  # type: ignore[misc]
-    live = LiveState(engine.model_spec, engine.feed)
-    engine.generate("go", 30)
-    live.pull()
-    per_step = engine.model_spec.layers + 1
-    assert live.lost == 31 * per_step - 512
-
-
-def test_a_run_that_begins_while_a_viewer_reads(engine: FakeEngine) -> None:
-    """The viewer starts over, and takes nothing of the one run for the other's."""
-    live = LiveState(engine.model_spec, engine.feed)
-    engine.generate("go", 5)
-    notes = engine.feed.notes
-    read, runs = notes.read, []
-
-    def late(cursor: int = 0) -> object:
-        if not runs:
-            runs.append(engine.generate("again", 3).trace)
-        return read(cursor)
-
-    notes.read = late  # type: ignore[assignment,method-assign]
-    live.pull()
-    np.testing.assert_array_equal(live.trace().work_rows, runs[0].work_rows)
-    np.testing.assert_array_equal(live.trace().step_rows, runs[0].step_rows)
-    assert live.routed.sum() == runs[0].routing.experts.size
 
 
 def test_growing_keeps_the_newest() -> None:
