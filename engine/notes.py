@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,27 +33,41 @@ ROUTED = np.dtype([(name, np.int64) for name in ("step", "layer", "token", "rank
 _MEASURED = int(Clock.MEASURED)
 _HEAD, _PINS = -1, -2
 """In place of a layer's number: the output head; what a new plan changed before a step."""
-(
-    _STEP, _LAYER, _TOKENS, _CONTEXT, _TOKEN, _START, _END, _COSTS, _CHOICES, _ACTIVE, _EVICTED
-) = range(11)  # fmt: skip
-"""A record begins with these integers. Then come the active experts, as many token counts, actions
-and keeps; the evicted; on a measured clock, starts and ends of the active experts by turns."""
-_BODY = 11
+_LAYER, _START, _END, _CHOICES, _ACTIVE, _EVICTED, _HAS = range(7)
+"""A record begins with these integers. Then come the active experts; their actions; where ``has``
+says so, as many token counts (1 each if not) and keeps (none if not); the evicted; on a measured
+clock, starts and ends of the active experts by turns. ``has`` of the head: its tokens."""
+_BODY = 7
+_COUNTS, _KEEPS = 1, 2
+_FIRST, _STEP, _TOKENS, _CONTEXT, _TOKEN, _COSTS = range(6)
+"""Of each step: its first record, and what holds for all its records."""
 
 Changes = Sequence[tuple[int, int, Why, int]]
 """What a new plan does: ``(layer, expert, why, bytes copied)`` each."""
+
+
+class Pins(NamedTuple):
+    """A plan that took effect before a step."""
+
+    start_ns: int
+    end_ns: int
+    costs: CostModel
+    """What holds from here on."""
+    changes: Changes
 
 
 class Notes:
     """One run's notes. One writer; any thread may read what was whole when it asked.
 
     A layer becomes visible with the last of its appends, so an interrupt leaves whole layers.
+    Readers take slices of the arrays, which are copies: an array whose buffer is lent cannot grow.
     """
 
     def __init__(self, model: ModelSpec, costs: CostModel, clock: int) -> None:
         self.model = model
         self.clock = clock
         self._costs: list[tuple[CostModel, Changes]] = [(costs, ())]
+        self._steps = array("q")
         self._begins = array("q")
         self._stream = array("q")
         self._experts = array("q")
@@ -64,13 +79,24 @@ class Notes:
     def __len__(self) -> int:
         return len(self._begins)
 
+    def step(
+        self, step: int, tokens: int, context: int, token: int, pins: Sequence[Pins] = ()
+    ) -> None:
+        """A step begins; ``pins`` are the plans that take effect before it.
+
+        ``tokens`` are processed, ``token`` is the row of the first; ``context`` key-value
+        positions are read in all.
+        """
+        for plan in pins:
+            self._costs.append((plan.costs, plan.changes))
+            self._steps.extend((len(self), step, tokens, context, token, len(self._costs) - 1))
+            self._short(_PINS, plan.start_ns, plan.end_ns, 0)
+        if not pins:
+            self._steps.extend((len(self), step, tokens, context, token, len(self._costs) - 1))
+
     def layer(
         self,
-        step: int,
         layer: int,
-        tokens: int,
-        context: int,
-        token: int,
         start_ns: int,
         end_ns: int,
         decision: Decision,
@@ -78,49 +104,45 @@ class Notes:
         weights: NDArray[np.float32],
         spans: Sequence[Span] = (),
     ) -> None:
-        """One layer of one step has run.
+        """One layer of the step has run.
 
-        ``tokens`` is the step's, ``token`` the row of its first, ``context`` the key-value
-        positions read. ``experts`` and ``weights`` are the router's choices, ``(tokens, top_k)``;
+        ``experts`` and ``weights`` are the router's choices, ``(tokens, top_k)``;
         ``spans`` each active expert's start and end, on a measured clock.
         """
-        stream, chosen = self._stream, self._experts
-        at, active, evict = len(stream), decision.experts, decision.evict
-        costs = len(self._costs) - 1
-        head = (step, layer, tokens, context, token, start_ns, end_ns, costs, len(chosen))
+        stream, chosen, active = self._stream, self._experts, decision.experts
+        at, choices = len(stream), len(chosen)
         chosen.frombytes(experts.tobytes())
         self._weights.frombytes(weights.tobytes())
-        stream.extend(
-            (
-                *head, len(active), len(evict),
-                *active, *decision.tokens, *decision.actions, *decision.keep, *evict,
+        if len(experts) == 1 and True not in decision.keep and not decision.evict:
+            stream.extend(
+                (layer, start_ns, end_ns, choices, len(active), 0, 0, *active, *decision.actions)
             )
-        )  # fmt: skip
+        else:
+            has, evict = _COUNTS | _KEEPS, decision.evict
+            stream.extend(
+                (
+                    layer, start_ns, end_ns, choices, len(active), len(evict), has,
+                    *active, *decision.actions, *decision.tokens, *decision.keep, *evict,
+                )
+            )  # fmt: skip
         for span in spans:
             stream.extend(span)
         self._begins.append(at)
 
-    def head(self, step: int, tokens: int, start_ns: int, end_ns: int) -> None:
+    def head(self, tokens: int, start_ns: int, end_ns: int) -> None:
         """The output head, which ends a complete step."""
-        self._short(step, _HEAD, tokens, start_ns, end_ns)
+        self._short(_HEAD, start_ns, end_ns, tokens)
 
-    def pins(
-        self, step: int, start_ns: int, end_ns: int, costs: CostModel, changes: Changes
-    ) -> None:
-        """Before a step, a new plan made ``changes``; its costs hold from here on."""
-        self._costs.append((costs, changes))
-        self._short(step, _PINS, 0, start_ns, end_ns)
-
-    def _short(self, step: int, what: int, tokens: int, start_ns: int, end_ns: int) -> None:
-        at, costs, chosen = len(self._stream), len(self._costs) - 1, len(self._experts)
-        self._stream.extend((step, what, tokens, 0, 0, start_ns, end_ns, costs, chosen, 0, 0))
+    def _short(self, what: int, start_ns: int, end_ns: int, tokens: int) -> None:
+        at = len(self._stream)
+        self._stream.extend((what, start_ns, end_ns, len(self._experts), 0, 0, tokens))
         self._begins.append(at)
 
     def end_of(self, step: int) -> int | None:
         """When the newest step's last layer ended, or a plan's changes before it; its head not."""
-        for at in reversed(self._begins):
-            if self._stream[at + _STEP] != step:
-                return None
+        if self._steps[_STEP - 6 :][:1].tolist() != [step]:
+            return None
+        for at in reversed(self._begins[self._steps[_FIRST - 6] :]):
             if self._stream[at + _LAYER] != _HEAD:
                 return self._stream[at + _END]
         return None
@@ -133,10 +155,13 @@ class Notes:
         heads = stream[(begins - base)[:, None] + np.arange(_BODY)]  # (records, fields)
         first = int(heads[0, _CHOICES]) if len(heads) else len(self._experts)
         top_k = self.model.top_k
+        steps = np.array(self._steps[:], dtype=np.int64).reshape(-1, 6)
+        mine = np.searchsorted(steps[:, _FIRST], cursor + np.arange(len(begins)), side="right") - 1
         return Part(
             model=self.model,
             clock=self.clock,
             end=cursor + len(begins),
+            steps=steps[mine],
             heads=heads,
             body=begins - base + _BODY,
             stream=stream,
@@ -155,8 +180,10 @@ class Part:
     clock: int
     end: int
     """The cursor for what comes next."""
+    steps: Ints
+    """``(records, 6)``: what is known of each one's step."""
     heads: Ints
-    """``(records, 11)``: what each begins with."""
+    """``(records, 7)``: what each begins with."""
     body: Ints
     """Per record: where in ``stream`` the rest of it begins."""
     stream: Ints
@@ -173,9 +200,9 @@ class Part:
         return len(self.heads)
 
     @property
-    def steps(self) -> Ints:
+    def step(self) -> Ints:
         """Per record: its step."""
-        return self.heads[:, _STEP]
+        return self.steps[:, _STEP]
 
     @property
     def is_head(self) -> NDArray[np.bool_]:
@@ -184,13 +211,15 @@ class Part:
 
     def where(self, wanted: NDArray[np.bool_]) -> Part:
         """Only the records for which ``wanted`` is true."""
-        return replace(self, heads=self.heads[wanted], body=self.body[wanted])
+        return replace(
+            self, steps=self.steps[wanted], heads=self.heads[wanted], body=self.body[wanted]
+        )
 
     def rows(self) -> tuple[Rows, Rows]:
         """Rows of :data:`engine.events.WORK` and ``MOVES``, in the order in which they happened."""
         if self.clock == _MEASURED:
             return self.where(self.heads[:, _LAYER] != _PINS)._measured(), empty(MOVES)
-        bounds = np.flatnonzero(np.diff(self.heads[:, _COSTS])) + 1
+        bounds = np.flatnonzero(np.diff(self.steps[:, _COSTS])) + 1
         parts = [
             self._modelled(start, stop)
             for start, stop in pairwise([0, *bounds.tolist(), len(self)])
@@ -201,19 +230,22 @@ class Part:
 
     def _modelled(self, start: int, stop: int) -> tuple[Rows, Rows]:
         """Records ``start`` to ``stop`` (exclusive), all under the same costs."""
-        heads = self.heads[start:stop]
-        costs, changes = self.costs[int(heads[0, _COSTS])]
+        heads, steps = self.heads[start:stop], self.steps[start:stop]
+        costs, changes = self.costs[int(steps[0, _COSTS])]
         log = Log([], [])
         if heads[0, _LAYER] == _PINS:
-            Timeline(costs, int(heads[0, _START])).pins(int(heads[0, _STEP]), changes, log)
+            Timeline(costs, int(heads[0, _START])).pins(int(steps[0, _STEP]), changes, log)
         is_head = heads[:, _LAYER] == _HEAD
         at = np.flatnonzero(heads[:, _LAYER] >= 0)
         batch, decisions = self._batch(start + at)
-        laid = lanes(costs, batch, decisions, heads[at, _CONTEXT])
+        laid = lanes(costs, batch, decisions, steps[at, _CONTEXT])
         gaps = np.bincount(np.searchsorted(at, np.flatnonzero(is_head)), minlength=len(at) + 1)
         begin = np.ascontiguousarray(heads[at, _START])
         made = layer_rows(costs, batch, decisions, laid, begin, gaps, np.zeros_like(gaps))
-        made.work[made.work_gaps] = _dense(heads[is_head], int(Lane.GPU), int(Clock.MODELLED))
+        ended = heads[is_head]
+        made.work[made.work_gaps] = _dense(
+            steps[is_head, _STEP], ended, ended[:, _HAS], int(Lane.GPU), int(Clock.MODELLED)
+        )
         return (
             np.concatenate([to_rows(log.work, WORK), made.work]),
             np.concatenate([to_rows(log.moves, MOVES), made.moves]),
@@ -221,69 +253,70 @@ class Part:
 
     def _batch(self, records: Ints) -> tuple[Batch, Decisions]:
         """Layers as columns."""
-        heads, body = self.heads[records], self.body[records]
-        active, evicted = heads[:, _ACTIVE], heads[:, _EVICTED]
-        segment = np.repeat(np.arange(len(records)), active)
-        where = _spread(body, active)
-        size = active[segment]
-        step, layer, tokens = (np.ascontiguousarray(heads[:, at]) for at in range(3))
+        heads, steps = self.heads[records], self.steps[records]
+        segment, experts, actions, counts, keeps = self._entries(records)
         batch = Batch(
             self.model.experts,
-            step,
-            layer,
-            tokens,
+            np.ascontiguousarray(steps[:, _STEP]),
+            np.ascontiguousarray(heads[:, _LAYER]),
+            np.ascontiguousarray(steps[:, _TOKENS]),
             segment,
-            self.stream[where],
-            self.stream[where + size],
+            experts,
+            counts,
         )
+        evicted = heads[:, _EVICTED]
         decisions = Decisions(
-            self.stream[where + 2 * size],
-            self.stream[where + 3 * size].astype(bool),
+            actions,
+            keeps.astype(bool),
             np.repeat(np.arange(len(records)), evicted),
-            self.stream[_spread(body + 4 * active, evicted)],
+            self.stream[_spread(self.body[records] + 4 * heads[:, _ACTIVE], evicted)],
         )
         return batch, decisions
 
+    def _entries(self, records: Ints) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+        """Per active expert: index into ``records``, expert, action, token count, keep."""
+        active, has = self.heads[records, _ACTIVE], self.heads[records, _HAS] > 0
+        segment = np.repeat(np.arange(len(records)), active)
+        where, size = _spread(self.body[records], active), active[segment]
+        counts, keeps = np.ones_like(where), np.zeros_like(where)
+        more = np.flatnonzero(has[segment])
+        counts[more] = self.stream[where[more] + 2 * size[more]]
+        keeps[more] = self.stream[where[more] + 3 * size[more]]
+        return segment, self.stream[where], self.stream[where + size], counts, keeps
+
     def _measured(self) -> Rows:
         """All on the CPU: what ran between two layers' experts is the dense part."""
-        heads, active = self.heads, self.heads[:, _ACTIVE]
-        is_head = self.is_head
-        times = _spread(self.body + 4 * active + heads[:, _EVICTED], 2 * active)
+        heads, steps = self.heads, self.steps[:, _STEP]
+        is_head, active = self.is_head, heads[:, _ACTIVE]
+        lists = np.where(~is_head & (heads[:, _HAS] > 0), 4, 2)
+        times = _spread(self.body + lists * active + heads[:, _EVICTED], 2 * active)
         spans = self.stream[times].reshape(-1, 2)  # (entries, start and end)
-        base = np.concatenate(([0], np.cumsum(1 + active)))[:-1]
+        base = np.arange(len(heads)) + np.cumsum(active) - active
         rows = np.empty((len(heads) + len(spans), len(WORK.names or ())), dtype=np.int64)
-        rows[base] = _dense(heads, int(Lane.CPU), _MEASURED)
-        entry = np.concatenate(([0], np.cumsum(active)))[:-1]
-        rows[base[~is_head], -2] = spans[entry[~is_head], 0]  # the dense part ends there
-        of = np.repeat(np.arange(len(heads)), active)
-        where = _spread(self.body, active)
-        experts = np.column_stack(
-            [
-                heads[of, _STEP],
-                heads[of, _LAYER],
-                self.stream[where],
-                np.full(len(of), Work.EXPERT),
-                np.full(len(of), Action.CPU),
-                self.stream[where + active[of]],
-                np.full(len(of), Lane.CPU),
-                spans,
-                np.full(len(of), _MEASURED),
-            ]
-        )
-        rows[_spread(base + 1, active)] = experts
+        tokens = np.where(is_head, heads[:, _HAS], self.steps[:, _TOKENS])
+        rows[base] = _dense(steps, heads, tokens, int(Lane.CPU), _MEASURED)
+        first = np.cumsum(active) - active
+        rows[base[~is_head], 8] = spans[first[~is_head], 0]  # the dense part ends there
+        of, experts, _, counts, _ = self._entries(np.arange(len(heads)))
+        ran = rows[_spread(base + 1, active)]
+        for column, value in enumerate(
+            (steps[of], heads[of, _LAYER], experts, int(Work.EXPERT), int(Action.CPU), counts)
+        ):
+            ran[:, column] = value
+        ran[:, 6], ran[:, 7:9], ran[:, 9] = int(Lane.CPU), spans, _MEASURED
+        rows[_spread(base + 1, active)] = ran
         return rows
 
     def routing(self) -> Routing:
         """The router's choices, one row per token and layer."""
-        layers = self.heads[self.heads[:, _LAYER] >= 0]
-        tokens = layers[:, _TOKENS]
-        step, layer, token = (np.repeat(layers[:, at], tokens) for at in (_STEP, _LAYER, _TOKEN))
-        rows = _spread((layers[:, _CHOICES] - self.origin) // self.model.top_k, tokens)
-        nth = _spread(np.zeros_like(tokens), tokens)
+        layers = np.flatnonzero(self.heads[:, _LAYER] >= 0)
+        heads, steps = self.heads[layers], self.steps[layers]
+        tokens = steps[:, _TOKENS]
+        rows = _spread((heads[:, _CHOICES] - self.origin) // self.model.top_k, tokens)
         return Routing(
-            step=step.astype(np.int32),
-            layer=layer.astype(np.int32),
-            token=(token + nth).astype(np.int32),
+            step=np.repeat(steps[:, _STEP], tokens).astype(np.int32),
+            layer=np.repeat(heads[:, _LAYER], tokens).astype(np.int32),
+            token=_spread(steps[:, _TOKEN], tokens).astype(np.int32),
             experts=self.choices[rows].astype(np.int16),
             weights=self.weights[rows],
         )
@@ -306,11 +339,11 @@ def _spread(begins: Ints, counts: Ints) -> Ints:
     return np.repeat(begins - before, counts) + np.arange(int(counts.sum()))
 
 
-def _dense(heads: Ints, lane: int, clock: int) -> Rows:
+def _dense(step: Ints, heads: Ints, tokens: Ints, lane: int, clock: int) -> Rows:
     """The dense part of records, from their start to their end."""
     rows = np.empty((len(heads), len(WORK.names or ())), dtype=np.int64)
     for column, value in enumerate(
-        (heads[:, _STEP], heads[:, _LAYER], -1, int(Work.DENSE), -1, heads[:, _TOKENS], lane)
+        (step, np.maximum(heads[:, _LAYER], -1), -1, int(Work.DENSE), -1, tokens, lane)
     ):
         rows[:, column] = value
     rows[:, 7:9] = heads[:, (_START, _END)]

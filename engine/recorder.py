@@ -108,8 +108,8 @@ class Recorder:
         steps = len(step_rows)
         tokens[tokens[:, 0] >= steps, 0] = -1
         complete = np.append(step_rows[:, _COMPLETE] > 0, False)
-        kept = notes.steps < steps
-        notes = notes.where(kept & (complete[notes.steps.clip(max=steps)] | ~notes.is_head))
+        kept = notes.step < steps
+        notes = notes.where(kept & (complete[notes.step.clip(max=steps)] | ~notes.is_head))
         work, moves = notes.rows()
         return Trace(
             model=self.model,

@@ -12,6 +12,7 @@ from engine.devices.base import Device, Pace, sync
 from engine.errors import FiddlerError
 from engine.events import Rows, StepKind
 from engine.executor import Executor, active_experts
+from engine.notes import Pins
 from engine.orchestrator import Change, Orchestrator
 from engine.plan import Plan
 from engine.recorder import Recorder
@@ -158,11 +159,13 @@ class Session:
                 pace.costs = self.orchestrator.plan.costs
         pace.pins(changes or ())
         if recorder is not None:
-            if changes is not None:
-                recorder.notes.pins(self._number, start, pace.now_ns, pace.costs, changes)
+            taken = changes is not None
+            pins = [Pins(start, pace.now_ns, pace.costs, changes or ())] if taken else ()
             self._first_token = recorder.token_count
             step.rows[:, 0] = self._number
             recorder.tokens(step.rows, step.texts)
+            token = self._first_token
+            recorder.notes.step(self._number, step.tokens, step.context, token, pins)
         self._step = step
 
     def layer(self, layer: int, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
@@ -181,10 +184,7 @@ class Session:
         spans = pace.layer(step.tokens, step.context, decision, spans)
         if recorder is not None:
             routed = (weights if weights.dtype == float32 else weights.float()).numpy()
-            recorder.notes.layer(
-                self._number, layer, step.tokens, step.context, self._first_token,
-                start, pace.now_ns, decision, chosen, routed, spans,
-            )  # fmt: skip
+            recorder.notes.layer(layer, start, pace.now_ns, decision, chosen, routed, spans)
         return out
 
     def end_step(self) -> None:
@@ -195,7 +195,7 @@ class Session:
         start = pace.now_ns
         pace.head(step.sequences)
         if self.recorder is not None:
-            self.recorder.notes.head(self._number, step.sequences, start, pace.now_ns)
+            self.recorder.notes.head(step.sequences, start, pace.now_ns)
         self._finish_step(complete=True)
 
     def _finish_step(self, *, complete: bool) -> None:

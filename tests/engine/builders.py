@@ -19,7 +19,7 @@ from engine.cost import CostModel, Curve
 from engine.decision import Batch, Decision
 from engine.events import TOKENS, Action, Clock, StepKind
 from engine.history import memory_at, memory_over_time, places_at
-from engine.notes import Notes
+from engine.notes import Notes, Pins
 from engine.orchestrator import Orchestrator
 from engine.placement import make_plan
 from engine.plan import Plan
@@ -151,7 +151,8 @@ def note_routing(
     resident, dropped = [int(Action.RESIDENT)] * len(active), [False] * len(active)
     decision = Decision(MODEL.experts, active.tolist(), counts.tolist(), resident, dropped)
     choices = np.array(experts, dtype=np.int64), np.array(weights, dtype=np.float32)
-    notes.layer(step, layer, len(experts), 0, token, *span, decision, *choices)
+    notes.step(step, len(experts), 0, token)
+    notes.layer(layer, *span, decision, *choices)
 
 
 class Driver:
@@ -183,14 +184,14 @@ class Driver:
     ) -> list[Decision]:
         """One forward pass; ``plans`` take effect before it, it ends after ``layers`` if given."""
         recorder, timeline = self.recorder, self.timeline
-        start = timeline.now_ns
+        start, pins = timeline.now_ns, []
         for plan in plans:
             changes = self.orchestrator.change(plan)
             self.plan_number = recorder.plan(self.number, plan)
             timeline.costs = plan.costs
             begin = timeline.now_ns
             timeline.pins(self.number, changes, None)
-            recorder.notes.pins(self.number, begin, timeline.now_ns, plan.costs, changes)
+            pins.append(Pins(begin, timeline.now_ns, plan.costs, changes))
         first = recorder.token_count
         self.context += tokens
         rows = np.zeros((tokens, len(TOKENS.names or ())), dtype=np.int64)
@@ -198,6 +199,7 @@ class Driver:
         rows[:, 1] = np.arange(tokens) % sequences
         rows[:, 2] = (self.context - tokens + np.arange(tokens)) // sequences
         recorder.tokens(rows, [f"t{first + at} " for at in range(tokens)])
+        recorder.notes.step(self.number, tokens, self.context, first, pins)
         decisions: list[Decision] = []
         for layer in range(self.model.layers if layers is None else layers):
             chosen, weights = random_choices(rng, tokens, self.model)
@@ -205,15 +207,12 @@ class Driver:
             decision = self.orchestrator.decide(layer, active.tolist(), counts.tolist())
             begin = timeline.now_ns
             timeline.lay(self.number, layer, tokens, self.context, decision, None)
-            recorder.notes.layer(
-                self.number, layer, tokens, self.context, first, begin, timeline.now_ns,
-                decision, chosen, weights,
-            )  # fmt: skip
+            recorder.notes.layer(layer, begin, timeline.now_ns, decision, chosen, weights)
             decisions.append(decision)
         if layers is None:
             begin = timeline.now_ns
             timeline.head(self.number, sequences, None)
-            recorder.notes.head(self.number, sequences, begin, timeline.now_ns)
+            recorder.notes.head(sequences, begin, timeline.now_ns)
         kind = StepKind.PREFILL if tokens > sequences else StepKind.DECODE
         recorder.step(
             (

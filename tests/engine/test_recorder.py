@@ -66,8 +66,9 @@ def test_a_step_cut_short_ends_with_its_last_layer() -> None:
     """Interrupted between the head and the step's row: the head did not happen."""
     recorder = Recorder(MODEL, toy_plan(4), Start())
     note_routing(recorder.notes, 0, 0, 0, [[3, 1]], [[0.5, 0.5]], (10, 70))
-    recorder.notes.head(0, 1, 70, 80)
+    recorder.notes.head(1, 70, 80)
     recorder.step((0, StepKind.DECODE, 1, 1, 0, 0, 0, 0, 10, 80, Clock.MODELLED))
+    recorder.notes.step(1, 1, 0, 0)
     recorder.step((1, StepKind.DECODE, 1, 1, 0, 0, 0, 0, 70, 99, Clock.MODELLED))
     trace = recorder.trace({})
     assert trace.steps["end_ns"].tolist() == [70, 70]
@@ -210,10 +211,12 @@ def test_a_run_is_read_while_it_is_written() -> None:
 
     def write() -> None:
         rng = random.Random(7)
-        for number in range(400):
-            plans = [random_plan(rng)] if number % 50 == 49 else []
-            driver.step(rng, 5 if number == 0 else 1, plans=plans)
-        stop.set()
+        try:
+            for number in range(400):
+                plans = [random_plan(rng)] if number % 50 == 49 else []
+                driver.step(rng, 5 if number == 0 else 1, plans=plans)
+        finally:
+            stop.set()
 
     writer = threading.Thread(target=write)
     before = sys.getswitchinterval()

@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.errors import FiddlerError, InputError
 from engine.events import Clock
+from engine.notes import Pins
 from engine.orchestrator import Orchestrator
 from engine.placement import change_plan
 from engine.plan import Plan
@@ -62,17 +63,18 @@ class FakeEngine:
 
     def _step(self, recorder: Recorder, pace: Timeline, step: int) -> None:
         whole, routing = self.script, self.script.routing
-        start, number = pace.now_ns, len(recorder.plans) - 1
+        start, number, pins = pace.now_ns, len(recorder.plans) - 1, []
         if self.plan is not recorder.plans[-1][1]:
             number, changes = recorder.plan(step, self.plan), self._driver.change(self.plan)
             pace.costs = self.plan.costs
             pace.pins(step, changes, None)
-            recorder.notes.pins(step, start, pace.now_ns, pace.costs, changes)
+            pins = [Pins(start, pace.now_ns, pace.costs, changes)]
         rows = whole.token_rows[whole.tokens["step"] == step]
         first = recorder.token_count
         recorder.tokens(rows, [f" <b>{step}.{i}</b>" for i in range(len(rows))])
         row = whole.step_rows[step].tolist()
         context = row[4]
+        recorder.notes.step(step, len(rows), context, first, pins)
         at = routing.step == step
         for layer in range(self.model_spec.layers):
             mine = at & (routing.layer == layer)
@@ -81,11 +83,9 @@ class FakeEngine:
             decision = self._driver.decide(layer, active.tolist(), counts.tolist())
             begin = pace.now_ns
             pace.lay(step, layer, len(rows), context, decision, None)
-            recorder.notes.layer(
-                step, layer, len(rows), context, first, begin, pace.now_ns,
-                decision, chosen.astype(np.int64), weights,
-            )  # fmt: skip
+            chosen = chosen.astype(np.int64)
+            recorder.notes.layer(layer, begin, pace.now_ns, decision, chosen, weights)
         begin = pace.now_ns
         pace.head(step, 1, None)
-        recorder.notes.head(step, 1, begin, pace.now_ns)
+        recorder.notes.head(1, begin, pace.now_ns)
         recorder.step((*row[:5], first, number, 1, start, pace.now_ns, Clock.MODELLED))
