@@ -1,8 +1,8 @@
 """What recording costs: decode steps with and without it, in interleaved pairs.
 
-    python benchmarks/overhead.py [--pairs 60] [--tokens 48]
+    python benchmarks/overhead.py [--pairs 150] [--tokens 20]
 
-Each pair runs the same greedy generation twice, recorded and not, in alternating order; its ratio
+Each pair runs the same short greedy generation twice, recorded and not, in alternating order; its ratio
 is that of the lower quartiles of the times from one decode step to the next (what else a shared
 machine does only ever adds to a step). The figure is the median ratio, the interval a bootstrap's
 over the pairs. Making the trace, once after the last step, is timed for itself and given as a
@@ -66,8 +66,8 @@ def interval(ratios: np.ndarray) -> tuple[float, float]:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--pairs", type=int, default=60)
-    options.add_argument("--tokens", type=int, default=48)
+    options.add_argument("--pairs", type=int, default=150)
+    options.add_argument("--tokens", type=int, default=20)
     chosen = options.parse_args()
     engine = fv.load("demo", as_model="mixtral-8x7b", gpu_memory="24GB")
     times, traces = StepTimes(engine.model), TraceTimes()

@@ -14,7 +14,7 @@ Ints = NDArray[np.int64]
 _CPU = int(Action.CPU)
 
 
-@dataclass
+@dataclass(slots=True)
 class Decision:
     """One layer of one step. Lists run parallel, active experts ascending."""
 
