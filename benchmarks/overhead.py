@@ -2,11 +2,11 @@
 
     python benchmarks/overhead.py [--pairs 150] [--tokens 20]
 
-Each pair runs the same short greedy generation twice, recorded and not, in alternating order; its ratio
-is that of the lower quartiles of the times from one decode step to the next (what else a shared
-machine does only ever adds to a step). The figure is the median ratio, the interval a bootstrap's
-over the pairs. Making the trace, once after the last step, is timed for itself and given as a
-share of the steps, too. Last line: JSON with ``overhead_percent`` and ``trace_percent``.
+Each pair runs the same short greedy generation twice, recorded and not, in alternating order; its
+ratio is that of the lower quartiles of the times from one decode step to the next (what else a
+shared machine does only ever adds to a step). The figure is the median ratio, the interval a
+bootstrap's over the pairs. Making the trace, once after the last step, is timed for itself and
+given as a share of the steps, too. Last line: JSON with ``overhead_percent`` and ``trace_percent``.
 """
 
 from __future__ import annotations

@@ -8,9 +8,11 @@ at once: the trace at the end, a viewer for each frame.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
+from struct import Struct
 from typing import NamedTuple
 
 import numpy as np
@@ -114,9 +116,18 @@ class Notes:
         chosen.frombytes(experts.tobytes())
         self._weights.frombytes(weights.tobytes())
         if len(experts) == 1 and True not in decision.keep and not decision.evict:
-            stream.extend(
-                (layer, start_ns, end_ns, choices, len(active), 0, 0, *active, *decision.actions)
+            values = (
+                layer,
+                start_ns,
+                end_ns,
+                choices,
+                len(active),
+                0,
+                0,
+                *active,
+                *decision.actions,
             )
+            stream.frombytes(_packer(len(values))(*values))  # several times as fast as extend
         else:
             has, evict = _COUNTS | _KEEPS, decision.evict
             stream.extend(
@@ -331,6 +342,12 @@ class Part:
         made[:, :, 3] = np.arange(top_k)
         made[:, :, 4] = routing.experts
         return made.reshape(-1, made.shape[2])
+
+
+@cache
+def _packer(count: int) -> Callable[..., bytes]:
+    """Makes bytes of so many integers, as an ``array("q")`` holds them."""
+    return Struct(f"{count}q").pack
 
 
 def _spread(begins: Ints, counts: Ints) -> Ints:
