@@ -1,6 +1,6 @@
 """What recording costs: decode steps with and without it, in interleaved pairs.
 
-    python benchmarks/overhead.py [--pairs 150] [--tokens 20]
+    python benchmarks/overhead.py [--pairs 250] [--tokens 20]
 
 Each pair runs the same short greedy generation twice, recorded and not, in alternating order; its
 ratio is that of the lower quartiles of the times from one decode step to the next (what else a
@@ -66,7 +66,7 @@ def interval(ratios: np.ndarray) -> tuple[float, float]:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--pairs", type=int, default=150)
+    options.add_argument("--pairs", type=int, default=250)
     options.add_argument("--tokens", type=int, default=20)
     chosen = options.parse_args()
     engine = fv.load("demo", as_model="mixtral-8x7b", gpu_memory="24GB")
