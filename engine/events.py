@@ -1,4 +1,4 @@
-"""The event schema: what the engine writes while it runs, and the ring that viewers pull from.
+"""The event schema: the tables in which what an engine did is written.
 
 Every table is a numpy structured dtype whose fields are all int64, so a batch of rows is also a
 plain ``(rows, fields)`` array: the hot path appends integers, nothing is converted twice.

@@ -3,7 +3,7 @@
 Within a layer every lane takes its work in series, so starts and ends are running sums; only the
 streamed experts of one layer depend on each other, and they are walked one by one, for all layers
 side by side (:func:`lanes`). Layers follow each other, so absolute times are running sums too
-(:func:`lay_out`), or are known (:mod:`engine.notes`).
+(:func:`lay_out`), or are known (:mod:`engine.records`).
 """
 
 from __future__ import annotations

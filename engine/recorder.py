@@ -44,7 +44,7 @@ class Recorder:
         self._tokens = array("q")
 
     def __repr__(self) -> str:
-        return f"Recorder({len(self._steps) // _STEP_WIDTH} steps, {self.token_count} tokens)"
+        return f"Recorder({self.step_count} steps, {self.token_count} tokens)"
 
     @property
     def token_count(self) -> int:
@@ -74,6 +74,11 @@ class Recorder:
             end = self.notes.end_of(row[0])
             row = (*row[:_END], row[_START] if end is None else end, *row[_END + 1 :])
         self._steps.extend(row)
+
+    @property
+    def step_count(self) -> int:
+        """Steps that ended so far."""
+        return len(self._steps) // _STEP_WIDTH
 
     def step_rows(self, cursor: int = 0) -> Rows:
         """Rows of :data:`engine.events.STEPS` from number ``cursor`` on. A copy."""

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.events import MOVES, STEPS, WORK, Clock, Rows, empty, to_rows
+from engine.events import MOVES, STEPS, WORK, Clock, Rows, empty
 from engine.layout import lay_out
 from engine.orchestrator import Change, Orchestrator
 from engine.placement import change_plan
 from engine.plan import Plan
 from engine.spec import HardwareSpec
 from engine.summary import Summary
-from engine.timeline import Log, Timeline
+from engine.timeline import pin_rows
 from engine.trace import Start, Trace
+
+_MOVE_END = (MOVES.names or ()).index("end_ns")
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,10 @@ def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> 
             continue
         before = np.zeros(stop - first, dtype=np.int64)
         if pins:
-            before[0] = _lay_pins(pins, plan, first, now, work, moves)
+            pin_work, pin_moves = pin_rows(plan.costs, first, now, pins)
+            before[0] = pin_moves[-1, _MOVE_END] - now
+            work.append(pin_work)
+            moves.append(pin_moves)
             pins = []
         batch = trace.batch.part(*np.searchsorted(trace.batch.step, (first, stop)).tolist())
         layout = lay_out(
@@ -126,16 +131,6 @@ def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> 
         plan_list=tuple(plans),
         start=start,
     )
-
-
-def _lay_pins(
-    pins: list[Change], plan: Plan, step: int, now: int, work: list[Rows], moves: list[Rows]
-) -> int:
-    timeline, log = Timeline(plan.costs, now), Log([], [])
-    timeline.pins(step, pins, log)
-    work.append(to_rows(log.work, WORK))
-    moves.append(to_rows(log.moves, MOVES))
-    return timeline.now_ns - now
 
 
 def _joined(parts: list[Rows], dtype: np.dtype[np.void]) -> Rows:

@@ -159,8 +159,7 @@ class Session:
                 pace.costs = self.orchestrator.plan.costs
         pace.pins(changes or ())
         if recorder is not None:
-            taken = changes is not None
-            pins = [Pins(start, pace.now_ns, pace.costs, changes or ())] if taken else ()
+            pins = () if changes is None else (Pins(start, pace.now_ns, pace.costs, changes),)
             self._first_token = recorder.token_count
             step.rows[:, 0] = self._number
             recorder.tokens(step.rows, step.texts)

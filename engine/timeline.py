@@ -18,12 +18,12 @@ same arithmetic for all layers of a trace at once, and a test holds them equal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.cost import CostModel
 from engine.decision import Decision
-from engine.events import Action, Clock, Lane, Why, Work
+from engine.events import MOVES, WORK, Action, Clock, Lane, Rows, Why, Work, to_rows
 
 STAGING_BUFFERS = 2
 """Experts in flight between host and device: one is copied while the other computes."""
@@ -37,6 +37,10 @@ _DENSE, _EXPERT, _WEIGHTS, _ACTS = (
     int(Work.ACTIVATIONS),
 )
 _MODELLED = int(Clock.MODELLED)
+
+
+Changes = Sequence[tuple[int, int, Why, int]]
+"""What a new plan does: ``(layer, expert, why, bytes copied)`` each."""
 
 
 @dataclass
@@ -54,10 +58,8 @@ class Timeline:
         self.costs = costs
         self.now_ns = now_ns
 
-    def pins(
-        self, step: int, changes: Iterable[tuple[int, int, Why, int]], log: Log | None
-    ) -> None:
-        """Lay a plan's changes ``(layer, expert, why, bytes)`` on the link, before the step."""
+    def pins(self, step: int, changes: Changes, log: Log | None) -> None:
+        """Lay a plan's changes on the link, before the step."""
         for layer, expert, why, n_bytes in changes:
             start = self.now_ns
             if n_bytes:
@@ -143,3 +145,10 @@ class Timeline:
         n_bytes = tokens * self.costs.activation_bytes
         log.moves.extend((step, layer, -1, Why.ACTIVATIONS, lane, n_bytes, start, end, _MODELLED))
         log.work.extend((step, layer, -1, _ACTS, -1, tokens, lane, start, end, _MODELLED))
+
+
+def pin_rows(costs: CostModel, step: int, start_ns: int, changes: Changes) -> tuple[Rows, Rows]:
+    """:meth:`Timeline.pins` as rows of work and of moves."""
+    log = Log([], [])
+    Timeline(costs, start_ns).pins(step, changes, log)
+    return to_rows(log.work, WORK), to_rows(log.moves, MOVES)

@@ -47,6 +47,26 @@ class Routing:
     def __len__(self) -> int:
         return len(self.step)
 
+    @classmethod
+    def none(cls, top_k: int) -> Routing:
+        """No rows."""
+        number = np.zeros(0, dtype=np.int32)
+        experts = np.zeros((0, top_k), dtype=np.int16)
+        return cls(number, number, number, experts, np.zeros((0, top_k), dtype=np.float32))
+
+    def flat(self, experts: int) -> NDArray[np.int64]:
+        """Of every choice ``layer * experts + expert``, row by row; ``experts`` per layer."""
+        return (self.layer.astype(np.int64)[:, None] * experts + self.experts).ravel()
+
+    def where(self, wanted: NDArray[np.bool_]) -> Routing:
+        """Only the rows for which ``wanted`` is true."""
+        return Routing(*(column[wanted] for column in vars(self).values()))
+
+    def and_then(self, other: Routing) -> Routing:
+        """These rows, then those of ``other``."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Routing(*(np.concatenate(pair) for pair in pairs))
+
 
 @dataclass(frozen=True)
 class Start:

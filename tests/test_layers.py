@@ -30,7 +30,7 @@ ENGINE_ABOVE = (
     ("residency", "timeline"),
     ("plan", "policies", "layout"),
     ("trace trace_check trace_file tables summary", "placement"),
-    ("orchestrator", "notes", "history", "run"),
+    ("orchestrator", "records notes", "history", "run"),
     ("recorder",),
     ("replay", "interchange"),
     ("synthetic",),

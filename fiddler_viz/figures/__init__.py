@@ -12,7 +12,8 @@ from fiddler_viz.figures.memory import (
 from fiddler_viz.figures.oneline import heatmap, memory, timeline
 from fiddler_viz.figures.room import Room, room_of
 from fiddler_viz.figures.source import as_trace
-from fiddler_viz.figures.timeline import describe_timeline, timeline_figure, update_timeline
+from fiddler_viz.figures.timeline import timeline_figure, update_timeline
+from fiddler_viz.figures.timeline_words import describe_timeline
 from fiddler_viz.figures.window import Window, live_window, window
 
 __all__ = [

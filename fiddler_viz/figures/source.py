@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from engine.errors import InputError
 from engine.events import MOVES, STEPS, TOKENS, WORK, empty
 from engine.trace import Routing, Trace
@@ -43,17 +41,9 @@ def about(engine: Any) -> dict[str, Any]:
 def _not_run_yet(engine: Any) -> Trace:
     """An empty trace under an engine's current plan."""
     spec = engine.model_spec
-    none = np.zeros(0, np.int32)
-    routing = Routing(
-        step=none,
-        layer=none,
-        token=none,
-        experts=np.zeros((0, spec.top_k), np.int16),
-        weights=np.zeros((0, spec.top_k), np.float32),
-    )
     return Trace(
         model=spec,
-        routing=routing,
+        routing=Routing.none(spec.top_k),
         step_rows=empty(STEPS),
         token_rows=empty(TOKENS),
         work_rows=empty(WORK),

@@ -12,7 +12,7 @@ from engine.trace import Trace
 from engine.units import format_bytes, format_ns
 from fiddler_viz.figures import Window
 from fiddler_viz.figures.memory import parts
-from fiddler_viz.figures.timeline import spent
+from fiddler_viz.figures.timeline_words import spent
 from fiddler_viz.frames import Grid, token_table
 from fiddler_viz.theme import ACTIONS, LANES, MEMORY, PLACES, percent
 

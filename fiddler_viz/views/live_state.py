@@ -7,7 +7,6 @@ from typing import Protocol
 import numpy as np
 
 from engine.events import MOVES, STEPS, TOKENS, WORK, Action, Rows, Work
-from engine.notes import ROUTED
 from engine.recorder import Recorder
 from engine.spec import ModelSpec
 from engine.trace import Routing, Trace
@@ -50,7 +49,7 @@ class LiveState:
 
     def _start(self, recorder: Recorder | None) -> None:
         self._recorder = recorder
-        self._read = {"steps": 0, "tokens": 0, "notes": 0}
+        self._read = 0, 0, 0  # steps, tokens, notes
         self.tables = {
             name: Growing(len(_DTYPES[name].names or ()), self.limit) for name in _DTYPES
         }
@@ -59,7 +58,7 @@ class LiveState:
         """Tokens routed to each expert."""
         self.actions: Ints = np.zeros((len(Action), *shape), dtype=np.int64)
         """Calls of each expert by action."""
-        self.last: Rows = np.zeros((0, len(ROUTED.names or ())), dtype=np.int64)
+        self.last = Routing.none(self.model.top_k)
         """Routing of the newest step that has any."""
 
     @property
@@ -69,12 +68,10 @@ class LiveState:
 
     def skip(self, *, running: bool) -> None:
         """Begin with what comes next, unless a run is under way: then with its start."""
-        if not running and self._source.recorder is not None:
-            self._start(self._source.recorder)
-            self.pull()
-            read = self._read
-            self._start(self._recorder)
-            self._read = read
+        recorder = self._source.recorder
+        if not running and recorder is not None:
+            self._start(recorder)
+            self._read = recorder.step_count, recorder.token_count, len(recorder.notes)
 
     def pull(self) -> bool:
         """Take in what is new; True if there was anything. A new run starts everything over."""
@@ -84,14 +81,11 @@ class LiveState:
             self._start(recorder)
         if recorder is None:
             return new_run
-        read = self._read  # steps first: what a finished step led to was there before its row
-        steps, tokens = recorder.step_rows(read["steps"]), recorder.token_rows(read["tokens"])
-        notes = recorder.notes.read(read["notes"])
-        self._read = {
-            "steps": read["steps"] + len(steps),
-            "tokens": read["tokens"] + len(tokens),
-            "notes": notes.end,
-        }
+        done, known, noted = self._read
+        # Steps first: what a finished step led to was there before its row.
+        steps, tokens = recorder.step_rows(done), recorder.token_rows(known)
+        notes = recorder.notes.read(noted)
+        self._read = done + len(steps), known + len(tokens), notes.end
         self.tables["steps"].append(steps)
         self.tables["tokens"].append(tokens)
         if len(notes):
@@ -99,19 +93,17 @@ class LiveState:
             self.tables["work"].append(work)
             self.tables["moves"].append(moves)
             self._count_actions(work)
-            self._count_routing(notes.routed())
+            self._count_routing(notes.routing())
         return new_run or bool(len(steps) or len(tokens) or len(notes))
 
-    def _count_routing(self, rows: Rows) -> None:
-        if not len(rows):
+    def _count_routing(self, new: Routing) -> None:
+        if not len(new):
             return
-        step, layer, expert = rows[:, 0], rows[:, 1], rows[:, 4]
-        size = self.model.experts_total
-        counted = np.bincount(layer * self.model.experts + expert, minlength=size)
+        counted = np.bincount(new.flat(self.model.experts), minlength=self.model.experts_total)
         self.routed += counted.reshape(self.routed.shape)
-        newest = rows[step == step[-1]]
-        same = len(self.last) and self.last[-1, 0] == step[-1]
-        self.last = np.concatenate([self.last, newest]) if same else newest
+        newest = new.where(new.step == new.step[-1])
+        same = len(self.last) and self.last.step[-1] == newest.step[-1]
+        self.last = self.last.and_then(newest) if same else newest
 
     def _count_actions(self, rows: Rows) -> None:
         field = {name: i for i, name in enumerate(WORK.names or ())}
@@ -129,14 +121,11 @@ class LiveState:
             tokens[tokens[:, 0] >= done, 0] = -1
         elif not done:
             tokens = tokens[:0]
-        no = np.zeros(0, dtype=np.int32)
-        top_k = self.model.top_k
-        routing = Routing(no, no, no, no.astype("i2").reshape(0, top_k), np.zeros((0, top_k), "f4"))
         recorder = self._recorder
         texts = tuple(recorder.texts[: len(tokens)]) if recorder else ()
         return Trace(
             model=self.model,
-            routing=routing,
+            routing=Routing.none(self.model.top_k),
             step_rows=self.tables["steps"].rows,
             token_rows=tokens,
             work_rows=_before(self.tables["work"].rows, done),

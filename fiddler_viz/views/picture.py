@@ -6,7 +6,7 @@ import numpy as np
 
 from engine.events import WORK, Work
 from engine.residency import Memory
-from fiddler_viz.frames import Grid, grid, live_grid, memory_of
+from fiddler_viz.frames import Grid, grid, live_grid, memory_of, routed
 from fiddler_viz.views.live_state import LiveState
 from fiddler_viz.views.session import Session
 
@@ -46,9 +46,6 @@ def _live_grid(live: LiveState, places: np.ndarray, show: str) -> Grid:
             actions=live.actions,
             caption=f"live, after step {done - 1}" if done else "live, first step",
         )
-    routed = np.zeros(places.shape, dtype=np.int64)
-    np.add.at(routed, (live.last[:, 1], live.last[:, 4]), 1)
-    share = routed / max(int(routed.sum(axis=1).max(initial=0)), 1)
-    amount = np.where(routed > 0, share, np.nan).astype(np.float32)
-    caption = "live: share of the newest step's choices; weights come with the finished run"
-    return live_grid(places, show="token", tokens=routed, amount=amount, ran=ran, caption=caption)
+    tokens, amount = routed(live.last, live.model.grid)
+    caption = f"live, step {int(live.last.step[-1])}" if len(live.last) else "live, first step"
+    return live_grid(places, show="token", tokens=tokens, amount=amount, ran=ran, caption=caption)

@@ -1,4 +1,4 @@
-"""The event schema, and the ring that viewers read while the engine writes."""
+"""The event schema: its tables, as columns and as rows."""
 
 from __future__ import annotations
 

@@ -11,24 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.events import STEPS, Clock, StepKind
-from engine.notes import ROUTED
 from engine.recorder import Recorder
-from engine.trace import Start, Trace
+from engine.trace import Routing, Start, Trace
 from tests.engine.builders import MODEL, Driver, note_routing, random_plan, recorded, toy_plan
 
 DECODE, PREFILL = StepKind.DECODE, StepKind.PREFILL
-
-
-def routed(trace: Trace) -> list[tuple[int, ...]]:
-    """A trace's routing as the ring has it: one row per token, layer and rank."""
-    r = trace.routing
-    return [
-        (step, layer, token, rank, expert)
-        for step, layer, token, experts in zip(
-            r.step.tolist(), r.layer.tolist(), r.token.tolist(), r.experts.tolist(), strict=True
-        )
-        for rank, expert in enumerate(experts)
-    ]
 
 
 # ---------------------------------------------------------------------- the trace
@@ -162,6 +149,7 @@ class Viewer:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.seen: dict[str, list[NDArray[np.int64]]] = {}
+        self.routing = Routing.none(recorder.model.top_k)
         self._read = [0, 0, 0]
 
     def look(self) -> None:
@@ -173,8 +161,9 @@ class Viewer:
         self._read = [self._read[0] + len(steps), self._read[1] + len(tokens), notes.end]
         work, moves = notes.rows()
         rows = {"steps": steps, "tokens": tokens, "work": work, "moves": moves}
-        for name, new in {**rows, "routing": notes.routed()}.items():
+        for name, new in rows.items():
             self.seen.setdefault(name, []).append(new)
+        self.routing = self.routing.and_then(notes.routing())
 
     def check(self, trace: Trace) -> None:
         """All together it is the trace."""
@@ -183,7 +172,8 @@ class Viewer:
         np.testing.assert_array_equal(seen["tokens"], trace.token_rows)
         np.testing.assert_array_equal(seen["work"], trace.work_rows)
         np.testing.assert_array_equal(seen["moves"], trace.move_rows)
-        assert [tuple(row) for row in seen["routing"].tolist()] == routed(trace)
+        for name, column in vars(trace.routing).items():
+            np.testing.assert_array_equal(getattr(self.routing, name), column, err_msg=name)
 
 
 @pytest.mark.parametrize("every", [1, 3, 100])
@@ -231,20 +221,6 @@ def test_a_run_is_read_while_it_is_written() -> None:
     viewer.look()
     viewer.check(driver.trace())
     assert len(viewer.seen["work"]) > 3
-
-
-def test_routing_is_unpacked_by_its_reader() -> None:
-    recorder = Recorder(MODEL, toy_plan(4), Start())
-    assert recorder.notes.read().routed().shape == (0, 5)
-    note_routing(recorder.notes, 5, 1, 8, [[3, 1], [0, 2]], [[0.5, 0.5], [0.5, 0.5]])
-    assert recorder.notes.read().routed().tolist() == [
-        [5, 1, 8, 0, 3],
-        [5, 1, 8, 1, 1],
-        [5, 1, 9, 0, 0],
-        [5, 1, 9, 1, 2],
-    ]
-    assert ROUTED.names == ("step", "layer", "token", "rank", "expert")
-    assert repr(recorder.notes) == "Notes(1 records)"
 
 
 def test_recorded_rows_are_those_of_the_recording() -> None:

@@ -39,7 +39,10 @@ def test_counts_are_those_of_the_trace(engine: FakeEngine) -> None:
     for action in Action:
         calls = int((run.work["action"][expert] == action).sum())
         assert live.actions[action].sum() == calls
-    assert set(live.last[:, 0].tolist()) == {12}
+    assert set(live.last.step.tolist()) == {12}
+    newest = run.routing.where(run.routing.step == 12)
+    np.testing.assert_array_equal(live.last.experts, newest.experts)
+    np.testing.assert_array_equal(live.last.weights, newest.weights)
 
 
 def test_another_run_starts_over(engine: FakeEngine) -> None:

@@ -1,0 +1,19 @@
+"""From a trace to the arrays that figures draw. Rows are picked and added up here, never timed.
+
+Every result is a frozen dataclass of numpy arrays, so that a live view can build the same from a
+run that still grows (:func:`live_grid`, :func:`segments`) and hand it to the same figures.
+"""
+
+from __future__ import annotations
+
+from fiddler_viz.frames.grid import SHOWS, Floats, Grid, Ints, grid, live_grid, popularity, routed
+from fiddler_viz.frames.places import counts, memory_of, places
+from fiddler_viz.frames.segments import Segments, segments
+from fiddler_viz.frames.selection import describe_selection, pick_step, pick_token
+from fiddler_viz.frames.tokens import Tokens, token_table
+
+__all__ = [
+    "SHOWS", "Floats", "Grid", "Ints", "Segments", "Tokens", "counts", "describe_selection",
+    "grid", "live_grid", "memory_of", "pick_step", "pick_token", "places", "popularity", "routed",
+    "segments", "token_table",
+]  # fmt: skip

@@ -1,0 +1,50 @@
+"""What a reader picked: a step or a token, by number, and in words."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.errors import InputError
+from engine.events import StepKind
+from engine.trace import Trace
+from fiddler_viz.theme import count, show_token
+
+
+def pick_step(trace: Trace, step: int) -> int:
+    """A step's number from a number that may count from the end; else InputError."""
+    n = len(trace.step_rows)
+    if not -n <= step < n:
+        raise InputError(f"step {step}: expected 0 to {n - 1} (or -1 for the last) in this trace.")
+    return step % n
+
+
+def pick_token(trace: Trace, token: int) -> int:
+    """A row of the tokens table that was processed; negative: from the last one processed."""
+    n = int((trace.tokens["step"] >= 0).sum())
+    total = len(trace.token_rows)
+    if n < total and n <= token < total:
+        raise InputError(
+            f"token {token} was sampled but never processed, so it was never routed: "
+            f"choose 0 to {n - 1}, or -1 for the last one processed."
+        )
+    if not -n <= token < n:
+        raise InputError(
+            f"token {token}: expected 0 to {n - 1} (or -1 for the last one processed)."
+        )
+    return token if token >= 0 else int(np.flatnonzero(trace.tokens["step"] >= 0)[token])
+
+
+def describe_selection(
+    trace: Trace, *, token: int | None, step: int | None, show: str = "token"
+) -> str:
+    """What is selected, in words; raw text."""
+    if token is not None:
+        text = f" “{show_token(trace.texts[token]).strip()}”" if trace.texts else ""
+        what = f"token {token}{text}, step {step}"
+    elif step is not None:
+        n = int(trace.steps["tokens"][step])
+        kind = StepKind(int(trace.steps["kind"][step])).name.lower()
+        what = f"step {step} ({kind} of {count(n, 'token')})"
+    else:
+        return f"whole run, {count(int(trace.steps['tokens'].sum()), 'token')}"
+    return f"up to {what}" if show == "popularity" else what

@@ -1,0 +1,77 @@
+"""The tokens of a run: what each cost, and how many of its experts were on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.events import Action, StepKind, Work
+from engine.trace import Trace
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One element per token, in the order of the trace's tokens table."""
+
+    text: tuple[str, ...]
+    """Raw; ``#id`` where the trace has no texts."""
+    step: Ints
+    """-1 where the token was sampled but never processed."""
+    sequence: Ints
+    position: Ints
+    generated: NDArray[np.bool_]
+    ns: NDArray[np.float64]
+    """Its share of its step's time; NaN where it was never processed."""
+    hit_rate: NDArray[np.float64]
+    """Share of its expert calls that ran resident; NaN where it had none."""
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+def token_table(trace: Trace) -> Tokens:
+    """What each token cost, and how many of its experts were on the device."""
+    tokens, steps = trace.tokens, trace.steps
+    step = tokens["step"]
+    processed = step >= 0
+    ns = np.full(len(step), np.nan)
+    generated = ~processed
+    if len(trace.step_rows):
+        share = (steps["end_ns"] - steps["start_ns"]) / np.maximum(steps["tokens"], 1)
+        ns[processed] = share[step[processed]]
+        generated[processed] = steps["kind"][step[processed]] == StepKind.DECODE
+    return Tokens(
+        text=trace.texts or tuple(f"#{i}" for i in tokens["id"].tolist()),
+        step=step,
+        sequence=tokens["sequence"],
+        position=tokens["position"],
+        generated=generated,
+        ns=ns,
+        hit_rate=_hit_rates(trace),
+    )
+
+
+def _hit_rates(trace: Trace) -> NDArray[np.float64]:
+    routing, work, experts = trace.routing, trace.work, trace.model.experts
+    hits = np.full(len(trace.token_rows), np.nan)
+    ran = np.flatnonzero(work["kind"] == Work.EXPERT)
+    if not len(ran) or not len(routing):
+        return hits
+    layers = trace.model.layers
+    made = (work["step"][ran] * layers + work["layer"][ran]) * experts + work["expert"][ran]
+    order = np.argsort(made, kind="stable")
+    made = made[order]
+    resident = (work["action"][ran] == Action.RESIDENT)[order]
+    at = routing.step.astype(np.int64) * layers + routing.layer
+    wanted = (at[:, None] * experts + routing.experts).ravel()
+    found = np.searchsorted(made, wanted).clip(max=len(made) - 1)
+    known = made[found] == wanted  # a stopped step may have routed without running
+    token = np.repeat(routing.token, routing.experts.shape[1])[known]
+    calls = np.bincount(token, minlength=len(hits))
+    hit = np.bincount(token, resident[found][known], minlength=len(hits))
+    np.divide(hit, calls, out=hits, where=calls > 0)
+    return hits
