@@ -12,6 +12,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?=
 JUPYTER_ARGS ?=
 NBVAL_TIMEOUT ?= 300
+LIBRARY := engine/native/build.py $(wildcard engine/native/src/*.[ch])
 TOUR := notebooks/00_tour.ipynb
 NOTEBOOKS = $(wildcard notebooks)
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=$(NBVAL_TIMEOUT) \
@@ -64,7 +65,9 @@ install: $(STAMPS)/notebook $(STAMPS)/test $(STAMPS)/lint
 # ---------------------------------------------------------------------------------- installing
 # requirements.lock pins every version. An extra installs only what it needs of them.
 
-$(STAMPS)/%: $(STAMPS)/venv pyproject.toml requirements.lock
+# Installing compiles the helper library too, so a change of its sources installs again.
+
+$(STAMPS)/%: $(STAMPS)/venv pyproject.toml requirements.lock setup.py $(LIBRARY)
 	@echo 'Installing for "$*" into $(VENV) (the first time takes some minutes) ...'
 	@$(PIP) install --quiet --constraint requirements.lock --no-build-isolation \
 		$$($(PY) tools/torch_index.py) --editable '.[$*]'

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # inside one). Names in one string are one thing in several files, which may import each other.
 # The longest name that fits a file counts. Top row first.
 ENGINE_ABOVE = (
-    ("errors",),
+    ("errors", "native"),
     ("units", "strict", "destination", "profile"),
     ("spec hardware_spec model_spec",),
     ("events", "cost"),

@@ -1,0 +1,21 @@
+"""``python -m engine.native`` compiles the library in place, after a change of its sources."""
+
+from __future__ import annotations
+
+import sys
+
+from engine.native.build import BuildError, build
+
+
+def main() -> int:
+    """Build, say where; 1 where it failed."""
+    try:
+        print(build())
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
