@@ -77,6 +77,7 @@ class CostModel:
     """Stated uncertainty of a prediction: 0.3 means within 30% either way."""
     calibrated: bool
     """True where the hardware's figures were measured, False where they come from datasheets."""
+    overlap: bool = True
 
     @classmethod
     def of(cls, model: ModelSpec, hardware: HardwareSpec) -> Self:

@@ -1,9 +1,11 @@
-"""Decisions: where the active experts of a layer run, what is kept and what is given up."""
+"""Decisions: what a policy is asked about a layer, and what it answers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +13,23 @@ from numpy.typing import NDArray
 from engine.events import Action
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 _CPU = int(Action.CPU)
+
+
+@dataclass(slots=True)
+class Request:
+    """One layer of one step, as a policy sees it. Lists run parallel, active experts ascending."""
+
+    step: int
+    layer: int
+    experts: list[int]
+    tokens: list[int]
+    """Tokens routed to each expert."""
+    weights: list[float] | None = None
+    """Of each expert: the router's weights, added up over its tokens. For policies that ask."""
+    predicted: list[int] | None = None
+    """Experts that the next layer is predicted to use, ascending. For policies that ask."""
 
 
 @dataclass(slots=True)
@@ -29,12 +47,49 @@ class Decision:
     """True where a streamed expert stays, in a cache slot."""
     evict: list[int] = field(default_factory=list[int])
     """Flat indices that give their slot up first, in order."""
+    fetch: list[int] = field(default_factory=list[int])
+    """Flat indices that get a slot ahead of their use; their copies wait in line for the link."""
+    unused: list[int] = field(default_factory=list[int])
+    """Experts of this layer that are copied though no token needs them."""
 
     @property
     def cpu_tokens(self) -> int:
         """Token-expert pairs that run on the CPU."""
         pairs = zip(self.tokens, self.actions, strict=True)
         return sum(count for count, action in pairs if action == _CPU)
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Lists of different lengths, one per segment, one after the other."""
+
+    first: Ints
+    """Per segment, and one past the last: where its list begins."""
+    values: Ints
+
+    @classmethod
+    def none(cls, segments: int) -> Ragged:
+        """An empty list for each segment."""
+        return cls(np.zeros(segments + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))
+
+    @classmethod
+    def of_segments(cls, segment: Ints, values: Ints, segments: int) -> Ragged:
+        """From values and the segment of each, ascending."""
+        return cls(np.searchsorted(segment, np.arange(segments + 1)), values)
+
+    @property
+    def segment(self) -> Ints:
+        """Per value: its segment."""
+        return np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
+
+    def of(self, segment: int) -> list[int]:
+        """One segment's list."""
+        return self.values[self.first[segment] : self.first[segment + 1]].tolist()
+
+    def part(self, start: int, stop: int) -> Ragged:
+        """Segments ``start`` to ``stop`` (exclusive)."""
+        first = self.first[start : stop + 1]
+        return Ragged(first - first[0], self.values[first[0] : first[-1]])
 
 
 @dataclass(frozen=True)
@@ -58,6 +113,10 @@ class Batch:
     """Per entry."""
     count: Ints
     """Per entry: tokens routed to the expert."""
+    weight: Floats | None = None
+    """Per entry: the router's weights, added up; where a policy asks for them."""
+    predicted: Ragged | None = None
+    """Per segment: experts predicted for the next layer; where a policy asks for them."""
 
     @cached_property
     def flat(self) -> Ints:
@@ -82,7 +141,25 @@ class Batch:
             self.segment[a:b] - start,
             self.expert[a:b],
             self.count[a:b],
+            None if self.weight is None else self.weight[a:b],
+            None if self.predicted is None else self.predicted.part(start, stop),
         )
+
+    def requests(self) -> Iterator[Request]:
+        """What a policy is asked, one segment after the other."""
+        experts, counts = self.expert.tolist(), self.count.tolist()
+        weights = None if self.weight is None else self.weight.tolist()
+        heads = zip(self.step.tolist(), self.layer.tolist(), strict=True)
+        spans = pairwise(self.first.tolist())
+        for number, ((step, layer), (a, b)) in enumerate(zip(heads, spans, strict=True)):
+            yield Request(
+                step,
+                layer,
+                experts[a:b],
+                counts[a:b],
+                None if weights is None else weights[a:b],
+                None if self.predicted is None else self.predicted.of(number),
+            )
 
 
 @dataclass(frozen=True)
@@ -93,7 +170,57 @@ class Decisions:
     """Per entry."""
     keep: NDArray[np.bool_]
     """Per entry."""
-    evict_segment: Ints
-    """Per eviction, ascending."""
-    evict: Ints
-    """Per eviction: the flat index that gives its slot up."""
+    evict: Ragged
+    fetch: Ragged
+    unused: Ragged
+    """Per segment: as in :class:`Decision`."""
+
+    @classmethod
+    def plain(cls, batch: Batch, action: Ints) -> Decisions:
+        """Nothing is kept, evicted or fetched."""
+        none = Ragged.none(len(batch.step))
+        return cls(action, np.zeros(len(action), dtype=np.bool_), none, none, none)
+
+    @classmethod
+    def of(cls, decisions: Sequence[Decision]) -> Decisions:
+        """From one decision per segment."""
+
+        def joined(lists: list[list[int]]) -> Ragged:
+            first = np.cumsum([0, *map(len, lists)])
+            return Ragged(first, as_ints(chain.from_iterable(lists), int(first[-1])))
+
+        entries = sum(len(decision.actions) for decision in decisions)
+        return cls(
+            as_ints(chain.from_iterable(each.actions for each in decisions), entries),
+            as_ints(chain.from_iterable(each.keep for each in decisions), entries).astype(bool),
+            joined([each.evict for each in decisions]),
+            joined([each.fetch for each in decisions]),
+            joined([each.unused for each in decisions]),
+        )
+
+    def part(self, batch: Batch, start: int, stop: int) -> Decisions:
+        """Those of the batch's segments ``start`` to ``stop`` (exclusive)."""
+        a, b = batch.first[start], batch.first[stop]
+        lists = (each.part(start, stop) for each in (self.evict, self.fetch, self.unused))
+        return Decisions(self.action[a:b], self.keep[a:b], *lists)
+
+    def each(self, batch: Batch) -> Iterator[Decision]:
+        """One decision after the other."""
+        actions, keep = self.action.tolist(), self.keep.tolist()
+        experts, counts = batch.expert.tolist(), batch.count.tolist()
+        for number, (a, b) in enumerate(pairwise(batch.first.tolist())):
+            yield Decision(
+                batch.columns,
+                experts[a:b],
+                counts[a:b],
+                actions[a:b],
+                keep[a:b],
+                self.evict.of(number),
+                self.fetch.of(number),
+                self.unused.of(number),
+            )
+
+
+def as_ints(values: Iterable[int], count: int) -> Ints:
+    """An array of so many integers (faster than ``np.array`` of a list)."""
+    return np.fromiter(values, np.int64, count)

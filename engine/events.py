@@ -89,6 +89,10 @@ class Why(IntEnum):
     """Its cache slot was given up."""
     ACTIVATIONS = 5
     """Hidden states on the way to the CPU's experts, or back."""
+    FETCH = 6
+    """Given a cache slot ahead of its use; its copy waits in line (0 bytes)."""
+    AHEAD = 7
+    """Part of the copy of a fetched expert, while the link has nothing more urgent to do."""
 
 
 def _table(*names: str) -> np.dtype[np.void]:

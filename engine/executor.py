@@ -28,6 +28,14 @@ def active_experts(chosen: NDArray[np.int64]) -> tuple[list[int], list[int]]:
     return experts.tolist(), counts.tolist()
 
 
+def added_up(
+    chosen: NDArray[np.int64], routed: NDArray[np.float32], experts: list[int]
+) -> list[float]:
+    """Of each active expert: its weights, summed over tokens; both ``(tokens, top_k)``."""
+    sums = np.bincount(chosen.ravel(), weights=routed.ravel())
+    return sums[experts].tolist()
+
+
 def run_expert(module: nn.Module, weights: ExpertWeights, x: Tensor) -> Tensor:
     """One expert's feed-forward network: ``(tokens, H) -> (tokens, H)``.
 
@@ -80,6 +88,10 @@ class Executor:
                 y = run_expert(module, fetched, hidden[token])  # (tokens, H)
                 out.index_add_(0, token, (y * weights[token, rank, None]).to(out.dtype))
             spans.append((start, time.perf_counter_ns()))
+        for flat in decision.unused:
+            self.device.stage(self.store.weights(*divmod(flat, self.store.experts)))
+        for flat in decision.fetch:
+            self.device.put(flat, self.store.weights(*divmod(flat, self.store.experts)))
         return out, spans
 
     def _fetch(self, layer: int, expert: int, action: int, keep: bool) -> ExpertWeights:

@@ -12,6 +12,7 @@ from engine.trace import Trace
 
 _BECOMES = {
     Why.ADMIT: Place.CACHED,
+    Why.FETCH: Place.CACHED,
     Why.PIN: Place.PINNED,
     Why.UNPIN: Place.HOST,
     Why.EVICT: Place.HOST,

@@ -1,247 +1,253 @@
-"""The list scheduler for a whole trace at once: :class:`engine.timeline.Timeline`, vectorised.
+"""The list scheduler for many layers at once: :class:`engine.timeline.Timeline` in compiled code.
 
-Within a layer every lane takes its work in series, so starts and ends are running sums; only the
-streamed experts of one layer depend on each other, and they are walked one by one, for all layers
-side by side (:func:`lanes`). Layers follow each other, so absolute times are running sums too
-(:func:`lay_out`), or are known (:mod:`engine.records`).
+What waits for the link runs on from layer to layer, so layers are walked one after the other. The
+walk alone is cheap, and tells when everything ends and how busy the lanes are; rows are written
+only of the layers that are asked for.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Mapping
+from ctypes import POINTER, Structure, byref, c_int64, c_uint8, cast
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.cost import CostModel
-from engine.decision import Batch, Decisions
-from engine.events import MOVES, WORK, Action, Clock, Lane, Rows, Why, Work
-from engine.timeline import STAGING_BUFFERS
+from engine.decision import Batch, Decisions, Ints, Ragged
+from engine.events import MOVES, WORK, Action, Lane, Rows, to_rows
+from engine.native import function
+from engine.timeline import Log, Timeline
 
-Ints = NDArray[np.int64]
+HEAD = -1
+"""In place of a layer's number: the output head."""
 
-_RESIDENT, _STREAM, _CPU = int(Action.RESIDENT), int(Action.STREAM), int(Action.CPU)
-_GPU, _HOST, _H2D, _D2H = int(Lane.GPU), int(Lane.CPU), int(Lane.H2D), int(Lane.D2H)
-_DENSE, _EXPERT = int(Work.DENSE), int(Work.EXPERT)
-_WEIGHTS, _ACTS = int(Work.WEIGHTS), int(Work.ACTIVATIONS)
-_MODELLED = int(Clock.MODELLED)
+_H2D, _D2H = int(Lane.H2D), int(Lane.D2H)
+_WORK_WIDTH, _MOVE_WIDTH = len(WORK.names or ()), len(MOVES.names or ())
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Everything laid out: rows and the time of every segment and step, from 0 ns."""
+class Course:
+    """Layers and output heads in the order in which they run, under one plan's costs."""
+
+    costs: CostModel
+    batch: Batch
+    """A segment for each layer, and an empty one for each head: its layer is ``HEAD``, its tokens
+    those that go through it."""
+    decisions: Decisions
+    context: Ints
+    """Per segment: key-value positions read."""
+
+    def __len__(self) -> int:
+        return len(self.batch.step)
+
+    @classmethod
+    def of(
+        cls, costs: CostModel, batch: Batch, decisions: Decisions, context: Ints, heads: Ints
+    ) -> Course:
+        """Put heads where they run; ``heads`` are their ``(step, tokens)``, steps ascending.
+
+        A head comes after the last layer of its step.
+        """
+        step, tokens = heads.reshape(-1, 2).T
+        at = np.searchsorted(batch.step, step, side="right")
+        shift = np.searchsorted(at, np.arange(len(batch.step)), side="right")  # heads before each
+
+        def listed(lists: Ragged) -> Ragged:
+            return Ragged(np.insert(lists.first, at, lists.first[at]), lists.values)
+
+        return cls(
+            costs,
+            replace(
+                batch,
+                step=np.insert(batch.step, at, step),
+                layer=np.insert(batch.layer, at, HEAD),
+                tokens=np.insert(batch.tokens, at, tokens),
+                segment=batch.segment + shift[batch.segment],
+                weight=None,
+                predicted=None,
+            ),
+            replace(
+                decisions,
+                evict=listed(decisions.evict),
+                fetch=listed(decisions.fetch),
+                unused=listed(decisions.unused),
+            ),
+            np.insert(context, at, 0),
+        )
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A course on the clock."""
 
     work: Rows
     moves: Rows
-    step_start: Ints
-    """Per step, its plan changes included."""
-    step_end: Ints
-
-
-@dataclass(frozen=True)
-class Lanes:
-    """Every layer on the lanes, in ns from the layer's own start."""
-
-    dense: Ints
-    """Per segment: end of the dense part."""
-    sent: Ints
-    """Per segment: tokens whose activations go to the host, 0 where nothing runs there."""
-    there: Ints
-    """Per segment: when they have arrived."""
-    back_start: Ints
-    back_end: Ints
-    """Per segment: the way back."""
-    length: Ints
-    """Per segment: when the device has all results."""
-    begin: Ints
+    start: Ints
     end: Ints
-    """Per entry: the expert's computation."""
-    copy_start: Ints
-    copy_end: Ints
-    """Per entry: its copy, 0 where there is none."""
-    rank: Ints
-    """Per entry: streamed experts of its segment up to and with this one."""
-    streams: Ints
-    """Per segment: streamed experts."""
-
-
-class LayerRows(NamedTuple):
-    """Rows of many layers, with gaps that stand where the caller wanted them."""
-
-    work: Rows
-    moves: Rows
-    work_gaps: Ints
-    """Indices of the rows left free, in order."""
-    move_gaps: Ints
-
-
-def _running(values: Ints, segment: Ints, first: Ints) -> tuple[Ints, Ints]:
-    """Ends of work done in series within each segment, and the total per segment."""
-    total = _sums(values)
-    base = total[first[:-1]]
-    return total[1:] - base[segment], total[first[1:]] - base
-
-
-def _sums(values: Ints) -> Ints:
-    """What comes before each value, and the sum of all."""
-    return np.concatenate(([0], np.cumsum(values)))
-
-
-def lanes(costs: CostModel, batch: Batch, decisions: Decisions, context: Ints) -> Lanes:
-    """:meth:`Timeline.lay` of every segment, each from 0 ns; ``context`` is given per segment."""
-    seg, first = batch.segment, batch.first
-    action, count = decisions.action, batch.count
-    resident, cpu, stream = action == _RESIDENT, action == _CPU, action == _STREAM
-    on_gpu, on_cpu = costs.gpu.array(count), costs.cpu.array(count)
-
-    dense = costs.dense_array(batch.tokens, context)
-    resident_end, resident_all = _running(np.where(resident, on_gpu, 0), seg, first)
-    cpu_end, cpu_all = _running(np.where(cpu, on_cpu, 0), seg, first)
-    _, cpu_pairs = _running(np.where(cpu, count, 0), seg, first)
-    sent = np.minimum(batch.tokens, cpu_pairs)
-    there = dense + np.where(sent > 0, costs.to_host.array(sent), 0)
-    end = np.where(resident, dense[seg] + resident_end, there[seg] + cpu_end)
-    begin = end - np.where(resident, on_gpu, np.where(cpu, on_cpu, 0))
-
-    gpu, link = dense + resident_all, dense.copy()
-    buffers = [dense.copy() for _ in range(STAGING_BUFFERS)]
-    copy_start, copy_end = np.zeros_like(end), np.zeros_like(end)
-    rank, streams = _running(stream.astype(np.int64), seg, first)
-    for turn in range(int(streams.max(initial=0))):
-        at = np.flatnonzero(stream & (rank == turn + 1))  # the turn-th stream of each segment
-        s = seg[at]
-        copy_start[at] = np.maximum(link[s], buffers[0][s])
-        copy_end[at] = link[s] = copy_start[at] + costs.copy_ns
-        begin[at] = np.maximum(gpu[s], link[s])
-        end[at] = gpu[s] = begin[at] + on_gpu[at]
-        last = buffers[-1].copy()
-        last[s] = gpu[s]
-        older = [np.where(streams > turn, new, old) for old, new in pairwise(buffers)]
-        buffers = [*older, last]
-    back_start = np.maximum(there + cpu_all, link)
-    back_end = back_start + costs.to_device.array(sent)
-    length = np.where(sent > 0, np.maximum(gpu, back_end), gpu)
-    return Lanes(
-        dense, sent, there, back_start, back_end, length,
-        begin, end, copy_start, copy_end, rank, streams,
-    )  # fmt: skip
-
-
-def layer_rows(
-    costs: CostModel,
-    batch: Batch,
-    decisions: Decisions,
-    laid: Lanes,
-    start: Ints,
-    work_gaps: Ints,
-    move_gaps: Ints,
-) -> LayerRows:
-    """Rows of every layer, in the order of :meth:`Timeline.lay`, from ``start`` ns per segment.
-
-    ``work_gaps`` and ``move_gaps``, one longer than there are segments, say how many rows to
-    leave free before each segment and after the last one.
-    """
-    seg, n_seg = batch.segment, len(batch.step)
-    sizes = batch.first[1:] - batch.first[:-1]
-    te = start[seg]
-    es, el, ee = batch.step[seg], batch.layer[seg], batch.expert
-    w = np.flatnonzero(decisions.action == _STREAM)
-    weights = (te[w] + laid.copy_start[w], te[w] + laid.copy_end[w])
-    any_cpu = laid.sent > 0
-    c = np.flatnonzero(any_cpu)
-    go = (start[c] + laid.dense[c], start[c] + laid.there[c])
-    come = (start[c] + laid.back_start[c], start[c] + laid.back_end[c])
-
-    # Work: dense, activations out, experts (each streamed one after its weights), and back.
-    stream = decisions.action == _STREAM
-    rows_in = 1 + 2 * any_cpu + sizes + laid.streams
-    before = _sums(rows_in)
-    work = _table(len(WORK.names or ()), int(before[-1] + work_gaps.sum()))
-    base = before[:-1] + np.cumsum(work_gaps)[:-1]
-    shown = (batch.step, batch.layer, -1, _DENSE, -1, batch.tokens, _GPU)
-    _put(work, base, *shown, start, start + laid.dense)
-    crossing = (batch.step[c], batch.layer[c], -1)
-    _put(work, base[c] + 1, *crossing, _ACTS, -1, laid.sent[c], _D2H, *go)
-    _put(work, base[c] + rows_in[c] - 1, *crossing, _ACTS, -1, laid.sent[c], _H2D, *come)
-    nth = np.arange(len(seg)) - batch.first[:-1][seg]
-    where = base[seg] + 1 + any_cpu[seg] + nth + laid.rank - stream
-    lane = np.where(decisions.action == _CPU, _HOST, _GPU)
-    ran = (_EXPERT, decisions.action, batch.count, lane, te + laid.begin, te + laid.end)
-    _put(work, where + stream, es, el, ee, *ran)
-    copied = (_WEIGHTS, decisions.action[w], batch.count[w], _H2D)
-    _put(work, where[w], es[w], el[w], ee[w], *copied, *weights)
-
-    # Moves: evictions, activations out, weights in expert order, activations back.
-    gone = decisions.evict_segment
-    evicted = np.bincount(gone, minlength=n_seg)
-    moved_before = _sums(evicted + 2 * any_cpu + laid.streams)
-    moves = _table(len(MOVES.names or ()), int(moved_before[-1] + move_gaps.sum()))
-    base = moved_before[:-1] + np.cumsum(move_gaps)[:-1]
-    if len(gone):
-        nth = np.arange(len(gone)) - _sums(evicted)[gone]
-        layer, expert = np.divmod(decisions.evict, batch.columns)
-        when = start[gone] + laid.dense[gone]
-        left = (batch.step[gone], layer, expert, Why.EVICT, -1, 0)
-        _put(moves, base[gone] + nth, *left, when, when)
-    n_bytes = laid.sent[c] * costs.activation_bytes
-    _put(moves, base[c] + evicted[c], *crossing, Why.ACTIVATIONS, _D2H, n_bytes, *go)
-    last = base[c] + evicted[c] + laid.streams[c] + 1
-    _put(moves, last, *crossing, Why.ACTIVATIONS, _H2D, n_bytes, *come)
-    why = np.where(decisions.keep[w], Why.ADMIT, Why.STREAM)
-    place = base[seg[w]] + evicted[seg[w]] + any_cpu[seg[w]] + laid.rank[w] - 1
-    _put(moves, place, es[w], el[w], ee[w], why, _H2D, costs.expert_bytes, *weights)
-    return LayerRows(work, moves, _gaps(before, work_gaps), _gaps(moved_before, move_gaps))
-
-
-def _gaps(before: Ints, gaps: Ints) -> Ints:
-    return np.repeat(before, gaps) + np.arange(int(gaps.sum()))
-
-
-def _table(width: int, rows: int) -> Rows:
-    made = np.empty((rows, width), dtype=np.int64, order="F")  # filled column by column
-    made[:, -1] = _MODELLED
-    return made
-
-
-def _put(rows: Rows, at: Ints, *values: Ints | int) -> None:
-    for column, value in enumerate(values):
-        rows[:, column][at] = value  # a column, then its rows: one index array is fastest
+    """Per segment of the course."""
+    busy_ns: tuple[int, ...]
+    """By lane, of the whole course."""
+    bytes: tuple[int, ...]
+    """By lane: what crossed the link."""
+    waiting: Mapping[int, int] = field(default_factory=dict[int, int])
+    """Copies of fetched experts that are not through: flat index -> ns left."""
 
 
 def lay_out(
-    costs: CostModel,
-    batch: Batch,
-    decisions: Decisions,
-    context: Ints,
-    heads: Ints,
-    before: Ints,
-    *,
-    first_step: int,
-    start_ns: int,
-) -> Layout:
-    """:meth:`Timeline.lay` and :meth:`Timeline.head` for many consecutive steps at once.
+    course: Course,
+    start_ns: int | Ints = 0,
+    waiting: Mapping[int, int] | None = None,
+    rows: slice = slice(None),
+) -> Laid:
+    """Lay a course on the lanes.
 
-    ``context`` is given per segment; ``heads`` (tokens through the output head, 0 where a step
-    ended before it) and ``before`` (ns of plan changes laid before the step) per step, the steps
-    numbered from ``first_step``.
+    ``start_ns`` is when the first segment starts, the others following without a gap, or when
+    each does. ``rows`` picks the segments whose rows are made.
     """
-    laid = lanes(costs, batch, decisions, context)
-    n_steps, complete = len(heads), heads > 0
-    of_step = batch.step - first_step
-    seg_first = np.searchsorted(of_step, np.arange(n_steps + 1))
-    head = np.where(complete, costs.head.array(heads), 0)
-    sums = _sums(laid.length)
-    inner = sums[seg_first[1:]] - sums[seg_first[:-1]]
-    step_end = start_ns + np.cumsum(before + inner + head)
-    step_start = step_end - before - inner - head
-    start = step_start[of_step] + before[of_step] + sums[:-1] - sums[seg_first[of_step]]
+    lay = function("fiddler_lay", None, POINTER(_Lay))
+    begin, stop, _ = rows.indices(len(course))
+    if lay is None:
+        return _one_by_one(course, start_ns, waiting or {}, begin, stop)
+    return _compiled(lay, course, start_ns, waiting or {}, begin, stop)
 
-    head_gaps = np.zeros(len(batch.step) + 1, dtype=np.int64)
-    np.add.at(head_gaps, seg_first[1:][complete], 1)  # the head's row ends a complete step
-    rows = layer_rows(costs, batch, decisions, laid, start, head_gaps, np.zeros_like(head_gaps))
-    h = np.flatnonzero(complete)
-    ran = (h + first_step, -1, -1, _DENSE, -1, heads[h], _GPU)
-    _put(rows.work, rows.work_gaps, *ran, step_end[h] - head[h], step_end[h])
-    return Layout(rows.work, rows.moves, step_start, step_end)
+
+def _one_by_one(
+    course: Course, start_ns: int | Ints, waiting: Mapping[int, int], begin: int, stop: int
+) -> Laid:
+    """The readable reference."""
+    batch, columns = course.batch, course.batch.columns
+    timeline = Timeline(course.costs, 0, waiting)
+    start, end = np.empty(len(course), dtype=np.int64), np.empty(len(course), dtype=np.int64)
+    given = None if isinstance(start_ns, int) else start_ns.tolist()
+    timeline.now_ns = start_ns if isinstance(start_ns, int) else 0
+    log, shown = Log(), Log()
+    values = zip(
+        batch.step.tolist(), batch.layer.tolist(), batch.tokens.tolist(), course.context.tolist(),
+        course.decisions.each(batch), strict=True,
+    )  # fmt: skip
+    for at, (step, layer, tokens, context, decision) in enumerate(values):
+        if given is not None:
+            timeline.now_ns = given[at]
+        start[at] = timeline.now_ns
+        into = [len(log.work), len(log.moves)]
+        if layer == HEAD:
+            timeline.head(step, columns, tokens, log)
+        else:
+            timeline.lay(step, layer, tokens, context, decision, log)
+        end[at] = timeline.now_ns
+        if begin <= at < stop:
+            shown.work += log.work[into[0] :]
+            shown.moves += log.moves[into[1] :]
+    work, moves = to_rows(log.work, WORK), to_rows(log.moves, MOVES)
+    lane, crossed = (names.index("lane") for names in (WORK.names or (), MOVES.names or ()))
+    busy = np.bincount(work[:, lane], weights=work[:, -2] - work[:, -3], minlength=len(Lane))
+    link = moves[moves[:, crossed] >= 0]
+    n_bytes = np.bincount(link[:, crossed], weights=link[:, crossed + 1], minlength=len(Lane))
+    return Laid(
+        to_rows(shown.work, WORK), to_rows(shown.moves, MOVES), start, end,
+        tuple(busy.astype(np.int64).tolist()), tuple(n_bytes.astype(np.int64).tolist()),
+        timeline.waiting,
+    )  # fmt: skip
+
+
+_ints, _bytes = POINTER(c_int64), POINTER(c_uint8)
+
+
+class _Ragged(Structure):
+    _fields_ = [("first", _ints), ("values", _ints)]
+
+
+class _Lay(Structure):
+    """``Lay`` of ``native/src/lay.c``, field by field."""
+
+    _fields_ = [
+        ("records", c_int64), ("columns", c_int64),
+        ("step", _ints), ("layer", _ints), ("tokens", _ints), ("dense_ns", _ints),
+        ("start", _ints), ("end", _ints), ("chained", c_int64),
+        ("first", _ints), ("expert", _ints), ("count", _ints), ("action", _ints),
+        ("keep", _bytes), ("evict", _Ragged), ("fetch", _Ragged), ("unused", _Ragged),
+        ("gpu_ns", _ints), ("cpu_ns", _ints), ("to_host_ns", _ints), ("to_device_ns", _ints),
+        ("copy_ns", c_int64), ("expert_bytes", c_int64), ("activation_bytes", c_int64),
+        ("overlap", c_int64),
+        ("queue", _ints), ("head", c_int64), ("tail", c_int64), ("where", _ints), ("left", _ints),
+        ("from_", c_int64), ("to", c_int64), ("work_room", c_int64), ("move_room", c_int64),
+        ("work_rows", c_int64), ("move_rows", c_int64), ("work", _ints), ("moves", _ints),
+        ("busy_ns", c_int64 * 4), ("bytes", c_int64 * 4), ("scratch", _ints),
+        ("overflow", c_int64),
+    ]  # fmt: skip
+
+
+def _compiled(
+    lay: Any,
+    course: Course,
+    start_ns: int | Ints,
+    waiting: Mapping[int, int],
+    begin: int,
+    stop: int,
+) -> Laid:
+    costs, batch, made = course.costs, course.batch, course.decisions
+    alive: list[Any] = []  # what the struct points at
+
+    def ints(values: Any) -> Any:
+        alive.append(np.ascontiguousarray(values, dtype=np.int64))
+        return alive[-1].ctypes.data_as(_ints)
+
+    def ragged(lists: Ragged) -> _Ragged:
+        return _Ragged(ints(lists.first), ints(lists.values))
+
+    segments, sizes = len(course), np.diff(batch.first)
+    named = [*waiting, made.evict.values.max(initial=0), made.fetch.values.max(initial=0)]
+    total = max(batch.columns * (int(batch.layer.max(initial=0)) + 1), int(max(named)) + 1)
+    fetched = len(made.fetch.values) + len(waiting)
+    queue = np.zeros(fetched + 1, dtype=np.int64)
+    where, left = np.full(total, -1, dtype=np.int64), np.zeros(total, dtype=np.int64)
+    for at, (flat, ns) in enumerate(waiting.items()):
+        queue[at], where[flat], left[flat] = flat, at, ns
+    start = np.zeros(segments, dtype=np.int64)
+    start[:1] = start_ns if isinstance(start_ns, int) else 0
+    if not isinstance(start_ns, int):
+        start[:] = start_ns
+    end = np.zeros(segments, dtype=np.int64)
+    tokens = np.where(batch.layer == HEAD, 0, batch.tokens)
+    counts = np.arange(int(max(batch.count.max(initial=0), tokens.max(initial=0))) + 1)
+    dense = costs.dense_array(batch.tokens, course.context)
+    a, b = (int(batch.first[at]) for at in (begin, stop)) if segments else (0, 0)
+    lists = [
+        int(each.first[stop] - each.first[begin]) if segments else 0
+        for each in (made.evict, made.fetch, made.unused)
+    ]
+    # Most rows: each layer's own three and pieces of waiting copies in each of three gaps.
+    pieces = fetched + 3 * (stop - begin)
+    streams = int((made.action[a:b] != Action.CPU).sum())
+    work_room = 3 * (stop - begin) + (b - a) + streams + lists[2] + pieces + 1
+    move_room = 2 * (stop - begin) + streams + sum(lists) + pieces + 1
+    work = np.empty((work_room, _WORK_WIDTH), dtype=np.int64, order="F")
+    moves = np.empty((move_room, _MOVE_WIDTH), dtype=np.int64, order="F")
+    alive += [keep := np.ascontiguousarray(made.keep, dtype=np.uint8), work, moves, start, end]
+    args = _Lay(
+        records=segments, columns=batch.columns,
+        step=ints(batch.step), layer=ints(batch.layer), tokens=ints(batch.tokens),
+        dense_ns=ints(np.where(batch.layer == HEAD, costs.head.array(batch.tokens), dense)),
+        start=ints(start), end=ints(end), chained=isinstance(start_ns, int),
+        first=ints(batch.first), expert=ints(batch.expert), count=ints(batch.count),
+        action=ints(made.action), keep=keep.ctypes.data_as(_bytes),
+        evict=ragged(made.evict), fetch=ragged(made.fetch), unused=ragged(made.unused),
+        gpu_ns=ints(costs.gpu.array(counts)), cpu_ns=ints(costs.cpu.array(counts)),
+        to_host_ns=ints(costs.to_host.array(counts)),
+        to_device_ns=ints(costs.to_device.array(counts)),
+        copy_ns=costs.copy_ns, expert_bytes=costs.expert_bytes,
+        activation_bytes=costs.activation_bytes, overlap=costs.overlap,
+        queue=ints(queue), head=0, tail=len(waiting), where=ints(where), left=ints(left),
+        from_=begin, to=stop, work_room=work_room, move_room=move_room,
+        work=cast(work.ctypes.data, _ints), moves=cast(moves.ctypes.data, _ints),
+        scratch=ints(np.empty(5 * int(sizes.max(initial=0)) + 1, dtype=np.int64)),
+    )  # fmt: skip
+    lay(byref(args))
+    assert not args.overflow
+    still = (int(queue[at]) for at in range(args.head, args.tail) if where[queue[at]] == at)
+    return Laid(
+        work[: args.work_rows], moves[: args.move_rows], start, end,
+        tuple(args.busy_ns), tuple(args.bytes), {flat: int(left[flat]) for flat in still},
+    )  # fmt: skip

@@ -94,11 +94,13 @@ class Notes:
         at, first, evict = len(stream), len(chosen), decision.evict
         chosen.frombytes(experts.tobytes())
         self._weights.frombytes(weights.tobytes())
-        rest = len(experts) > 1 or bool(evict) or True in decision.keep
+        fetch, unused = decision.fetch, decision.unused
+        rest = len(experts) > 1 or True in decision.keep
         values = (
-            layer, start_ns, end_ns, first, len(active), len(evict), rest,
+            layer, start_ns, end_ns, first, len(active), len(evict), len(fetch), len(unused), rest,
             *active, *decision.actions,
-            *((*decision.tokens, *decision.keep, *evict) if rest else ()),
+            *((*decision.tokens, *decision.keep) if rest else ()),
+            *evict, *fetch, *unused,
             *chain.from_iterable(spans),
         )  # fmt: skip
         stream.frombytes(_packer(len(values))(*values))  # faster than extend
@@ -110,7 +112,7 @@ class Notes:
 
     def _short(self, what: int, start_ns: int, end_ns: int, tokens: int) -> None:
         at = len(self._stream)
-        self._stream.extend((what, start_ns, end_ns, len(self._experts), 0, 0, tokens))
+        self._stream.extend((what, start_ns, end_ns, len(self._experts), 0, 0, 0, 0, tokens))
         self._begins.append(at)
 
     def end_of(self, step: int) -> int | None:

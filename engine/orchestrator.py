@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.decision import Batch, Decision, Decisions
+from engine.decision import Batch, Decision, Decisions, Request
 from engine.events import Why
 from engine.plan import Plan
 from engine.policies import resolve_policy
@@ -23,7 +23,7 @@ class Orchestrator:
         self.plan = plan
         self.residency = plan.residency()
         self.residency.mark(plan.pinned, start.cached)
-        self.policy = resolve_policy(plan.policy)(self.residency, plan.costs)
+        self.policy = resolve_policy(plan.policy)(self.residency, plan.costs, plan.profile)
         self.policy.restore(start.policy)
 
     def __repr__(self) -> str:
@@ -40,10 +40,10 @@ class Orchestrator:
         cached = [flat for flat in self.residency.cached() if flat not in pinned]
         return Orchestrator(plan, Start(tuple(cached[: plan.cache_slots]), state))
 
-    def decide(self, layer: int, experts: list[int], tokens: list[int]) -> Decision:
-        """Decide one layer (active experts ascending) and enter it in the ledger."""
-        decision = self.policy.decide(layer, experts, tokens)
-        self.residency.apply(layer, decision)
+    def decide(self, request: Request) -> Decision:
+        """Decide one layer and enter it in the ledger."""
+        decision = self.policy.decide(request)
+        self.residency.apply(request.layer, decision)
         return decision
 
     def decide_all(self, batch: Batch) -> Decisions:
@@ -85,10 +85,10 @@ class Orchestrator:
             note(flat, Why.PIN, ledger.pin(flat))
         chosen = resolve_policy(plan.policy)
         if type(self.policy) is chosen:
-            self.policy.costs = plan.costs
+            self.policy.costs, self.policy.profile = plan.costs, plan.profile
         else:
             state = self.policy.snapshot()
-            self.policy = chosen(ledger, plan.costs)
+            self.policy = chosen(ledger, plan.costs, plan.profile)
             self.policy.restore(state)
         self.plan = plan
         return changes

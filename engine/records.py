@@ -14,20 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.cost import CostModel
-from engine.decision import Batch, Decisions
+from engine.decision import Batch, Decisions, Ints, Ragged
 from engine.events import MOVES, WORK, Action, Clock, Lane, Rows, Work, empty
-from engine.layout import Ints, lanes, layer_rows
+from engine.layout import HEAD, Course, lay_out
 from engine.spec import ModelSpec
 from engine.timeline import Changes, pin_rows
 from engine.trace import Routing
 
-HEAD, PINS = -1, -2
-"""In place of a layer's number: the output head; what a new plan changed before a step."""
-LAYER, START, END, CHOICES, ACTIVE, EVICTED, REST = range(7)
+PINS = -2
+"""In place of a layer's number: what a new plan changed before a step."""
+LAYER, START, END, CHOICES, ACTIVE, EVICTED, FETCHED, UNUSED, REST = range(9)
 """A record begins with these integers. Then come the active experts and their actions; where
-``rest`` says so, as many token counts (1 each if not) and keeps (none if not); the evicted; on a
-measured clock, starts and ends of the active experts by turns. ``rest`` of a head: its tokens."""
-BODY = 7
+``rest`` says so, as many token counts (1 each if not) and keeps (none if not); the evicted, the
+fetched and the unused; on a measured clock, starts and ends of the active experts by turns.
+``rest`` of a head: its tokens."""
+BODY = 9
 FIRST, STEP, TOKENS, CONTEXT, TOKEN, COSTS = range(6)
 """Of each step: its first record, and what holds for all its records."""
 STEP_WIDTH = 6
@@ -78,67 +79,74 @@ class Records:
             self, steps=self.steps[wanted], heads=self.heads[wanted], body=self.body[wanted]
         )
 
-    def rows(self) -> tuple[Rows, Rows]:
-        """Rows of :data:`engine.events.WORK` and ``MOVES``, in the order in which they happened."""
+    def rows(self, waiting: dict[int, int] | None = None) -> tuple[Rows, Rows]:
+        """Rows of :data:`engine.events.WORK` and ``MOVES``, in the order in which they happened.
+
+        ``waiting`` holds what waits for the link (:class:`engine.layout.Laid`): who reads a run
+        part by part gives the same dict each time, and finds it brought up to date.
+        """
         if self.clock == _MEASURED:
             return self.where(self.heads[:, LAYER] != PINS)._measured(), empty(MOVES)
+        waiting = {} if waiting is None else waiting
         bounds = np.flatnonzero(np.diff(self.steps[:, COSTS])) + 1
-        parts = [
-            self._modelled(start, stop)
-            for start, stop in pairwise([0, *bounds.tolist(), len(self)])
-            if stop > start
-        ]
-        work, moves = ([part[at] for part in parts] for at in (0, 1))
-        return np.concatenate([empty(WORK), *work]), np.concatenate([empty(MOVES), *moves])
+        work, moves = [empty(WORK)], [empty(MOVES)]
+        for start, stop in pairwise([0, *bounds.tolist(), len(self)]):
+            if stop > start:
+                self._modelled(start, stop, waiting, work, moves)
+        return np.concatenate(work), np.concatenate(moves)
 
-    def _modelled(self, start: int, stop: int) -> tuple[Rows, Rows]:
-        """Records ``start`` to ``stop`` (exclusive), all under the same costs."""
+    def _modelled(
+        self, start: int, stop: int, waiting: dict[int, int], work: list[Rows], moves: list[Rows]
+    ) -> None:
+        """Add the rows of records ``start`` to ``stop`` (exclusive), all under the same costs."""
         heads, steps = self.heads[start:stop], self.steps[start:stop]
-        costs, changes = self.costs[int(steps[0, COSTS])]
-        pins = empty(WORK), empty(MOVES)
+        number = int(steps[0, COSTS])
+        costs, changes = self.costs[number]
         if heads[0, LAYER] == PINS:
-            pins = pin_rows(costs, int(steps[0, STEP]), int(heads[0, START]), changes)
-        is_head = heads[:, LAYER] == HEAD
-        at = np.flatnonzero(heads[:, LAYER] >= 0)
-        batch, decisions = self._batch(start + at)
-        laid = lanes(costs, batch, decisions, steps[at, CONTEXT])
-        gaps = np.bincount(np.searchsorted(at, np.flatnonzero(is_head)), minlength=len(at) + 1)
-        begin = np.ascontiguousarray(heads[at, START])
-        made = layer_rows(costs, batch, decisions, laid, begin, gaps, np.zeros_like(gaps))
-        ended = heads[is_head]
-        made.work[made.work_gaps] = _dense(
-            steps[is_head, STEP], ended, ended[:, REST], int(Lane.GPU), int(Clock.MODELLED)
-        )
-        return (
-            np.concatenate([pins[0], made.work]),
-            np.concatenate([pins[1], made.moves]),
-        )
+            at, before = int(heads[0, START]), self.costs[max(number - 1, 0)][0]
+            columns, step = self.model.experts, int(steps[0, STEP])
+            made = pin_rows(before, costs, step, columns, at, changes, waiting)
+            work.append(made[0])
+            moves.append(made[1])
+            waiting.clear()
+        at = start + np.flatnonzero(heads[:, LAYER] != PINS)
+        course = self._course(at, costs)
+        laid = lay_out(course, np.ascontiguousarray(self.heads[at, START]), waiting)
+        waiting.clear()
+        waiting.update(laid.waiting)
+        work.append(laid.work)
+        moves.append(laid.moves)
 
-    def _batch(self, records: Ints) -> tuple[Batch, Decisions]:
-        """Layers as columns."""
+    def _course(self, records: Ints, costs: CostModel) -> Course:
+        """Layers and heads as columns."""
         heads, steps = self.heads[records], self.steps[records]
         segment, experts, actions, counts, keeps = self._entries(records)
+        is_head = heads[:, LAYER] == HEAD
         batch = Batch(
             self.model.experts,
             np.ascontiguousarray(steps[:, STEP]),
             np.ascontiguousarray(heads[:, LAYER]),
-            np.ascontiguousarray(steps[:, TOKENS]),
+            np.where(is_head, heads[:, REST], steps[:, TOKENS]),
             segment,
             experts,
             counts,
         )
-        evicted = heads[:, EVICTED]
-        decisions = Decisions(
-            actions,
-            keeps.astype(bool),
-            np.repeat(np.arange(len(records)), evicted),
-            self.stream[_spread(self.body[records] + 4 * heads[:, ACTIVE], evicted)],
-        )
-        return batch, decisions
+        at = self.body[records] + self._lists(records) * heads[:, ACTIVE]
+        lists: list[Ragged] = []
+        for many in (heads[:, EVICTED], heads[:, FETCHED], heads[:, UNUSED]):
+            lists.append(Ragged(np.cumsum([0, *many]), self.stream[_spread(at, many)]))
+            at = at + many
+        decisions = Decisions(actions, keeps.astype(np.bool_), *lists)
+        return Course(costs, batch, decisions, np.ascontiguousarray(steps[:, CONTEXT]))
+
+    def _lists(self, records: Ints) -> Ints:
+        """Per record: how many lists as long as its active experts it begins with."""
+        heads = self.heads[records]
+        return np.where((heads[:, LAYER] >= 0) & (heads[:, REST] > 0), 4, 2)
 
     def _entries(self, records: Ints) -> tuple[Ints, Ints, Ints, Ints, Ints]:
         """Per active expert: index into ``records``, expert, action, token count, keep."""
-        active, rest = self.heads[records, ACTIVE], self.heads[records, REST] > 0
+        active, rest = self.heads[records, ACTIVE], self._lists(records) > 2
         segment = np.repeat(np.arange(len(records)), active)
         where, size = _spread(self.body[records], active), active[segment]
         counts, keeps = np.ones_like(where), np.zeros_like(where)
@@ -151,8 +159,9 @@ class Records:
         """All on the CPU: what ran between two layers' experts is the dense part."""
         heads, steps = self.heads, self.steps[:, STEP]
         is_head, active = self.is_head, heads[:, ACTIVE]
-        lists = np.where(~is_head & (heads[:, REST] > 0), 4, 2)
-        times = _spread(self.body + lists * active + heads[:, EVICTED], 2 * active)
+        lists = self._lists(np.arange(len(heads))) * active
+        lists += heads[:, EVICTED] + heads[:, FETCHED] + heads[:, UNUSED]
+        times = _spread(self.body + lists, 2 * active)
         spans = self.stream[times].reshape(-1, 2)  # (entries, start and end)
         base = np.arange(len(heads)) + np.cumsum(active) - active
         rows = np.empty((len(heads) + len(spans), len(WORK.names or ())), dtype=np.int64)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.events import MOVES, STEPS, WORK, Clock, Rows, empty
-from engine.layout import lay_out
+from engine.layout import Course, lay_out
 from engine.orchestrator import Change, Orchestrator
 from engine.placement import change_plan
 from engine.plan import Plan
@@ -85,43 +85,44 @@ def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> 
     """Run a trace's routing under plans that take turns: pairs ``(first step, plan)``."""
     step_rows = trace.step_rows.copy()
     field = {name: i for i, name in enumerate(STEPS.names or ())}
-    heads = step_rows[:, field["complete"]] * step_rows[:, field["sequences"]]
+    heads = np.flatnonzero(step_rows[:, field["complete"]])
+    heads = np.stack((heads, step_rows[heads, field["sequences"]]), axis=1)  # (step, tokens)
     contexts = step_rows[:, field["context"]]
     orchestrator = Orchestrator(plans[0][1], start)
     work: list[Rows] = []
     moves: list[Rows] = []
-    now = 0
-    pins: list[Change] = []  # of plans under which no step ran, too
+    now, waiting = 0, dict[int, int]()
+    pins: list[Change] | None = None  # of plans under which no step ran, too
+    costs = plans[0][1].costs
     bounds = [step for step, _ in plans] + [len(step_rows)]
     for number, ((first, stop), (_, plan)) in enumerate(zip(pairwise(bounds), plans, strict=True)):
         if number:
-            pins += orchestrator.change(plan)
+            pins = [*(pins or ()), *orchestrator.change(plan)]
         if stop == first:
             continue
-        before = np.zeros(stop - first, dtype=np.int64)
-        if pins:
-            pin_work, pin_moves = pin_rows(plan.costs, first, now, pins)
-            before[0] = pin_moves[-1, _MOVE_END] - now
-            work.append(pin_work)
-            moves.append(pin_moves)
-            pins = []
+        began = now
+        if pins is not None:
+            columns = plan.grid[1]
+            made = pin_rows(costs, plan.costs, first, columns, now, pins, waiting)
+            now = int(made[1][-1, _MOVE_END]) if len(made[1]) else now
+            work.append(made[0])
+            moves.append(made[1])
+            pins, waiting = None, {}
+        costs = plan.costs
         batch = trace.batch.part(*np.searchsorted(trace.batch.step, (first, stop)).tolist())
-        layout = lay_out(
-            plan.costs,
-            batch,
-            orchestrator.decide_all(batch),
-            contexts[batch.step],
-            heads[first:stop],
-            before,
-            first_step=first,
-            start_ns=now,
-        )
-        work.append(layout.work)
-        moves.append(layout.moves)
+        mine = heads[(heads[:, 0] >= first) & (heads[:, 0] < stop)]
+        decisions = orchestrator.decide_all(batch)
+        course = Course.of(costs, batch, decisions, contexts[batch.step], mine)
+        laid = lay_out(course, now)
+        work.append(laid.work)
+        moves.append(laid.moves)
+        waiting = dict(laid.waiting)
+        last = np.searchsorted(course.batch.step, np.arange(first, stop), side="right")
+        ends = np.concatenate(([now], laid.end))[last]
         step_rows[first:stop, field["plan"]] = number
-        step_rows[first:stop, field["start_ns"]] = layout.step_start
-        step_rows[first:stop, field["end_ns"]] = layout.step_end
-        now = int(layout.step_end[-1])
+        step_rows[first:stop, field["start_ns"]] = [began, *ends[:-1]]
+        step_rows[first:stop, field["end_ns"]] = ends
+        now = int(ends[-1])
     step_rows[:, field["clock"]] = Clock.MODELLED
     return replace(
         trace,

@@ -170,12 +170,17 @@ class Residency:
         self.place[expert] = Place.HOST
 
     def apply(self, layer: int, decision: Decision) -> None:
-        """Enter one layer's decision: what gives its slot up, then what takes one."""
+        """Enter one layer's decision: what gives its slot up, then what takes one.
+
+        A fetched expert holds its slot from now on, though its copy is still to come.
+        """
         for flat in decision.evict:
             self.evict(flat)
         for expert, keep in zip(decision.experts, decision.keep, strict=True):
             if keep:
                 self.admit(layer * self.grid[1] + expert)
+        for flat in decision.fetch:
+            self.admit(flat)
 
     def mark(self, pinned: Iterable[int], cached: Iterable[int]) -> None:
         """Set an initial state at once (a replay's start); same checks as one by one."""

@@ -6,12 +6,15 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, float32
 
+from engine.decision import Request
 from engine.devices.base import Device, Pace, sync
 from engine.errors import FiddlerError
 from engine.events import Rows, StepKind
-from engine.executor import Executor, active_experts
+from engine.executor import Executor, active_experts, added_up
 from engine.notes import Pins
 from engine.orchestrator import Change, Orchestrator
 from engine.plan import Plan
@@ -150,16 +153,19 @@ class Session:
         self._repair()
         recorder, pace = self.recorder, self._pace
         self._start_ns = start = pace.now_ns
+        pace.begin()
         changes: list[Change] | None = None
         with self._lock:
             if self._pending is not None:
                 changes = self._take_plan()
                 if recorder is not None:
                     self._plan_number = recorder.plan(self._number, self.orchestrator.plan)
-                pace.costs = self.orchestrator.plan.costs
-        pace.pins(changes or ())
+        pins: tuple[Pins, ...] = ()
+        if changes is not None:
+            costs = self.orchestrator.plan.costs
+            pace.pins(changes, costs)
+            pins = (Pins(start, pace.now_ns, costs, changes),)
         if recorder is not None:
-            pins = () if changes is None else (Pins(start, pace.now_ns, pace.costs, changes),)
             self._first_token = recorder.token_count
             step.rows[:, 0] = self._number
             recorder.tokens(step.rows, step.texts)
@@ -174,17 +180,27 @@ class Session:
         if step is None:
             raise FiddlerError("experts were called outside of the model's forward pass")
         chosen = index.numpy()  # (T, K), on the host
-        experts, counts = active_experts(chosen)
+        routed = (weights if weights.dtype == float32 else weights.float()).numpy()  # (T, K)
+        request = self._request(layer, chosen, routed)
         self._dirty = True
-        decision = self.orchestrator.decide(layer, experts, counts)
+        decision = self.orchestrator.decide(request)
         out, spans = self.executor.run(layer, hidden, index, weights, decision)
         self._dirty = False
         start = pace.now_ns
-        spans = pace.layer(step.tokens, step.context, decision, spans)
+        spans = pace.layer(layer, step.tokens, step.context, decision, spans)
         if recorder is not None:
-            routed = (weights if weights.dtype == float32 else weights.float()).numpy()
             recorder.notes.layer(layer, start, pace.now_ns, decision, chosen, routed, spans)
         return out
+
+    def _request(
+        self, layer: int, chosen: NDArray[np.int64], routed: NDArray[np.float32]
+    ) -> Request:
+        """What the policy is asked: choices and weights of the router, both ``(T, K)``."""
+        experts, counts = active_experts(chosen)
+        request = Request(self._number, layer, experts, counts)
+        if self.orchestrator.policy.wants_weights:
+            request.weights = added_up(chosen, routed, experts)
+        return request
 
     def end_step(self) -> None:
         """All layers and the head are through."""

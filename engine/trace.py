@@ -74,7 +74,9 @@ class Start:
 
     cached: tuple[int, ...] = ()
     """Flat indices of the experts in cache slots."""
-    policy: Mapping[str, list[int]] = field(default_factory=dict[str, list[int]])
+    policy: Mapping[str, list[int] | list[float]] = field(
+        default_factory=dict[str, list[int] | list[float]]
+    )
     """The policy's own state, as :meth:`engine.policies.Policy.snapshot` gave it."""
 
 
@@ -150,19 +152,27 @@ class Trace:
         """Active experts of every layer of every step: what a policy is asked. Made once."""
         routing, experts = self.routing, self.model.experts
         key = routing.step.astype(np.int64) * self.model.layers + routing.layer
-        starts = np.flatnonzero(np.diff(key, prepend=-1))
-        segment = np.cumsum(np.diff(key, prepend=key[:1]) != 0)
-        pairs = segment[:, None] * experts + routing.experts.astype(np.int64)  # (rows, top_k)
-        active, count = np.unique(pairs.ravel(), return_counts=True)
-        step = routing.step[starts].astype(np.int64)
+        begins = np.diff(key, prepend=-1) != 0
+        pairs = (np.cumsum(begins) - 1)[:, None] * experts + routing.experts.astype(np.int64)
+        order = np.argsort(pairs, axis=None, kind="stable")
+        ordered = pairs.ravel()[order]
+        at = np.flatnonzero(np.diff(ordered, prepend=-1))
+        active = ordered[at]
+        rank = np.empty_like(order)  # of each choice: its entry
+        rank[order] = np.repeat(np.arange(len(at)), np.diff(at, append=len(order)))
+        step = routing.step[begins].astype(np.int64)
         return Batch(
             columns=experts,
             step=step,
-            layer=routing.layer[starts].astype(np.int64),
+            layer=routing.layer[begins].astype(np.int64),
             tokens=self.steps["tokens"][step],
             segment=active // experts,
             expert=active % experts,
-            count=count.astype(np.int64),
+            count=np.diff(at, append=len(order)),
+            # added up in the routing's order, one by one: exactly what the engine adds up
+            weight=np.bincount(rank, weights=routing.weights.ravel(), minlength=len(at)).astype(
+                np.float64
+            ),
         )
 
     @property

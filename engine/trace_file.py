@@ -175,7 +175,7 @@ def _assemble(
     ends = [0, *np.cumsum(lengths).tolist()]
     texts = tuple(content[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(ends))
     start = meta["start"]
-    state = {str(name): [int(v) for v in values] for name, values in start["policy"].items()}
+    state = {str(name): _numbers(values) for name, values in start["policy"].items()}
     return Trace(
         model=model,
         routing=routing,
@@ -185,6 +185,13 @@ def _assemble(
         meta=dict(meta["meta"]),
         **tables,
     ).check()
+
+
+def _numbers(values: Any) -> list[int] | list[float]:
+    """Whole numbers, or numbers: what a policy remembers."""
+    if all(type(value) is int for value in values):
+        return list(values)
+    return [float(value) for value in values]
 
 
 def _referred(shared: list[Any], number: object) -> Any:

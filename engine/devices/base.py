@@ -19,16 +19,21 @@ from engine.store import ExpertStore, ExpertWeights
 class Pace(Protocol):
     """A run's clock: moves on with what was decided and done."""
 
-    now_ns: int
-    costs: CostModel
-    """What modelled times are made of; a new plan may bring new ones between steps."""
+    @property
+    def now_ns(self) -> int:
+        """Time since the run began."""
+        ...
 
-    def pins(self, changes: Sequence[Change]) -> None:
-        """A plan's changes, before the step."""
+    def begin(self) -> None:
+        """A step begins."""
+        ...
+
+    def pins(self, changes: Sequence[Change], costs: CostModel) -> None:
+        """A new plan's changes, before the step, and what modelled times are made of from now."""
         ...
 
     def layer(
-        self, tokens: int, context: int, decision: Decision, spans: Sequence[Span]
+        self, layer: int, tokens: int, context: int, decision: Decision, spans: Sequence[Span]
     ) -> Sequence[Span]:
         """One layer has been decided and computed.
 

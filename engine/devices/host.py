@@ -17,17 +17,19 @@ from engine.store import ExpertWeights
 class MeasuredPace:
     """Wall-clock time since the run began. What runs between two layers is the dense part."""
 
-    def __init__(self, costs: CostModel) -> None:
-        self.costs = costs
+    def __init__(self) -> None:
         self._origin = time.perf_counter_ns()
         self.now_ns = 0
 
-    def pins(self, changes: Sequence[Change]) -> None:
-        """Nothing is ever pinned here; a step begins now."""
+    def begin(self) -> None:
+        """A step begins now."""
         self.now_ns = time.perf_counter_ns() - self._origin
 
+    def pins(self, changes: Sequence[Change], costs: CostModel) -> None:
+        """Nothing is ever pinned here."""
+
     def layer(
-        self, tokens: int, context: int, decision: Decision, spans: Sequence[Span]
+        self, layer: int, tokens: int, context: int, decision: Decision, spans: Sequence[Span]
     ) -> Sequence[Span]:
         """Experts ran one after the other, the dense part before them."""
         origin = self._origin
@@ -79,4 +81,4 @@ class HostDevice:
 
     def pace(self, costs: CostModel) -> MeasuredPace:
         """Wall-clock time, from now."""
-        return MeasuredPace(costs)
+        return MeasuredPace()

@@ -25,29 +25,23 @@ class ModelledPace:
         """Modelled time since the run began."""
         return self._timeline.now_ns
 
-    @property
-    def costs(self) -> CostModel:
-        """What times are made of."""
-        return self._timeline.costs
+    def begin(self) -> None:
+        """Modelled time stands still between steps."""
 
-    @costs.setter
-    def costs(self, costs: CostModel) -> None:
-        self._timeline.costs = costs
-
-    def pins(self, changes: Sequence[Change]) -> None:
+    def pins(self, changes: Sequence[Change], costs: CostModel) -> None:
         """Copies before a step."""
-        self._timeline.pins(0, changes, None)
+        self._timeline.pins(0, 1, changes, costs, None)
 
     def layer(
-        self, tokens: int, context: int, decision: Decision, spans: Sequence[Span]
+        self, layer: int, tokens: int, context: int, decision: Decision, spans: Sequence[Span]
     ) -> Sequence[Span]:
         """One layer on the lanes."""
-        self._timeline.lay(0, 0, tokens, context, decision, None)
+        self._timeline.lay(0, layer, tokens, context, decision, None)
         return ()
 
     def head(self, tokens: int) -> None:
         """The output head."""
-        self._timeline.head(0, tokens, None)
+        self._timeline.head(0, 1, tokens, None)
 
 
 class VirtualDevice(Arena):

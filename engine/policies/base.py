@@ -9,36 +9,39 @@ A policy in ten lines::
             return Action.STREAM if tokens >= 64 else Action.CPU
 
 Policies look at logical state only (who is resident, how many tokens, the frozen cost model),
-never at a clock, so a replay of the same routing makes the same decisions.
+never at a clock, so a replay of the same routing makes the same decisions. A policy is up to three
+rules, each with a default: where missing experts run (:meth:`Policy.miss`, or all of a layer
+together: :meth:`Policy.choose`), who leaves the cache (``retention``), and what is fetched ahead of
+its use (:meth:`Policy.ahead`).
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections import OrderedDict
+from abc import ABC
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.cost import CostModel
-from engine.decision import Batch, Decision, Decisions
+from engine.decision import Batch, Decision, Decisions, Request
 from engine.events import Action
+from engine.policies.lru_walk import lru_walk
+from engine.policies.retention import Recency, Retention, State
+from engine.profile import Profile
 from engine.residency import Place, Residency
 
-_RESIDENT, _STREAM = int(Action.RESIDENT), int(Action.STREAM)
-_HOST, _PINNED, _CACHED = int(Place.HOST), int(Place.PINNED), int(Place.CACHED)
+_RESIDENT, _STREAM, _CPU = int(Action.RESIDENT), int(Action.STREAM), int(Action.CPU)
+_HOST, _CACHED = int(Place.HOST), int(Place.CACHED)
 
 
 class Policy(ABC):
     """Decides, for one layer of one step, where each active expert runs.
 
-    Resident experts run where they are. :meth:`miss` decides for the others; where ``admits`` is
-    true, a streamed expert is kept in a cache slot, in place of the least recently used one.
-    Experts active in the layer at hand are never evicted by it; without a victim the copy is
-    not kept.
+    Resident experts run where they are. :meth:`choose` decides for the others; where ``admits`` is
+    true, a streamed expert is kept in a cache slot if the retention rule gives it one. Experts
+    active in the layer at hand are never evicted by it; without a victim the copy is not kept.
     """
 
     name: ClassVar[str]
@@ -46,23 +49,39 @@ class Policy(ABC):
     summary: ClassVar[str]
     admits: ClassVar[bool] = False
     """Whether cache slots have an effect."""
+    retention: ClassVar[type[Retention]] = Recency
+    """The rule by which cached experts give their slots up."""
     planner: ClassVar[str] = "popularity"
     """The planner used when none is named."""
     all_slots: ClassVar[bool] = False
     """Whether all room is cache slots when their number is not given."""
+    overlap: ClassVar[bool] = True
+    """False for systems that do one thing after the other, and copy from pageable memory."""
+    live: ClassVar[bool] = True
+    """False where a decision needs what only a finished trace has: replay only."""
+    wants_weights: ClassVar[bool] = False
+    """Whether requests must carry the router's weights."""
+    wants_predictions: ClassVar[bool] = False
+    """Whether requests must carry the experts predicted for the next layer."""
 
-    def __init__(self, residency: Residency, costs: CostModel) -> None:
+    def __init__(
+        self, residency: Residency, costs: CostModel, profile: Profile | None = None
+    ) -> None:
         self.residency = residency
         self.costs = costs
-        self.recent: OrderedDict[int, None] = OrderedDict()
-        """Flat indices of the cached experts, least recently used first."""
+        self.profile = profile
+        """What the plan's planner knew."""
+        self.cache = self.retention(residency.grid)
+        """The cached experts, and the order in which they would go."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.residency})"
 
-    @abstractmethod
+    # ------------------------------------------------------------------ the three rules
+
     def miss(self, tokens: int) -> Action:
         """Where a missing expert with this many tokens runs: STREAM or CPU."""
+        raise NotImplementedError(f"{type(self).__name__} has neither miss() nor choose()")
 
     def misses(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """:meth:`miss` for many token counts at once; override where it has a closed form."""
@@ -72,149 +91,117 @@ class Policy(ABC):
             table[value] = self.miss(value)
         return table[tokens]
 
-    def decide(self, layer: int, experts: list[int], tokens: list[int]) -> Decision:
-        """Decide for the active experts of one layer (ascending) and their token counts.
+    def choose(self, request: Request, missing: list[int]) -> list[int]:
+        """An action for each missing expert of a layer, given as places in the request's lists."""
+        return [int(self.miss(request.tokens[at])) for at in missing]
 
-        Updates recency; the caller applies evictions and admissions to the ledger.
+    def ahead(self, request: Request) -> list[int]:
+        """Flat indices worth fetching into slots now, the most wanted first; default: none."""
+        return []
+
+    # ------------------------------------------------------------------ one layer
+
+    def decide(self, request: Request) -> Decision:
+        """Decide for the active experts of one layer.
+
+        Updates what the retention rule knows; the caller applies evictions, admissions and
+        fetches to the ledger.
         """
-        ledger = self.residency
+        ledger, cache, place = self.residency, self.cache, self.residency.place
         columns = ledger.grid[1]
-        base = layer * columns
-        decision = Decision(columns, experts, tokens, [], [])
-        active = 0  # slots that this layer uses
-        for expert in experts:  # hits first: a miss must not evict what this layer uses
-            if ledger.place[base + expert] == _CACHED:
-                self.recent.move_to_end(base + expert)
-                active += 1
+        base = request.layer * columns
+        experts, weights = request.experts, request.weights
+        actions = [_RESIDENT] * len(experts)
+        keep = [False] * len(experts)
+        decision = Decision(columns, experts, request.tokens, actions, keep)
+        missing: list[int] = []
+        for at, expert in enumerate(experts):  # hits first: a miss must not evict them
+            where = place[base + expert]
+            if where == _CACHED:
+                cache.touch(base + expert, 1.0 if weights is None else weights[at])
+            elif where == _HOST:
+                missing.append(at)
         slots = ledger.cache_slots if self.admits else 0
-        for expert, count in zip(experts, tokens, strict=True):
-            action, keep = _RESIDENT, False
-            if ledger.place[base + expert] == _HOST:
-                action = int(self.miss(count))
-                keep = action == _STREAM and active < slots
-            if keep:
-                active += 1
-                if len(self.recent) == slots:  # the oldest is not active: the active are newest
-                    decision.evict.append(self.recent.popitem(last=False)[0])
-                self.recent[base + expert] = None
-            decision.actions.append(action)
-            decision.keep.append(keep)
+        if missing:
+            active = {base + expert for expert in experts} if slots else set[int]()
+            for at, action in zip(missing, self.choose(request, missing), strict=True):
+                actions[at] = action
+                if slots and action == _STREAM:
+                    weight = 1.0 if weights is None else weights[at]
+                    keep[at] = self._admit(base + experts[at], weight, active, decision)
+        if slots and (wanted := self.ahead(request)):
+            self._fetch(wanted, {base + expert for expert in experts}, decision)
         return decision
 
-    def decide_all(self, batch: Batch) -> Decisions:
-        """Decide every layer of a batch in order, and leave ledger and recency as after it.
+    def _admit(self, flat: int, weight: float, active: set[int], decision: Decision) -> bool:
+        """Give an expert a slot, if the rule has one for it."""
+        gone = self.cache.make_room(flat, self.residency.cache_slots, active)
+        if gone is None:
+            return False
+        for other in gone:
+            self.cache.drop(other)
+        decision.evict += gone
+        self.cache.add(flat, weight)
+        return True
 
-        Equal to :meth:`decide` segment by segment (tested), faster: only experts that the plan
-        does not pin are walked, and not even those where nothing can be kept.
+    def _fetch(self, wanted: list[int], active: set[int], decision: Decision) -> None:
+        """Fetch what is wanted and not there, as long as there is room for it."""
+        keep = active.union(wanted)
+        place = self.residency.place
+        for flat in wanted:
+            if place[flat] != _HOST or flat in self.cache:
+                continue
+            if not self._admit(flat, 1.0, keep, decision):
+                break
+            decision.fetch.append(flat)
+
+    # ------------------------------------------------------------------ many layers
+
+    def decide_all(self, batch: Batch) -> Decisions:
+        """Decide every layer of a batch in order, and leave ledger and cache as after it.
+
+        Equal to :meth:`decide` segment by segment (tested), faster where the rules are the
+        default ones: then nothing is kept, or compiled code walks an LRU cache.
         """
-        if type(self).decide is not Policy.decide:
+        of = type(self)
+        rules = (of.decide, of.choose, of.ahead)
+        if rules != (Policy.decide, Policy.choose, Policy.ahead) or of.retention is not Recency:
             return self.decide_each(batch)
-        ledger = self.residency
-        flat = batch.flat
-        place = ledger.places().ravel()[flat]
+        place = self.residency.places().ravel()[batch.flat]
         miss = self.misses(batch.count)
-        if self.admits and ledger.cache_slots:
-            return self._walk(batch, flat, place, miss)
-        for index in flat[place == _CACHED].tolist():
-            self.recent.move_to_end(index)
-        action = np.where(place == _HOST, miss, _RESIDENT)
-        none = np.zeros(0, dtype=np.int64)
-        return Decisions(action, np.zeros(len(flat), dtype=np.bool_), none, none)
+        if self.admits and self.residency.cache_slots:
+            walked = lru_walk(batch, miss, self.residency, self.cache)
+            return self.decide_each(batch) if walked is None else walked
+        for index in batch.flat[place == _CACHED].tolist():
+            self.cache.touch(index)
+        return Decisions.plain(batch, np.where(place == _HOST, miss, _RESIDENT))
 
     def decide_each(self, batch: Batch) -> Decisions:
         """The readable reference of :meth:`decide_all`: one :meth:`decide` after the other."""
-        actions: list[int] = []
-        keep: list[bool] = []
-        evict: list[int] = []
-        evict_segment: list[int] = []
-        for number, (start, stop) in enumerate(pairwise(batch.first.tolist())):
-            layer, part = int(batch.layer[number]), slice(start, stop)
-            decision = self.decide(layer, batch.expert[part].tolist(), batch.count[part].tolist())
-            actions += decision.actions
-            keep += decision.keep
-            evict += decision.evict
-            evict_segment += [number] * len(decision.evict)
-            self.residency.apply(layer, decision)
-        return Decisions(
-            np.array(actions, dtype=np.int64),
-            np.array(keep, dtype=np.bool_),
-            np.array(evict_segment, dtype=np.int64),
-            np.array(evict, dtype=np.int64),
-        )
+        made: list[Decision] = []
+        for request in batch.requests():
+            made.append(self.decide(request))
+            self.residency.apply(request.layer, made[-1])
+        return Decisions.of(made)
 
-    def _walk(
-        self,
-        batch: Batch,
-        flat: NDArray[np.int64],
-        place: NDArray[np.uint8],
-        miss: NDArray[np.int64],
-    ) -> Decisions:
-        """:meth:`decide` for all that is not pinned; one plain loop, for speed."""
-        walked = np.flatnonzero(place != _PINNED)
-        keys: list[int] = flat[walked].tolist()
-        streams: list[bool] = (miss[walked] == _STREAM).tolist()
-        ends = np.flatnonzero(np.diff(batch.segment[walked], prepend=-1, append=-1))
-        slots, recent = self.residency.cache_slots, self.recent
-        touch, take_oldest = recent.move_to_end, recent.popitem
-        free = slots - len(recent)
-        # Positions in `walked`: not on the device, kept after the copy, in place of another.
-        absent: list[int] = []
-        kept: list[int] = []
-        replacing: list[int] = []
-        evict: list[int] = []
-        for start, stop in pairwise(ends.tolist()):
-            missing: list[int] = []
-            for at in range(start, stop):
-                if keys[at] in recent:
-                    touch(keys[at])
-                else:
-                    missing.append(at)
-            active = stop - start - len(missing)  # slots that this layer uses
-            for at in missing:
-                if streams[at] and active < slots:
-                    active += 1
-                    if free:
-                        free -= 1
-                    else:
-                        evict.append(take_oldest(False)[0])
-                        replacing.append(at)
-                    recent[keys[at]] = None
-                    kept.append(at)
-            absent += missing
-        cached = set(self.residency.cached())
-        for index in cached - recent.keys():
-            self.residency.evict(index)
-        for index in recent.keys() - cached:
-            self.residency.admit(index)
-        away = walked[_array(absent)]
-        action = np.full(len(flat), _RESIDENT, dtype=np.int64)
-        action[away] = miss[away]
-        keep = np.zeros(len(flat), dtype=np.bool_)
-        keep[walked[_array(kept)]] = True
-        return Decisions(action, keep, batch.segment[walked[_array(replacing)]], _array(evict))
+    # ------------------------------------------------------------------ between plans
 
     def shrink(self, slots: int) -> list[int]:
         """Give up cache slots until ``slots`` are used; returns the flat indices, in order."""
-        gone: list[int] = []
-        while len(self.recent) > slots:
-            gone.append(self.recent.popitem(last=False)[0])
+        gone = list(self.cache)[: max(len(self.cache) - slots, 0)]
+        for flat in gone:
+            self.cache.drop(flat)
         return gone
 
-    def forget(self, index: int) -> None:
+    def forget(self, flat: int) -> None:
         """A cached expert was pinned by a plan: it no longer takes a slot."""
-        self.recent.pop(index, None)
+        self.cache.drop(flat)
 
-    def snapshot(self) -> dict[str, list[int]]:
+    def snapshot(self) -> State:
         """The policy's own state, as JSON values."""
-        return {"recent": list(self.recent)}
+        return self.cache.snapshot()
 
-    def restore(self, state: Mapping[str, list[int]]) -> None:
-        """Take a :meth:`snapshot`'s state; cached experts it does not name count as oldest."""
-        cached = dict.fromkeys(self.residency.cached())
-        named = dict.fromkeys(index for index in state.get("recent", ()) if index in cached)
-        older = [index for index in cached if index not in named]
-        self.recent = OrderedDict.fromkeys([*older, *named])
-
-
-def _array(values: list[int]) -> NDArray[np.int64]:
-    return np.fromiter(values, np.int64, len(values))  # faster than np.array
+    def restore(self, state: Mapping[str, list[int] | list[float]]) -> None:
+        """Take a :meth:`snapshot`'s state, of this policy or another one."""
+        self.cache = self.retention(self.residency.grid)
+        self.cache.restore(self.residency.cached(), state)

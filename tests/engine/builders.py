@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.cost import CostModel, Curve
-from engine.decision import Batch, Decision
+from engine.decision import Batch, Decision, Request
 from engine.events import TOKENS, Action, Clock, StepKind
 from engine.history import memory_at, memory_over_time, places_at
 from engine.notes import Notes, Pins
@@ -134,7 +134,8 @@ def random_batch(rng: random.Random, segments: int, model: ModelSpec = MODEL) ->
         entries += [(segment, a, c) for a, c in zip(active.tolist(), count.tolist(), strict=True)]
     step, layer, tokens = np.array(steps, dtype=np.int64).reshape(-1, 3).T
     segment, expert, count = np.array(entries, dtype=np.int64).reshape(-1, 3).T
-    return Batch(model.experts, step, layer, tokens, segment, expert, count)
+    weight = np.array([rng.random() for _ in entries])
+    return Batch(model.experts, step, layer, tokens, segment, expert, count, weight)
 
 
 def note_routing(
@@ -188,9 +189,8 @@ class Driver:
         for plan in plans:
             changes = self.orchestrator.change(plan)
             self.plan_number = recorder.plan(self.number, plan)
-            timeline.costs = plan.costs
             begin = timeline.now_ns
-            timeline.pins(self.number, changes, None)
+            timeline.pins(self.number, self.model.experts, changes, plan.costs, None)
             pins.append(Pins(begin, timeline.now_ns, plan.costs, changes))
         first = recorder.token_count
         self.context += tokens
@@ -204,14 +204,17 @@ class Driver:
         for layer in range(self.model.layers if layers is None else layers):
             chosen, weights = random_choices(rng, tokens, self.model)
             active, counts = np.unique(chosen, return_counts=True)
-            decision = self.orchestrator.decide(layer, active.tolist(), counts.tolist())
+            sums = np.bincount(chosen.ravel(), weights=weights.ravel())[active].tolist()
+            decision = self.orchestrator.decide(
+                Request(self.number, layer, active.tolist(), counts.tolist(), sums)
+            )
             begin = timeline.now_ns
             timeline.lay(self.number, layer, tokens, self.context, decision, None)
             recorder.notes.layer(layer, begin, timeline.now_ns, decision, chosen, weights)
             decisions.append(decision)
         if layers is None:
             begin = timeline.now_ns
-            timeline.head(self.number, sequences, None)
+            timeline.head(self.number, self.model.experts, sequences, None)
             recorder.notes.head(sequences, begin, timeline.now_ns)
         kind = StepKind.PREFILL if tokens > sequences else StepKind.DECODE
         recorder.step(

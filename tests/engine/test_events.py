@@ -29,7 +29,9 @@ def test_codes_are_stored_in_files_so_they_never_change() -> None:
     assert list(Action) == [Action.RESIDENT, Action.STREAM, Action.CPU] == [0, 1, 2]
     assert list(Lane) == [Lane.GPU, Lane.CPU, Lane.H2D, Lane.D2H] == [0, 1, 2, 3]
     assert list(Work) == [Work.DENSE, Work.EXPERT, Work.WEIGHTS, Work.ACTIVATIONS] == [0, 1, 2, 3]
-    assert [why.name for why in Why] == ["STREAM", "ADMIT", "PIN", "UNPIN", "EVICT", "ACTIVATIONS"]
+    assert [why.name for why in Why] == [
+        "STREAM", "ADMIT", "PIN", "UNPIN", "EVICT", "ACTIVATIONS", "FETCH", "AHEAD",
+    ]  # fmt: skip
     assert list(Why) == [0, 1, 2, 3, 4, 5]
 
 

@@ -31,7 +31,7 @@ def assert_usable(engine: HybridEngine) -> None:
     resident = set(np.flatnonzero(ledger.places().ravel() != Place.HOST).tolist())
     assert engine.device.held() == resident
     assert ledger.used_bytes <= ledger.budget_bytes
-    assert set(engine.session.orchestrator.policy.recent) == set(ledger.cached())
+    assert set(engine.session.orchestrator.policy.cache) == set(ledger.cached())
 
 
 def test_during_a_replan(engine: HybridEngine) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from engine.cost import Curve
-from engine.decision import Decision
+from engine.decision import Decision, Request
 from engine.errors import UnknownNameError
 from engine.events import Action
 from engine.orchestrator import Orchestrator
@@ -54,7 +54,7 @@ def ledger(slots: int = 0, pinned: tuple[int, ...] = ()) -> Residency:
 
 def decide(policy: Policy, layer: int, *experts: int, tokens: int = 1) -> Decision:
     """One decision, entered in the ledger."""
-    decision = policy.decide(layer, list(experts), [tokens] * len(experts))
+    decision = policy.decide(Request(0, layer, list(experts), [tokens] * len(experts)))
     policy.residency.apply(layer, decision)
     return decision
 
@@ -74,7 +74,7 @@ def decide(policy: Policy, layer: int, *experts: int, tokens: int = 1) -> Decisi
 )
 def test_where_a_missing_expert_runs(policy: type[Policy], expected: list[Action]) -> None:
     made = policy(ledger(pinned=(4,)), COSTS)
-    decision = made.decide(1, [0, 1, 2], [9, 1, 9])  # layer 1: flat 4, 5, 6
+    decision = made.decide(Request(0, 1, [0, 1, 2], [9, 1, 9]))  # layer 1: flat 4, 5, 6
     assert decision.actions == expected
     assert decision.keep == [False] * 3
     assert decision.evict == []
@@ -111,7 +111,7 @@ def test_lru_keeps_what_it_copies_and_gives_the_oldest_up() -> None:
     hit = decide(lru, 0, 2)
     assert (hit.actions, hit.keep, hit.evict) == ([RESIDENT], [False], [])
     assert decide(lru, 2, 3).evict == [4]  # flat 2 was used since
-    assert list(lru.recent) == lru.residency.cached() == [2, 11]
+    assert list(lru.cache) == lru.residency.cached() == [2, 11]
 
 
 def test_hits_come_first_so_a_miss_never_evicts_what_its_layer_uses() -> None:
@@ -120,7 +120,7 @@ def test_hits_come_first_so_a_miss_never_evicts_what_its_layer_uses() -> None:
     decision = decide(lru, 0, 0, 2)  # 2 is the oldest, but active
     assert decision.actions == [STREAM, RESIDENT]
     assert decision.evict == [3]
-    assert list(lru.recent) == [2, 0]
+    assert list(lru.cache) == [2, 0]
 
 
 def test_without_a_victim_the_copy_is_not_kept() -> None:
@@ -140,7 +140,7 @@ def test_stream_and_cpu_leave_slots_alone_but_use_what_is_in_them() -> None:
         decision = decide(made, 0, 0, 1)
         assert decision.actions[1] == RESIDENT
         assert decision.keep == [False, False]
-        assert list(made.recent) == [2, 1]
+        assert list(made.cache) == [2, 1]
 
 
 # ---------------------------------------------------------------------- against references
@@ -199,7 +199,7 @@ def test_lru_is_the_brute_force_lru(seed: int) -> None:
 def state(orchestrator: Orchestrator) -> tuple[Any, ...]:
     """All that decides what comes next."""
     residency = orchestrator.residency
-    return bytes(residency.place), residency.cached_count, list(orchestrator.policy.recent)
+    return bytes(residency.place), residency.cached_count, list(orchestrator.policy.cache)
 
 
 def both(one: Orchestrator, other: Orchestrator, rng: random.Random) -> None:
@@ -207,10 +207,14 @@ def both(one: Orchestrator, other: Orchestrator, rng: random.Random) -> None:
     batch = random_batch(rng, rng.randrange(1, 30))
     at_once = one.decide_all(batch)
     each = other.policy.decide_each(batch)
-    for name in ("action", "keep", "evict_segment", "evict"):
+    for name in ("action", "keep"):
         mine, theirs = getattr(at_once, name), getattr(each, name)
         np.testing.assert_array_equal(mine, theirs, err_msg=name)
         assert mine.dtype == theirs.dtype
+    for name in ("evict", "fetch", "unused"):
+        mine, theirs = getattr(at_once, name), getattr(each, name)
+        np.testing.assert_array_equal(mine.first, theirs.first, err_msg=name)
+        np.testing.assert_array_equal(mine.values, theirs.values, err_msg=name)
     assert state(one) == state(other)
 
 
@@ -239,13 +243,14 @@ def test_all_at_once_is_one_by_one_after_replans(seed: int) -> None:
 def test_all_at_once_with_nothing_to_decide() -> None:
     lru = Orchestrator(toy_plan(3, 3, "lru"))
     nothing = lru.decide_all(random_batch(random.Random(0), 5).part(2, 2))
-    assert [len(values) for values in (nothing.action, nothing.keep, nothing.evict)] == [0, 0, 0]
+    assert len(nothing.action) == len(nothing.keep) == len(nothing.evict.values) == 0
 
 
 def test_a_policy_with_its_own_decide_is_asked_layer_by_layer() -> None:
     class Reluctant(Lru):
-        def decide(self, layer: int, experts: list[int], tokens: list[int]) -> Decision:
-            return Decision(4, experts, tokens, [CPU] * len(experts), [False] * len(experts))
+        def decide(self, request: Request) -> Decision:
+            many = len(request.experts)
+            return Decision(4, request.experts, request.tokens, [CPU] * many, [False] * many)
 
     batch = random_batch(random.Random(1), 6)
     decisions = Reluctant(ledger(slots=3), COSTS).decide_all(batch)
@@ -259,7 +264,8 @@ def test_active_experts_are_never_evicted() -> None:
         for _ in range(300):
             layer = rng.randrange(3)
             experts = sorted(rng.sample(range(4), rng.randrange(1, 5)))
-            decision = orchestrator.decide(layer, experts, [rng.randrange(1, 6)] * len(experts))
+            tokens = [rng.randrange(1, 6)] * len(experts)
+            decision = orchestrator.decide(Request(0, layer, experts, tokens))
             assert not {layer * 4 + expert for expert in experts} & set(decision.evict)
 
 
@@ -271,7 +277,7 @@ def test_recency_travels_in_a_snapshot() -> None:
     residency.mark((), (0, 3, 5, 7))
     lru = Lru(residency, COSTS)
     lru.restore({"recent": [5, 9, 5, 0]})  # 9 is not cached: forgotten; 3, 7 unnamed: oldest
-    assert list(lru.recent) == [3, 7, 5, 0]
+    assert list(lru.cache) == [3, 7, 5, 0]
     assert lru.snapshot() == {"recent": [3, 7, 5, 0]}
     assert lru.shrink(1) == [3, 7, 5]
     lru.forget(0)
@@ -326,7 +332,7 @@ def test_the_ten_line_policy_of_the_docstring_decides() -> None:
     cautious = docstrings_policy()
     assert resolve_policy(cautious) is cautious
     made = cautious(ledger(pinned=(0,)), COSTS)
-    assert made.decide(0, [0, 1, 2], [64, 63, 64]).actions == [RESIDENT, CPU, STREAM]
+    assert made.decide(Request(0, 0, [0, 1, 2], [64, 63, 64])).actions == [RESIDENT, CPU, STREAM]
     orchestrator, other = (Orchestrator(toy_plan(5, 2)) for _ in range(2))
     for each in (orchestrator, other):
         each.policy = cautious(each.residency, COSTS)

@@ -17,7 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from engine.decision import Decision
+from engine.decision import Decision, Request
 from engine.errors import BudgetError, InputError, LedgerError
 from engine.events import Action, Why
 from engine.orchestrator import Orchestrator
@@ -275,7 +275,7 @@ def assert_in_step(orchestrator: Orchestrator) -> None:
     assert_adds_up(ledger)
     flat = ledger.places().ravel()
     assert tuple(np.flatnonzero(flat == Place.PINNED).tolist()) == plan.pinned
-    assert sorted(orchestrator.policy.recent) == ledger.cached()
+    assert sorted(orchestrator.policy.cache) == ledger.cached()
     assert (ledger.budget_bytes, ledger.cache_slots) == (plan.gpu_memory, plan.cache_slots)
     assert type(orchestrator.policy) is POLICIES[plan.policy]
     assert orchestrator.policy.residency is ledger
@@ -310,7 +310,7 @@ def random_decision(rng: random.Random, orchestrator: Orchestrator) -> None:
         orchestrator.decide_all(random_batch(rng, rng.randrange(1, 8)))
         return
     active, counts = np.unique(random_choices(rng, rng.choice((1, 1, 4)))[0], return_counts=True)
-    orchestrator.decide(rng.randrange(3), active.tolist(), counts.tolist())
+    orchestrator.decide(Request(0, rng.randrange(3), active.tolist(), counts.tolist()))
 
 
 def wrong_call(rng: random.Random, ledger: Residency) -> None:
@@ -350,7 +350,7 @@ def test_a_replanned_engine_keeps_to_its_budget(seed: int, watched: list[str]) -
 def test_what_a_change_does_in_which_order(watched: list[str]) -> None:
     """First what goes, then what comes: 2 pinned and 2 slots become 3 pinned and 1 slot."""
     orchestrator = Orchestrator(toy_plan(4, 2, "lru"))  # pins 0 and 1
-    orchestrator.decide(1, [0, 1], [1, 1])  # caches flat 4 and 5; 4 is the older
+    orchestrator.decide(Request(0, 1, [0, 1], [1, 1]))  # caches flat 4 and 5; 4 is the older
     counts = np.zeros(MODEL.grid, dtype=np.int64)
     counts.ravel()[[1, 5, 11]] = (3, 2, 1)
     del watched[:]
@@ -367,19 +367,19 @@ def test_what_a_change_does_in_which_order(watched: list[str]) -> None:
 def test_fewer_slots_give_the_least_recently_used_up() -> None:
     orchestrator = Orchestrator(toy_plan(4, 4, "lru"))
     for layer, expert in ((0, 0), (0, 1), (1, 2), (0, 0)):
-        orchestrator.decide(layer, [expert], [1])
+        orchestrator.decide(Request(0, layer, [expert], [1]))
     changes = orchestrator.change(toy_plan(2, 2, "lru"))
     assert changes == [(0, 1, Why.EVICT, 0)]
-    assert list(orchestrator.policy.recent) == [6, 0]
+    assert list(orchestrator.policy.cache) == [6, 0]
 
 
 def test_another_policy_takes_the_slots_over_in_their_order() -> None:
     orchestrator = Orchestrator(toy_plan(3, 3, "lru"))
     for expert in (2, 0, 1):
-        orchestrator.decide(0, [expert], [1])
+        orchestrator.decide(Request(0, 0, [expert], [1]))
     assert orchestrator.change(toy_plan(3, 3, "fiddler")) == []
-    assert list(orchestrator.policy.recent) == [2, 0, 1]
-    decision = orchestrator.decide(0, [3], [9])  # nine tokens: worth a copy, and a slot
+    assert list(orchestrator.policy.cache) == [2, 0, 1]
+    decision = orchestrator.decide(Request(0, 0, [3], [9]))  # nine tokens: worth a copy, and a slot
     assert (decision.actions, decision.evict) == ([Action.STREAM], [2])
 
 

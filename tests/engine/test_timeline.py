@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def rows(log: Log) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
 
 def test_one_layer_by_hand() -> None:
     """Four tokens at 100 ns: dense 7 + 5 (ten cached positions), then every lane has its own."""
-    timeline, log = Timeline(COSTS, 100), Log([], [])
+    timeline, log = Timeline(COSTS, 100), Log()
     timeline.lay(
         6,
         2,
@@ -78,7 +79,7 @@ def test_one_layer_by_hand() -> None:
 
 
 def test_an_eviction_is_written_under_its_own_layer() -> None:
-    timeline, log = Timeline(COSTS), Log([], [])
+    timeline, log = Timeline(COSTS), Log()
     timeline.lay(0, 2, 1, 0, decision((3, 1, S), keep=3, evict=1), log)
     assert to_rows(log.moves, MOVES)[0, :4].tolist() == [0, 0, 1, Why.EVICT]
 
@@ -94,7 +95,7 @@ def test_the_next_layer_waits_for_the_cpu_s_results() -> None:
 
 def test_activations_are_counted_once_per_token() -> None:
     """Two CPU experts of the same token: one token crosses, not two."""
-    timeline, log = Timeline(COSTS), Log([], [])
+    timeline, log = Timeline(COSTS), Log()
     timeline.lay(0, 0, 1, 0, decision((0, 1, C), (1, 1, C)), log)
     work, moves = rows(log)
     assert work[1] == (NONE, Work.ACTIVATIONS, NONE, 1, Lane.D2H, 7, 11)
@@ -105,7 +106,7 @@ def test_a_copy_waits_for_its_staging_buffer() -> None:
     """Copies of 10 ns, experts of 100: the third copy waits until the first expert is through."""
     assert STAGING_BUFFERS == 2
     slow = replace(COSTS, gpu=Curve(((100, 0),)), copy_ns=10, dense=Curve(((0, 0),)))
-    timeline, log = Timeline(slow), Log([], [])
+    timeline, log = Timeline(slow), Log()
     timeline.lay(0, 0, 1, 0, decision(*((expert, 1, S) for expert in range(4))), log)
     work, _ = rows(log)
     assert [row[-2:] for row in work if row[1] == Work.WEIGHTS] == [
@@ -122,14 +123,72 @@ def test_a_copy_waits_for_its_staging_buffer() -> None:
     ]
 
 
+def test_a_fetched_expert_takes_the_link_where_it_is_idle() -> None:
+    """Its copy of 52 ns waits for the streamed one, stands back for the results, and goes on."""
+    timeline, log = Timeline(COSTS), Log()
+    laid = decision((0, 1, S), (1, 1, C))
+    laid.fetch = [5, 6]
+    timeline.lay(0, 0, 1, 0, laid, log)  # dense 7, copy 7-59, results 59-65, device 59-69
+    assert timeline.now_ns == 69
+    assert timeline.waiting == {5: 48, 6: 52}  # 65-69
+    timeline.head(0, 4, 1, log)  # 69-78
+    assert timeline.waiting == {5: 39, 6: 52}
+    timeline.lay(1, 1, 1, 0, decision((1, 1, R), (2, 1, R)), log)  # dense 78-85: 32 ns left of 5
+    # both are used: the rest is copied at once, each expert runs when it is there
+    work, moves = rows(log)
+    assert [row for row in work if row[1] == Work.EXPERT][2:] == [
+        (1, Work.EXPERT, R, 1, Lane.GPU, 117, 127),
+        (2, Work.EXPERT, R, 1, Lane.GPU, 169, 179),
+    ]
+    assert timeline.waiting == {} and timeline.now_ns == 179
+    copied = [row for row in moves if row[1] in (Why.FETCH, Why.AHEAD)]
+    assert copied[:2] == [(1, Why.FETCH, NONE, 0, 7, 7), (2, Why.FETCH, NONE, 0, 7, 7)]
+    assert [row[-2:] for row in copied[2:]] == [
+        (65, 69), (69, 78), (78, 85), (85, 117), (117, 169),
+    ]  # fmt: skip
+    of_first = [row[3] for row in copied[2:] if row[0] == 1]
+    assert sum(of_first) == sum(row[3] for row in copied if row[0] == 2) == COSTS.expert_bytes
+
+
+def test_an_evicted_expert_s_copy_is_lost_and_a_plan_waits_for_the_others() -> None:
+    timeline, log = Timeline(COSTS, 0, {5: 40, 6: 52}), Log()
+    timeline.lay(0, 0, 1, 0, decision((0, 1, R), evict=5), log)  # dense 7, then 10 on the device
+    assert timeline.waiting == {6: 42}
+    timeline.pins(1, 4, [(2, 3, Why.PIN, 1000)], COSTS, log)
+    assert timeline.now_ns == 17 + 42 + 52 and timeline.waiting == {}
+
+
+def test_experts_that_nobody_needs_are_copied_and_not_run() -> None:
+    timeline, log = Timeline(COSTS), Log()
+    laid = decision((0, 1, S))
+    laid.unused = [1, 2, 3]
+    timeline.lay(0, 0, 1, 0, laid, log)
+    work, moves = rows(log)
+    assert [row[0] for row in work if row[1] == Work.EXPERT] == [0]
+    assert [row[-2:] for row in moves] == [(7, 59), (59, 111), (111, 163), (163, 215)]
+    assert timeline.now_ns == 215
+
+
+def test_in_turn_nothing_overlaps() -> None:
+    """Each copy waits for the expert before it, the CPU for the device."""
+    timeline, log = Timeline(replace(COSTS, overlap=False)), Log()
+    timeline.lay(0, 0, 1, 0, decision((0, 1, R), (1, 1, S), (2, 1, S), (3, 1, C)), log)
+    work, _ = rows(log)
+    spans = sorted(row[-2:] for row in work)
+    assert all(a[1] <= b[0] for a, b in pairwise(spans))
+    assert timeline.now_ns == 7 + 10 + 2 * (52 + 10) + 4 + 35 + 6
+
+
 def test_the_head_and_a_plan_s_changes() -> None:
-    timeline, log = Timeline(COSTS, 1000), Log([], [])
+    timeline, log = Timeline(COSTS, 1000), Log()
     timeline.pins(
         3,
+        4,
         [(0, 1, Why.UNPIN, 0), (1, 2, Why.PIN, 0), (2, 3, Why.PIN, 1000), (2, 0, Why.EVICT, 0)],
+        COSTS,
         log,
     )
-    timeline.head(3, 2, log)
+    timeline.head(3, 4, 2, log)
     work, moves = rows(log)
     assert moves == [
         (1, Why.UNPIN, NONE, 0, 1000, 1000),
@@ -164,7 +223,7 @@ def layers() -> list[tuple[int, Decision, Rows, int, int]]:
         if rng.random() < 0.5:  # short copies, where the buffers bind
             timeline.costs = replace(COSTS, copy_ns=rng.randrange(1, 60))
         tokens, laid = random_decision(rng)
-        log, start = Log([], []), timeline.now_ns
+        log, start = Log(), timeline.now_ns
         timeline.lay(step, 0, tokens, rng.randrange(50), laid, log)
         made.append((tokens, laid, to_rows(log.work, WORK), start, timeline.now_ns))
     return made
@@ -230,12 +289,12 @@ def test_no_log_takes_the_same_time() -> None:
     one, other = Timeline(COSTS), Timeline(COSTS)
     for step in range(50):
         tokens, laid = random_decision(rng)
-        one.lay(step, 0, tokens, step, laid, Log([], []))
+        one.lay(step, 0, tokens, step, laid, Log())
         other.lay(step, 0, tokens, step, laid, None)
-        one.head(step, 1, Log([], []))
-        other.head(step, 1, None)
-        one.pins(step, [(0, 0, Why.PIN, 1000)], Log([], []))
-        other.pins(step, [(0, 0, Why.PIN, 1000)], None)
+        one.head(step, 4, 1, Log())
+        other.head(step, 4, 1, None)
+        one.pins(step, 4, [(0, 0, Why.PIN, 1000)], COSTS, Log())
+        other.pins(step, 4, [(0, 0, Why.PIN, 1000)], COSTS, None)
         assert one.now_ns == other.now_ns
 
 

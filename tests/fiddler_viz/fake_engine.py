@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.decision import Request
 from engine.errors import FiddlerError, InputError
 from engine.events import Clock
 from engine.notes import Pins
@@ -66,8 +67,7 @@ class FakeEngine:
         start, number, pins = pace.now_ns, len(recorder.plans) - 1, []
         if self.plan is not recorder.plans[-1][1]:
             number, changes = recorder.plan(step, self.plan), self._driver.change(self.plan)
-            pace.costs = self.plan.costs
-            pace.pins(step, changes, None)
+            pace.pins(step, self.model_spec.experts, changes, self.plan.costs, None)
             pins = [Pins(start, pace.now_ns, pace.costs, changes)]
         rows = whole.token_rows[whole.tokens["step"] == step]
         first = recorder.token_count
@@ -80,12 +80,12 @@ class FakeEngine:
             mine = at & (routing.layer == layer)
             chosen, weights = routing.experts[mine], routing.weights[mine]
             active, counts = np.unique(chosen, return_counts=True)
-            decision = self._driver.decide(layer, active.tolist(), counts.tolist())
+            decision = self._driver.decide(Request(step, layer, active.tolist(), counts.tolist()))
             begin = pace.now_ns
             pace.lay(step, layer, len(rows), context, decision, None)
             chosen = chosen.astype(np.int64)
             recorder.notes.layer(layer, begin, pace.now_ns, decision, chosen, weights)
         begin = pace.now_ns
-        pace.head(step, 1, None)
+        pace.head(step, self.model_spec.experts, 1, None)
         recorder.notes.head(1, begin, pace.now_ns)
         recorder.step((*row[:5], first, number, 1, start, pace.now_ns, Clock.MODELLED))

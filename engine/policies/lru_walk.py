@@ -1,0 +1,55 @@
+"""An LRU cache walked through many layers at once, in compiled code."""
+
+from __future__ import annotations
+
+from ctypes import c_int64
+
+import numpy as np
+
+from engine.decision import Batch, Decisions, Ints, Ragged
+from engine.events import Action
+from engine.native import INT64, OUT_INT64, OUT_UINT8, UINT8, function
+from engine.policies.retention import Recency, Retention
+from engine.residency import Residency
+
+
+def lru_walk(batch: Batch, miss: Ints, residency: Residency, cache: Retention) -> Decisions | None:
+    """:meth:`engine.policies.base.Policy.decide` for all segments, where nothing but LRU matters.
+
+    ``miss`` holds the action of each entry if it is missing. Leaves ledger and cache as after the
+    last segment. None, and nothing changed, where there is no compiled code.
+    """
+    walk = function(
+        "fiddler_lru_walk", c_int64,
+        c_int64, INT64, INT64, UINT8, c_int64, OUT_UINT8, c_int64, OUT_INT64, c_int64, OUT_INT64,
+        OUT_UINT8, OUT_UINT8, OUT_INT64, OUT_INT64,
+    )  # fmt: skip
+    if walk is None or not isinstance(cache, Recency):
+        return None
+    segments, entries, total = len(batch.step), len(batch.flat), len(residency.place)
+    place = residency.places().ravel().copy()
+    order = np.zeros(total, dtype=np.int64)
+    order[: len(cache)] = list(cache)
+    away, keep = np.empty(entries, dtype=np.uint8), np.empty(entries, dtype=np.uint8)
+    evict_first = np.empty(segments + 1, dtype=np.int64)
+    evict = np.empty(entries, dtype=np.int64)
+    used = walk(
+        segments, batch.first, batch.flat, (miss == int(Action.STREAM)).view(np.uint8),
+        total, place, residency.cache_slots, order, len(cache), np.empty(2 * total + 2, np.int64),
+        away, keep, evict_first, evict,
+    )  # fmt: skip
+    before = set(cache)
+    cache.put(order[:used].tolist())
+    for flat in before.difference(cache):
+        residency.evict(flat)
+    for flat in cache:
+        if flat not in before:
+            residency.admit(flat)
+    none = Ragged.none(segments)
+    return Decisions(
+        np.where(away, miss, int(Action.RESIDENT)),
+        keep.astype(np.bool_),
+        Ragged(evict_first, evict[: evict_first[-1]].copy()),
+        none,
+        none,
+    )

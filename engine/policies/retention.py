@@ -1,0 +1,100 @@
+"""Retention: which cached expert gives its slot up for another one. One rule per class.
+
+A rule knows the cached experts by flat index. It is told of every use, and asked for room.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+State = dict[str, list[int] | list[float]]
+"""A rule's or a policy's own memory, as JSON values."""
+
+
+class Retention(ABC):
+    """The experts in cache slots, and the order in which they would go."""
+
+    def __init__(self, grid: tuple[int, int]) -> None:
+        self.grid = grid
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} cached)"
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __contains__(self, flat: object) -> bool: ...
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[int]:
+        """Flat indices, the least wanted first."""
+        ...
+
+    @abstractmethod
+    def add(self, flat: int, weight: float = 1.0) -> None:
+        """An expert took a slot, for its use at hand or ahead of it."""
+        ...
+
+    @abstractmethod
+    def touch(self, flat: int, weight: float = 1.0) -> None:
+        """A cached expert was used; ``weight`` is the router's, where the policy asks for it."""
+        ...
+
+    @abstractmethod
+    def drop(self, flat: int) -> None:
+        """An expert left its slot; nothing happens if it had none."""
+        ...
+
+    def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
+        """Who goes so that ``flat`` can take one of ``slots``; None: it is not to be kept.
+
+        Nobody in ``keep`` goes. Changes nothing; the caller drops the victims.
+        """
+        if len(self) < slots:
+            return []
+        return next(([other] for other in self if other not in keep), None) if slots else None
+
+    def snapshot(self) -> State:
+        """What :meth:`restore` needs."""
+        return {"recent": list(self)}
+
+    def restore(self, cached: Iterable[int], state: Mapping[str, list[int] | list[float]]) -> None:
+        """Take a snapshot's state; cached experts that it does not name are the least wanted."""
+        there = dict.fromkeys(cached)
+        named = dict.fromkeys(int(flat) for flat in state.get("recent", ()) if int(flat) in there)
+        for flat in (*(flat for flat in there if flat not in named), *named):
+            self.add(flat)
+
+
+class Recency(Retention):
+    """Least recently used first (LRU)."""
+
+    def __init__(self, grid: tuple[int, int]) -> None:
+        super().__init__(grid)
+        self._recent: OrderedDict[int, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._recent)
+
+    def __contains__(self, flat: object) -> bool:
+        return flat in self._recent
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._recent)
+
+    def add(self, flat: int, weight: float = 1.0) -> None:
+        self._recent[flat] = None
+        self._recent.move_to_end(flat)
+
+    def touch(self, flat: int, weight: float = 1.0) -> None:
+        self._recent.move_to_end(flat)
+
+    def drop(self, flat: int) -> None:
+        self._recent.pop(flat, None)
+
+    def put(self, flats: Iterable[int]) -> None:
+        """Replace everything: flat indices, the least recently used first."""
+        self._recent = OrderedDict.fromkeys(flats)
