@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
+from engine.cost import from_schema_1
 from engine.destination import writing
 from engine.errors import InputError, TraceError
 from engine.events import MOVES, STEPS, TOKENS, WORK
@@ -24,8 +25,9 @@ from engine.plan import Plan
 from engine.spec import ModelSpec
 from engine.trace import Routing, Start, Trace
 
-SCHEMA = 1
-"""Version of the layout; a reader refuses a newer one."""
+SCHEMA = 2
+"""Version of the layout; a reader refuses a newer one, and reads older ones: 1 had cost models
+without rates under contention, which are assumed."""
 
 _KEY = "fiddler_viz"
 _TABLES = {"step_rows": STEPS, "token_rows": TOKENS, "work_rows": WORK, "move_rows": MOVES}
@@ -151,7 +153,7 @@ def _assemble(
     meta: Mapping[str, Any], column: Callable[[str, type[np.generic], int | None], NDArray[Any]]
 ) -> Trace:
     model = ModelSpec.from_dict(meta["model"])
-    shared = meta["shared"]
+    shared = [from_schema_1(part) if meta["schema"] == 1 else part for part in meta["shared"]]
     plans: list[tuple[int, Plan]] = []
     for entry in meta["plans"]:
         values = dict(entry["plan"])

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENGINE_ABOVE = (
     ("errors",),
     ("units", "strict", "destination", "profile"),
-    ("spec hardware_spec model_spec",),
+    ("spec hardware_spec model_spec", "latency"),
     ("events", "cost"),
     ("decision",),
     ("residency", "timeline"),

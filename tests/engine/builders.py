@@ -34,6 +34,10 @@ COSTS = CostModel(
     gpu=Curve(((10, 0), (4, 2))),  # 10 ns up to 3 tokens, then 4 + 2 each
     cpu=Curve(((20, 15),)),
     copy_ns=52,
+    pageable_copy_ns=104,
+    copy_contended_ns=80,
+    h2d_contended_gbps=12.5,
+    cpu_contended_gbps=37.5,
     to_host=Curve(((3, 1),)),
     to_device=Curve(((5, 1),)),
     dense=Curve(((7, 0), (0, 1))),
@@ -43,6 +47,7 @@ COSTS = CostModel(
     activation_bytes=8,
     relative_error=0.25,
     calibrated=False,
+    overlap=True,
 )
 """Copy and device take 62 ns for up to 3 tokens; the CPU 45, 62 (a tie), 79, with activations."""
 
