@@ -1,8 +1,6 @@
 """The cost model: how long an expert, a copy or the dense part takes, by token count.
 
 Times are integers in nanoseconds so that a replay adds up to exactly what the engine added up.
-A curve is the maximum of straight lines (convex, piecewise affine), which covers a roofline
-(memory-bound, then compute-bound) and the affine CPU latency of Fiddler (arXiv 2402.07033, 3.2).
 """
 
 from __future__ import annotations
@@ -16,38 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from engine.latency import MOST, TABLE_TOKENS, Curve
 from engine.spec import HardwareSpec, ModelSpec
 from engine.strict import check_int, check_keys, check_number
 
-TABLE_TOKENS = 4096
-"""Token counts up to this are looked up; larger ones are computed by the same formula."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Latency by token count: ``max over lines of fixed_ns + per_token_ns * tokens``."""
-
-    lines: tuple[tuple[float, float], ...]
-    """Pairs ``(fixed_ns, per_token_ns)``."""
-
-    def array(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Latency in ns for each token count, rounded to whole nanoseconds."""
-        count = tokens.astype(np.float64)
-        best = np.zeros(count.shape)
-        for fixed, per_token in self.lines:
-            np.maximum(best, fixed + per_token * count, out=best)
-        return np.rint(best).astype(np.int64)
-
-    @cached_property
-    def table(self) -> list[int]:
-        """Latency in ns for 0..TABLE_TOKENS tokens."""
-        return self.array(np.arange(TABLE_TOKENS + 1)).tolist()
-
-    def __call__(self, tokens: int) -> int:
-        """Latency in ns for one token count."""
-        if tokens <= TABLE_TOKENS:
-            return self.table[tokens]
-        return int(self.array(np.array([tokens]))[0])
+__all__ = ["TABLE_TOKENS", "CostModel", "Curve"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +30,15 @@ class CostModel:
     cpu: Curve
     """One expert on the host, activations there."""
     copy_ns: int
-    """One expert's weights, host to device."""
+    """One expert's weights, host to device, from pinned memory."""
+    pageable_copy_ns: int
+    """The same from memory that is not pinned."""
+    copy_contended_ns: int
+    """The same as ``copy_ns`` while the CPU runs experts."""
+    h2d_contended_gbps: float
+    """Rate of the link while the CPU runs experts."""
+    cpu_contended_gbps: float
+    """Rate at which the CPU streams expert weights while copies run."""
     to_host: Curve
     """Activations of so many tokens, device to host."""
     to_device: Curve
@@ -77,7 +56,8 @@ class CostModel:
     """Stated uncertainty of a prediction: 0.3 means within 30% either way."""
     calibrated: bool
     """True where the hardware's figures were measured, False where they come from datasheets."""
-    overlap: bool = True
+    overlap: bool
+    """False where there is no accelerator: the lanes take turns, for one processor does it all."""
 
     @classmethod
     def of(cls, model: ModelSpec, hardware: HardwareSpec) -> Self:
@@ -92,6 +72,14 @@ class CostModel:
 
         def flops(count: float, tflops: float) -> float:
             return count / (tflops * 1e3)  # flops / (1e12 flops/s) in ns
+
+        def copy(gbps: float) -> int:
+            return round(hw.link_latency_ns + stream(model.expert_bytes, gbps))
+
+        def crossing(gbps: float) -> Curve:
+            if not hw.accelerator:  # activations are where they are needed
+                return Curve(((0.0, 0.0),))
+            return Curve(((hw.link_latency_ns, stream(width, gbps)),))
 
         hw = hardware
         width = model.activation_bytes_per_token
@@ -113,9 +101,13 @@ class CostModel:
                     ),
                 )
             ),
-            copy_ns=round(hw.link_latency_ns + stream(model.expert_bytes, hw.h2d_gbps)),
-            to_host=Curve(((hw.link_latency_ns, stream(width, hw.d2h_gbps)),)),
-            to_device=Curve(((hw.link_latency_ns, stream(width, hw.h2d_gbps)),)),
+            copy_ns=copy(hw.h2d_gbps),
+            pageable_copy_ns=copy(hw.h2d_pageable_gbps),
+            copy_contended_ns=copy(hw.h2d_contended_gbps),
+            h2d_contended_gbps=hw.h2d_contended_gbps,
+            cpu_contended_gbps=hw.cpu_contended_gbps,
+            to_host=crossing(hw.d2h_gbps),
+            to_device=crossing(hw.h2d_gbps),
             dense=Curve(
                 (
                     (hw.gpu_layer_ns + stream(layer_bytes, hw.gpu_gbps), 0.0),
@@ -133,6 +125,7 @@ class CostModel:
             activation_bytes=width,
             relative_error=hw.relative_error,
             calibrated=hw.calibrated,
+            overlap=hw.accelerator,
         )
 
     def dense_ns(self, tokens: int, context: int) -> int:
@@ -165,6 +158,18 @@ class CostModel:
         on_cpu = self.to_host.array(tokens) + self.cpu.array(tokens) + self.to_device.array(tokens)
         return on_cpu > self.copy_ns + self.gpu.array(tokens)
 
+    def in_turn(self) -> CostModel:
+        """The same machine under a system that does one thing after the other, unpinned."""
+        return replace(self, overlap=False, copy_ns=self.pageable_copy_ns)
+
+    @property
+    def link_share(self) -> float:
+        """``link / (link + CPU bandwidth)``, both while the other is busy.
+
+        Of a step's misses this fraction, copied, takes the link as long as the rest takes the CPU.
+        """
+        return self.h2d_contended_gbps / (self.h2d_contended_gbps + self.cpu_contended_gbps)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
@@ -173,29 +178,53 @@ class CostModel:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read back :meth:`to_dict`; raises InputError where a field is missing, unknown or bad."""
         made = cls(**check_keys("cost model", values, [field.name for field in fields(cls)]))
-        for name in ("copy_ns", "expert_bytes", "activation_bytes"):
+        for name in _WHOLE:
             check_int(f"cost model, {name}", getattr(made, name), least=0)
-        for name in ("copy_ns", "expert_bytes", "activation_bytes", "kv_ns", "relative_error"):
-            check_number(f"cost model, {name}", getattr(made, name), zero=True)
-            if getattr(made, name) > _MOST:
+        for name in (*_WHOLE, *_RATES, "kv_ns", "relative_error"):
+            check_number(f"cost model, {name}", getattr(made, name), zero=name not in _RATES)
+            if getattr(made, name) > MOST:
                 raise InputError(f"cost model, {name}: {getattr(made, name)} is absurdly large.")
-        if type(made.calibrated) is not bool:
-            raise InputError(f"cost model, calibrated: expected a bool, got {made.calibrated!r}.")
-        return replace(made, **{name: _curve(name, getattr(made, name)) for name in _CURVES})
+        for name in ("calibrated", "overlap"):
+            if type(getattr(made, name)) is not bool:
+                got = getattr(made, name)
+                raise InputError(f"cost model, {name}: expected a bool, got {got!r}.")
+        curves = {
+            name: Curve.from_dict(f"cost model, {name}", getattr(made, name)) for name in CURVES
+        }
+        return replace(made, **curves)
 
 
-_MOST = 10**15
-"""ns or bytes that a file may claim: eleven days, a petabyte. Sums of them stay within 64 bits."""
+CURVES = ("gpu", "cpu", "to_host", "to_device", "dense", "head")
+_WHOLE = ("copy_ns", "pageable_copy_ns", "copy_contended_ns", "expert_bytes", "activation_bytes")
+_RATES = ("h2d_contended_gbps", "cpu_contended_gbps")
 
-_CURVES = ("gpu", "cpu", "to_host", "to_device", "dense", "head")
 
+def from_schema_1(values: Any) -> Any:
+    """A cost model's plain values as the first traces held them, in today's form.
 
-def _curve(name: str, values: Any) -> Curve:
-    """A curve from plain values; raises InputError where its lines are not pairs of numbers."""
+    What they did not hold is assumed as in the presets (see `engine/data/hardware`): half the rate
+    from memory that is not pinned; under contention the shares of :data:`CONTENDED`. Values that
+    are no cost model come back as they are, to be refused by ``CostModel.from_dict``.
+    """
     try:
-        lines = tuple((float(fixed), float(per_token)) for fixed, per_token in values["lines"])
-    except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise InputError(f"cost model, {name}: expected pairs of numbers; {error!r}.") from error
-    if not lines or not all(abs(number) <= _MOST for line in lines for number in line):
-        raise InputError(f"cost model, {name}: expected lines of numbers up to {_MOST:g}.")
-    return Curve(lines)
+        made = dict(values)
+        expert, copy = made["expert_bytes"], max(made["copy_ns"], 1)
+        fixed, per_token = made["cpu"]["lines"][0]
+        link, cpu = CONTENDED
+        made |= {
+            "pageable_copy_ns": 2 * copy,
+            "copy_contended_ns": round(copy / link),
+            "h2d_contended_gbps": expert / copy * link,
+            "cpu_contended_gbps": expert / (fixed + per_token) * cpu,
+            "overlap": True,
+        }
+        for name in CURVES:
+            made[name] = made[name] | {"points": []}
+        return made
+    except (LookupError, TypeError, ValueError, ArithmeticError):
+        return values
+
+
+CONTENDED = (8.4 / 13, 22 / 30)
+"""Share of its rate that the link, and the CPU, keep while the other is busy: a published profile
+of one machine (13 -> 8.4 GB/s and 30 -> 22 GB/s)."""

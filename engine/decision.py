@@ -26,6 +26,8 @@ class Request:
     experts: list[int]
     tokens: list[int]
     """Tokens routed to each expert."""
+    step_tokens: int = 1
+    """Tokens of the step."""
     weights: list[float] | None = None
     """Of each expert: the router's weights, added up over its tokens. For policies that ask."""
     predicted: list[int] | None = None
@@ -149,14 +151,15 @@ class Batch:
         """What a policy is asked, one segment after the other."""
         experts, counts = self.expert.tolist(), self.count.tolist()
         weights = None if self.weight is None else self.weight.tolist()
-        heads = zip(self.step.tolist(), self.layer.tolist(), strict=True)
+        heads = zip(self.step.tolist(), self.layer.tolist(), self.tokens.tolist(), strict=True)
         spans = pairwise(self.first.tolist())
-        for number, ((step, layer), (a, b)) in enumerate(zip(heads, spans, strict=True)):
+        for number, ((step, layer, tokens), (a, b)) in enumerate(zip(heads, spans, strict=True)):
             yield Request(
                 step,
                 layer,
                 experts[a:b],
                 counts[a:b],
+                tokens,
                 None if weights is None else weights[a:b],
                 None if self.predicted is None else self.predicted.of(number),
             )

@@ -25,7 +25,13 @@ from engine.strict import check_int, check_keys, check_number, check_text, read_
 from engine.units import format_bytes
 
 _FOLDER = Path(__file__).parent / "data" / "hardware"
-_WORDS = ("name", "title", "calibrated", "sources")
+_WORDS = ("name", "title", "calibrated", "sources", "accelerator")
+_DERIVED = {
+    "h2d_pageable_gbps": ("h2d_gbps", 0.5),
+    "h2d_contended_gbps": ("h2d_gbps", 8.4 / 13),
+    "cpu_contended_gbps": ("cpu_gbps", 22 / 30),
+}
+"""Figures that files of the first version lack: share of another one, assumed as in the presets."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,11 +58,17 @@ class HardwareSpec:
     """Effective rate of a pinned copy from host to device."""
     d2h_gbps: float
     """Effective rate of a pinned copy from device to host."""
+    h2d_pageable_gbps: float
+    """Effective rate of a copy from host memory that is not pinned."""
+    h2d_contended_gbps: float
+    """Effective rate of a pinned copy to the device while the CPU runs experts."""
     link_latency_ns: int
     """Fixed cost of one copy."""
     cpu_cores: int
     cpu_gbps: float
     """Effective bandwidth of streaming expert weights from host memory."""
+    cpu_contended_gbps: float
+    """The same while weights are copied to the device."""
     cpu_tflops: float
     """Effective operations of an expert kernel on the CPU."""
     cpu_call_ns: int
@@ -67,6 +79,9 @@ class HardwareSpec:
     """Whether the figures were measured on this machine rather than read from datasheets."""
     sources: dict[str, str] = field(hash=False)
     """Where each figure comes from, by field: datasheet, paper, measured, assumed, arithmetic."""
+    accelerator: bool = True
+    """False where there is no GPU: the GPU's figures are then those of the CPU itself, which does
+    one thing after the other, and ``gpu_memory_bytes`` is 0."""
 
     def __post_init__(self) -> None:
         what = f"hardware spec {self.name!r}"
@@ -75,13 +90,14 @@ class HardwareSpec:
         for name in _figures():
             value = getattr(self, name)
             if name in _integers():
-                check_int(f"{what}, {name}", value, least=0 if name.endswith("_ns") else 1)
+                none = name.endswith("_ns") or (name == "gpu_memory_bytes" and not self.accelerator)
+                check_int(f"{what}, {name}", value, least=0 if none else 1)
             else:
                 check_number(f"{what}, {name}", value, zero=name == "relative_error")
-        if not isinstance(cast(object, self.calibrated), bool):
-            raise InputError(
-                f"{what}, calibrated: expected true or false, got {self.calibrated!r}."
-            )
+        for name in ("calibrated", "accelerator"):
+            if type(getattr(self, name)) is not bool:
+                got = getattr(self, name)
+                raise InputError(f"{what}, {name}: expected true or false, got {got!r}.")
         _check_sources(what, self.sources)
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,7 +119,7 @@ class HardwareSpec:
         try:
             if isinstance(data, Mapping) and "sources" not in data:
                 return _derive(cast("Mapping[str, Any]", data))
-            return cls.from_dict(cast("Mapping[str, Any]", data))
+            return cls.from_dict(_completed(cast("Any", data)))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
@@ -173,8 +189,33 @@ def _check_sources(what: str, sources: object) -> None:
         check_text(f"{what}, source of {key}", text)
 
 
+def _completed(data: Any) -> Any:
+    """What `save` wrote, with figures that its version did not have yet."""
+    if not isinstance(data, Mapping):
+        return data
+    values = {"accelerator": True, **cast("Mapping[str, Any]", data)}
+    sources = values.get("sources")
+    for name, (base, share) in _DERIVED.items():
+        value = values.get(base)
+        if name not in values and isinstance(value, int | float) and isinstance(sources, dict):
+            values[name] = value * share
+            text = f"Assumed: {share:.3f} of {base}; the file is older than this figure."
+            values["sources"] = {**cast("dict[str, str]", values["sources"]), name: text}
+    return values
+
+
 def _derive(data: Mapping[str, Any]) -> HardwareSpec:
     """The spec of a preset's file, in which each figure is a product of stated numbers."""
+    data = dict(data)
+    for name, (base, share) in _DERIVED.items():
+        figure = data.get(base)
+        if name not in data and isinstance(figure, dict):
+            known = cast("dict[str, Any]", figure)
+            text = f"Assumed share; the file is older than this figure. {known.get('source')}"
+            product = known.get("product")
+            if isinstance(product, dict):
+                product = {**cast("dict[str, Any]", product), f"share of {base}": share}
+            data[name] = {"product": product, "source": text}
     content = check_keys("hardware profile", data, ["name", "title", *_figures()])
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}

@@ -53,6 +53,8 @@ class Notes:
         self._stream = array("q")
         self._experts = array("q")
         self._weights = array("f")
+        self._predicted = array("q")
+        """One for each choice, once anything is predicted; empty before."""
 
     def __repr__(self) -> str:
         return f"Notes({len(self)} records)"
@@ -84,14 +86,20 @@ class Notes:
         experts: NDArray[np.int64],
         weights: NDArray[np.float32],
         spans: Sequence[Span] = (),
+        predicted: NDArray[np.int64] | None = None,
     ) -> None:
         """One layer of the step has run.
 
         ``experts`` and ``weights`` are the router's choices, ``(tokens, top_k)``;
-        ``spans`` each active expert's start and end, on a measured clock.
+        ``spans`` each active expert's start and end, on a measured clock; ``predicted`` what the
+        next layer is predicted to choose, of the same shape.
         """
         stream, chosen, active = self._stream, self._experts, decision.experts
         at, first, evict = len(stream), len(chosen), decision.evict
+        if predicted is not None or self._predicted:
+            self._predicted.extend([-1] * (first - len(self._predicted)))
+            known = np.full(experts.shape, -1) if predicted is None else predicted
+            self._predicted.frombytes(known.astype(np.int64).tobytes())
         chosen.frombytes(experts.tobytes())
         self._weights.frombytes(weights.tobytes())
         fetch, unused = decision.fetch, decision.unused
@@ -147,6 +155,7 @@ class Notes:
             origin=first,
             choices=np.array(self._experts[first:], dtype=np.int64).reshape(-1, top_k),
             weights=np.array(self._weights[first:], dtype=np.float32).reshape(-1, top_k),
+            predicted=np.array(self._predicted[first:], dtype=np.int16).reshape(-1, top_k),
         )
 
 

@@ -176,16 +176,15 @@ def change_plan(
             card_bytes=spec.gpu_memory_bytes,
             costs=CostModel.of(model, spec),
         )
-    all_before = chosen.all_slots and plan.cache_slots == plan.room
-    if cache_slots is None and not other and not all_before:
+    by_default = chosen.slot_share and plan.cache_slots == _usual_slots(plan)
+    if cache_slots is None and not other and not by_default:
         cache_slots = min(plan.cache_slots, changed.room)
     return _with_room(changed, cache_slots)
 
 
 def _with_room(plan: Plan, cache_slots: int | None) -> Plan:
-    policy = resolve_policy(plan.policy)
     if cache_slots is None:
-        cache_slots = plan.room if policy.all_slots else 0
+        cache_slots = _usual_slots(plan)
     if type(cache_slots) is not int or not 0 <= cache_slots <= plan.room:
         raise InputError(
             f"cache_slots: expected a whole number of experts from 0 to {plan.room} (what fits in "
@@ -195,3 +194,8 @@ def _with_room(plan: Plan, cache_slots: int | None) -> Plan:
         raise unknown_name("planner", plan.planner, PLANNERS)
     chosen = PLANNERS[plan.planner](plan.profile.array, plan.room - cache_slots)
     return replace(plan, pinned=tuple(sorted(chosen.tolist())), cache_slots=cache_slots)
+
+
+def _usual_slots(plan: Plan) -> int:
+    """Cache slots where nobody says how many."""
+    return int(plan.room * resolve_policy(plan.policy).slot_share)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self, cast
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from engine.cost import CostModel
 from engine.errors import InputError
+from engine.policies import resolve_policy
 from engine.profile import Profile
 from engine.residency import Residency
 from engine.strict import check_int, check_keys, check_text
@@ -57,6 +59,11 @@ class Plan:
             f"{self.grid[0] * self.grid[1]} experts pinned, {self.cache_slots} cache slots, "
             f"policy {self.policy!r})"
         )
+
+    @cached_property
+    def lane_costs(self) -> CostModel:
+        """The costs as the policy's own system has them: what work is laid on the lanes by."""
+        return self.costs if resolve_policy(self.policy).overlap else self.costs.in_turn()
 
     @property
     def pinned_grid(self) -> NDArray[np.bool_]:

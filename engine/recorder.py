@@ -34,7 +34,7 @@ class Recorder:
         clock: Clock = Clock.MODELLED,
     ) -> None:
         self.model = model
-        self.notes = Notes(model, plan.costs, clock)
+        self.notes = Notes(model, plan.lane_costs, clock)
         self.plans: list[tuple[int, Plan]] = [(0, plan)]
         """``(first step, plan)``."""
         self.texts: list[str] = []

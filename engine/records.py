@@ -59,6 +59,8 @@ class Records:
     """``(rows, top_k)``: the router's."""
     weights: NDArray[np.float32]
     """Theirs."""
+    predicted: NDArray[np.int16]
+    """What the next layer was predicted to choose; as many rows, or none at all."""
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -191,6 +193,7 @@ class Records:
             token=_spread(steps[:, TOKEN], tokens).astype(np.int32),
             experts=self.choices[rows].astype(np.int16),
             weights=self.weights[rows],
+            predicted=self.predicted[rows] if len(self.predicted) else None,
         )
 
 

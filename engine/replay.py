@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.errors import InputError
 from engine.events import MOVES, STEPS, WORK, Clock, Rows, empty
 from engine.layout import Course, lay_out
 from engine.orchestrator import Change, Orchestrator
 from engine.placement import change_plan
 from engine.plan import Plan
+from engine.policies import resolve_policy
 from engine.spec import HardwareSpec
 from engine.summary import Summary
 from engine.timeline import pin_rows
@@ -77,7 +79,15 @@ def replay(
 
 
 def replay_plan(trace: Trace, plan: Plan) -> Replay:
-    """Run a trace's routing under one given plan, from empty cache slots."""
+    """Run a trace's routing under one given plan, from empty cache slots.
+
+    Raises InputError where the policy needs predictions that the trace does not hold.
+    """
+    if resolve_policy(plan.policy).wants_predictions and trace.routing.predicted is None:
+        raise InputError(
+            f"policy {plan.policy!r} goes by the experts predicted for the next layer, which this "
+            "trace does not hold: generate with predictions=True, or under that policy"
+        )
     return Replay(run_plans(trace, ((0, plan),), Start()))
 
 
@@ -93,7 +103,7 @@ def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> 
     moves: list[Rows] = []
     now, waiting = 0, dict[int, int]()
     pins: list[Change] | None = None  # of plans under which no step ran, too
-    costs = plans[0][1].costs
+    costs = plans[0][1].lane_costs
     bounds = [step for step, _ in plans] + [len(step_rows)]
     for number, ((first, stop), (_, plan)) in enumerate(zip(pairwise(bounds), plans, strict=True)):
         if number:
@@ -103,12 +113,12 @@ def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> 
         began = now
         if pins is not None:
             columns = plan.grid[1]
-            made = pin_rows(costs, plan.costs, first, columns, now, pins, waiting)
+            made = pin_rows(costs, plan.lane_costs, first, columns, now, pins, waiting)
             now = int(made[1][-1, _MOVE_END]) if len(made[1]) else now
             work.append(made[0])
             moves.append(made[1])
             pins, waiting = None, {}
-        costs = plan.costs
+        costs = plan.lane_costs
         batch = trace.batch.part(*np.searchsorted(trace.batch.step, (first, stop)).tolist())
         mine = heads[(heads[:, 0] >= first) & (heads[:, 0] < stop)]
         decisions = orchestrator.decide_all(batch)

@@ -55,6 +55,10 @@ class Session:
         self.orchestrator = Orchestrator(plan)
         self.executor = Executor(store, device)
         self.recorder: Recorder | None = None
+        self.predict: Callable[[int, Tensor], Tensor] | None = None
+        """A layer's router on any hidden state: ``(layer, (T, H)) -> (T, K)``."""
+        self.predicting = False
+        """Whether to predict also where the policy does not ask for it."""
         self._owner: object | None = None
         self._dirty = False
         """True while ledger, policy and device are being changed: an interrupt leaves it so."""
@@ -64,7 +68,7 @@ class Session:
         self._step: StepInput | None = None
         self._number = self._plan_number = self._first_token = 0
         self._start_ns = 0
-        self._pace: Pace = device.pace(plan.costs)
+        self._pace: Pace = device.pace(plan.lane_costs)
         sync(device, store, self.orchestrator.residency)
 
     def __repr__(self) -> str:
@@ -118,7 +122,7 @@ class Session:
         self.recorder = recorder if record else None
         self._number = self._plan_number = 0
         self._step = None
-        self._pace = self.device.pace(plan.costs)
+        self._pace = self.device.pace(plan.lane_costs)
         return recorder
 
     def end_run(self, owner: object) -> None:
@@ -162,7 +166,7 @@ class Session:
                     self._plan_number = recorder.plan(self._number, self.orchestrator.plan)
         pins: tuple[Pins, ...] = ()
         if changes is not None:
-            costs = self.orchestrator.plan.costs
+            costs = self.orchestrator.plan.lane_costs
             pace.pins(changes, costs)
             pins = (Pins(start, pace.now_ns, costs, changes),)
         if recorder is not None:
@@ -181,7 +185,8 @@ class Session:
             raise FiddlerError("experts were called outside of the model's forward pass")
         chosen = index.numpy()  # (T, K), on the host
         routed = (weights if weights.dtype == float32 else weights.float()).numpy()  # (T, K)
-        request = self._request(layer, chosen, routed)
+        foreseen = self._foresee(layer, hidden)
+        request = self._request(layer, chosen, routed, foreseen)
         self._dirty = True
         decision = self.orchestrator.decide(request)
         out, spans = self.executor.run(layer, hidden, index, weights, decision)
@@ -189,17 +194,31 @@ class Session:
         start = pace.now_ns
         spans = pace.layer(layer, step.tokens, step.context, decision, spans)
         if recorder is not None:
-            recorder.notes.layer(layer, start, pace.now_ns, decision, chosen, routed, spans)
+            now = pace.now_ns
+            recorder.notes.layer(layer, start, now, decision, chosen, routed, spans, foreseen)
         return out
 
+    def _foresee(self, layer: int, hidden: Tensor) -> NDArray[np.int64] | None:
+        """What the next layer's router would choose for this layer's hidden state, ``(T, K)``."""
+        wanted = self.predicting or self.orchestrator.policy.wants_predictions
+        if not wanted or self.predict is None or layer + 1 == len(self.store):
+            return None
+        return self.predict(layer + 1, hidden).numpy().astype(np.int64)
+
     def _request(
-        self, layer: int, chosen: NDArray[np.int64], routed: NDArray[np.float32]
+        self,
+        layer: int,
+        chosen: NDArray[np.int64],
+        routed: NDArray[np.float32],
+        foreseen: NDArray[np.int64] | None,
     ) -> Request:
         """What the policy is asked: choices and weights of the router, both ``(T, K)``."""
         experts, counts = active_experts(chosen)
-        request = Request(self._number, layer, experts, counts)
+        request = Request(self._number, layer, experts, counts, chosen.shape[0])
         if self.orchestrator.policy.wants_weights:
             request.weights = added_up(chosen, routed, experts)
+        if foreseen is not None:
+            request.predicted = np.unique(foreseen).tolist()
         return request
 
     def end_step(self) -> None:

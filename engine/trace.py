@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.decision import Batch
+from engine.decision import Batch, Ragged
 from engine.errors import unknown_name
 from engine.events import (
     MOVES,
@@ -43,6 +43,9 @@ class Routing:
     """Shape ``(rows, top_k)``: the router's choices, in the order the model gave them."""
     weights: NDArray[np.float32]
     """Shape ``(rows, top_k)``: the weight of each choice."""
+    predicted: NDArray[np.int16] | None = None
+    """Shape ``(rows, top_k)``: what the next layer was predicted to choose, -1: nothing was; None
+    where nothing was predicted at all."""
 
     def __len__(self) -> int:
         return len(self.step)
@@ -60,12 +63,32 @@ class Routing:
 
     def where(self, wanted: NDArray[np.bool_]) -> Routing:
         """Only the rows for which ``wanted`` is true."""
-        return Routing(*(column[wanted] for column in vars(self).values()))
+        return Routing(
+            step=self.step[wanted],
+            layer=self.layer[wanted],
+            token=self.token[wanted],
+            experts=self.experts[wanted],
+            weights=self.weights[wanted],
+            predicted=None if self.predicted is None else self.predicted[wanted],
+        )
 
     def and_then(self, other: Routing) -> Routing:
         """These rows, then those of ``other``."""
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Routing(*(np.concatenate(pair) for pair in pairs))
+        some = self.predicted is not None or other.predicted is not None
+        return Routing(
+            step=np.concatenate((self.step, other.step)),
+            layer=np.concatenate((self.layer, other.layer)),
+            token=np.concatenate((self.token, other.token)),
+            experts=np.concatenate((self.experts, other.experts)),
+            weights=np.concatenate((self.weights, other.weights)),
+            predicted=np.concatenate((self.foreseen(), other.foreseen())) if some else None,
+        )
+
+    def foreseen(self) -> NDArray[np.int16]:
+        """``predicted``, all -1 where nothing was."""
+        if self.predicted is not None:
+            return self.predicted
+        return np.full(self.experts.shape, -1, dtype=np.int16)
 
 
 @dataclass(frozen=True)
@@ -173,7 +196,16 @@ class Trace:
             weight=np.bincount(rank, weights=routing.weights.ravel(), minlength=len(at)).astype(
                 np.float64
             ),
+            predicted=None if routing.predicted is None else self._predictions(begins),
         )
+
+    def _predictions(self, begins: NDArray[np.bool_]) -> Ragged:
+        """Per segment: the experts predicted for the next layer, of all its tokens."""
+        experts = self.model.experts
+        segment = np.cumsum(begins) - 1
+        foreseen = self.routing.foreseen().astype(np.int64)  # (rows, top_k)
+        found = np.unique((segment[:, None] * experts + foreseen)[foreseen >= 0])
+        return Ragged.of_segments(found // experts, found % experts, int(begins.sum()))
 
     @property
     def plan(self) -> Plan:

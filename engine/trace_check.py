@@ -80,6 +80,10 @@ def _check_routing(trace: Trace) -> None:
     for name in ("layer", "token", "experts", "weights"):
         if len(getattr(routing, name)) != len(routing):
             raise TraceError(f"routing.{name} is not as long as routing.step")
+    if routing.predicted is not None:
+        if routing.predicted.shape != routing.experts.shape:
+            raise TraceError("routing.predicted is not of the shape of routing.experts")
+        _within("routing.predicted", routing.predicted, -1, trace.model.experts)
     _within("routing.layer", routing.layer, 0, trace.model.layers)
     _within("routing.experts", routing.experts, 0, trace.model.experts)
     _within("routing.token", routing.token, 0, len(trace.token_rows))

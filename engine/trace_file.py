@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
+from engine.cost import from_schema_1
 from engine.destination import writing
 from engine.errors import InputError, TraceError
 from engine.events import MOVES, STEPS, TOKENS, WORK
@@ -24,10 +25,13 @@ from engine.plan import Plan
 from engine.spec import ModelSpec
 from engine.trace import Routing, Start, Trace
 
-SCHEMA = 1
-"""Version of the layout; a reader refuses a newer one."""
+SCHEMA = 2
+"""Version of the layout; a reader refuses a newer one, and reads older ones: 1 had cost models
+without rates under contention, which are assumed."""
 
 _KEY = "fiddler_viz"
+_PREDICTED = "routing.predicted"
+"""A column that is there only where something was predicted."""
 _TABLES = {"step_rows": STEPS, "token_rows": TOKENS, "work_rows": WORK, "move_rows": MOVES}
 _SHARED = ("profile", "costs")
 """Parts of a plan that many plans share: stored once, referred to by number."""
@@ -68,6 +72,8 @@ def write(trace: Trace, path: str | Path) -> Path:
         columns[name] = np.ascontiguousarray(getattr(trace, name))
     for name in ("step", "layer", "token", "experts", "weights"):
         columns[f"routing.{name}"] = np.ascontiguousarray(getattr(trace.routing, name))
+    if trace.routing.predicted is not None:
+        columns[_PREDICTED] = np.ascontiguousarray(trace.routing.predicted)
     with writing(path) as path:
         partial = path.with_name(path.name + ".partial")
         try:
@@ -101,7 +107,7 @@ def read(path: Path) -> Trace:
             def column(name: str, dtype: type[np.generic], width: int | None) -> NDArray[Any]:
                 return _column(file, names, name, dtype, width)
 
-            return _assemble(meta, column)
+            return _assemble(meta, names, column)
     except (TraceError, InputError) as error:
         raise TraceError(f"{path}: {error}") from error
     except SafetensorError as error:
@@ -148,10 +154,12 @@ def _column(
 
 
 def _assemble(
-    meta: Mapping[str, Any], column: Callable[[str, type[np.generic], int | None], NDArray[Any]]
+    meta: Mapping[str, Any],
+    names: list[str],
+    column: Callable[[str, type[np.generic], int | None], NDArray[Any]],
 ) -> Trace:
     model = ModelSpec.from_dict(meta["model"])
-    shared = meta["shared"]
+    shared = [from_schema_1(part) if meta["schema"] == 1 else part for part in meta["shared"]]
     plans: list[tuple[int, Plan]] = []
     for entry in meta["plans"]:
         values = dict(entry["plan"])
@@ -166,6 +174,7 @@ def _assemble(
         token=column("routing.token", np.int32, None),
         experts=column("routing.experts", np.int16, model.top_k),
         weights=column("routing.weights", np.float32, model.top_k),
+        predicted=column(_PREDICTED, np.int16, model.top_k) if _PREDICTED in names else None,
     )
     lengths = column("texts.lengths", np.int64, None)
     content = bytes(column("texts.bytes", np.uint8, None))
@@ -191,7 +200,10 @@ def _numbers(values: Any) -> list[int] | list[float]:
     """Whole numbers, or numbers: what a policy remembers."""
     if all(type(value) is int for value in values):
         return list(values)
-    return [float(value) for value in values]
+    numbers = [float(value) for value in values]
+    if not np.isfinite(numbers).all():
+        raise TraceError("the policy's state at the start holds what is no number")
+    return numbers
 
 
 def _referred(shared: list[Any], number: object) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from engine.destination import prepare
 from engine.errors import FiddlerError, InputError
-from engine.policies import POLICIES
+from engine.policies import LIVE
 from engine.spec import HardwareSpec
 from engine.strict import check_int
 from engine.trace import Trace
@@ -67,7 +67,7 @@ def _engine_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--model", default=demo.NAME, help="checkpoint folder or hub id")
     made.add_argument("--gpu-memory", default=None, help="budget: 24GB, 40%%, ...")
     made.add_argument("--cache-slots", type=int, default=None, help="experts cached")
-    made.add_argument("--policy", default="fiddler", choices=list(POLICIES))
+    made.add_argument("--policy", default="fiddler", choices=list(LIVE))
     made.add_argument("--hardware", default="rtx-4090", help=", ".join(HardwareSpec.presets()))
     made.add_argument(
         "--as-model",

@@ -7,15 +7,52 @@ from types import MappingProxyType
 
 from engine.errors import unknown_name
 from engine.policies.base import Policy
+from engine.policies.belady import Belady
 from engine.policies.cpu import Cpu
+from engine.policies.dynamic import Dynamic
 from engine.policies.fiddler import Fiddler
+from engine.policies.fiddler_released import FiddlerReleased
+from engine.policies.hybrimoe import HybriMoe
 from engine.policies.layers import Layers
+from engine.policies.lfu import Lfu
+from engine.policies.lrfu import Lrfu
 from engine.policies.lru import Lru
+from engine.policies.lru_layer import LruLayer
+from engine.policies.makespan import Makespan
+from engine.policies.prefetch import Prefetch
+from engine.policies.qstar import QStar
 from engine.policies.stream import Stream
+from engine.policies.stream_all import StreamAll
 
 POLICIES: Mapping[str, type[Policy]] = MappingProxyType(
-    {policy.name: policy for policy in (Fiddler, Stream, Lru, Cpu, Layers)}
+    {
+        policy.name: policy
+        for policy in (
+            Fiddler,
+            Makespan,
+            Stream,
+            Lru,
+            Cpu,
+            Layers,
+            Lfu,
+            Lrfu,
+            LruLayer,
+            QStar,
+            HybriMoe,
+            Dynamic,
+            Prefetch,
+            StreamAll,
+            FiddlerReleased,
+            Belady,
+        )
+    }
 )
+"""In the order in which they are offered: ours, then other systems', then bounds."""
+
+LIVE: Mapping[str, type[Policy]] = MappingProxyType(
+    {name: policy for name, policy in POLICIES.items() if policy.live}
+)
+"""Those that an engine can run under; the others need a finished trace."""
 
 
 def resolve_policy(value: str | type[Policy]) -> type[Policy]:
@@ -27,4 +64,25 @@ def resolve_policy(value: str | type[Policy]) -> type[Policy]:
     return POLICIES[value]
 
 
-__all__ = ["POLICIES", "Cpu", "Fiddler", "Layers", "Lru", "Policy", "Stream", "resolve_policy"]
+__all__ = [
+    "LIVE",
+    "POLICIES",
+    "Belady",
+    "Cpu",
+    "Dynamic",
+    "Fiddler",
+    "FiddlerReleased",
+    "HybriMoe",
+    "Layers",
+    "Lfu",
+    "Lrfu",
+    "Lru",
+    "LruLayer",
+    "Makespan",
+    "Policy",
+    "Prefetch",
+    "QStar",
+    "Stream",
+    "StreamAll",
+    "resolve_policy",
+]

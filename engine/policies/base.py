@@ -53,8 +53,8 @@ class Policy(ABC):
     """The rule by which cached experts give their slots up."""
     planner: ClassVar[str] = "popularity"
     """The planner used when none is named."""
-    all_slots: ClassVar[bool] = False
-    """Whether all room is cache slots when their number is not given."""
+    slot_share: ClassVar[float] = 0.0
+    """Cache slots when their number is not given, as a share of the room."""
     overlap: ClassVar[bool] = True
     """False for systems that do one thing after the other, and copy from pageable memory."""
     live: ClassVar[bool] = True
@@ -115,11 +115,14 @@ class Policy(ABC):
         keep = [False] * len(experts)
         decision = Decision(columns, experts, request.tokens, actions, keep)
         missing: list[int] = []
+        if request.layer == 0:
+            cache.step()
         for at, expert in enumerate(experts):  # hits first: a miss must not evict them
             where = place[base + expert]
             if where == _CACHED:
                 cache.touch(base + expert, 1.0 if weights is None else weights[at])
             elif where == _HOST:
+                cache.missed(base + expert, 1.0 if weights is None else weights[at])
                 missing.append(at)
         slots = ledger.cache_slots if self.admits else 0
         if missing:

@@ -13,7 +13,7 @@ class Lru(Policy):
     title = "LRU cache"
     summary = "Copies every missing expert and keeps it in place of the least recently used."
     admits = True
-    all_slots = True
+    slot_share = 1.0
 
     def miss(self, tokens: int) -> Action:
         return Action.STREAM

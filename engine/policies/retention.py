@@ -43,6 +43,12 @@ class Retention(ABC):
         """A cached expert was used; ``weight`` is the router's, where the policy asks for it."""
         ...
 
+    def missed(self, flat: int, weight: float = 1.0) -> None:  # noqa: B027 (most rules need it not)
+        """An expert was used that is not cached; told before it may take a slot."""
+
+    def step(self) -> None:  # noqa: B027
+        """A step begins."""
+
     @abstractmethod
     def drop(self, flat: int) -> None:
         """An expert left its slot; nothing happens if it had none."""
@@ -64,7 +70,7 @@ class Retention(ABC):
     def restore(self, cached: Iterable[int], state: Mapping[str, list[int] | list[float]]) -> None:
         """Take a snapshot's state; cached experts that it does not name are the least wanted."""
         there = dict.fromkeys(cached)
-        named = dict.fromkeys(int(flat) for flat in state.get("recent", ()) if int(flat) in there)
+        named = dict.fromkeys(int(flat) for flat in state.get("recent", ()) if flat in there)
         for flat in (*(flat for flat in there if flat not in named), *named):
             self.add(flat)
 
@@ -98,3 +104,58 @@ class Recency(Retention):
     def put(self, flats: Iterable[int]) -> None:
         """Replace everything: flat indices, the least recently used first."""
         self._recent = OrderedDict.fromkeys(flats)
+
+
+class LayerRecency(Retention):
+    """Least recently used first, each layer with its own share of the slots.
+
+    The first layers have one slot more where the slots do not divide evenly.
+    """
+
+    def __init__(self, grid: tuple[int, int]) -> None:
+        super().__init__(grid)
+        self._of: list[OrderedDict[int, int]] = [OrderedDict() for _ in range(grid[0])]
+        self._uses = 0  # numbers the uses, to order layers among each other
+        self._many = 0
+
+    def __len__(self) -> int:
+        return self._many
+
+    def __contains__(self, flat: object) -> bool:
+        return isinstance(flat, int) and flat in self._of[flat // self.grid[1]]
+
+    def __iter__(self) -> Iterator[int]:
+        used = sorted((use, flat) for mine in self._of for flat, use in mine.items())
+        return (flat for _, flat in used)
+
+    def add(self, flat: int, weight: float = 1.0) -> None:
+        self._many += flat not in self
+        self.touch(flat)
+
+    def touch(self, flat: int, weight: float = 1.0) -> None:
+        mine = self._of[flat // self.grid[1]]
+        self._uses += 1
+        mine[flat] = self._uses
+        mine.move_to_end(flat)
+
+    def drop(self, flat: int) -> None:
+        if self._of[flat // self.grid[1]].pop(flat, None) is not None:
+            self._many -= 1
+
+    def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
+        mine, share = self._of[flat // self.grid[1]], self._share(flat // self.grid[1], slots)
+        over = len(mine) + 1 - share
+        gone = [other for other in mine if other not in keep][: max(over, 0)] if over > 0 else []
+        if not share or len(gone) < over:
+            return None
+        if self._many - len(gone) >= slots:  # a smaller plan left another layer with too many
+            gone += next(
+                [other]
+                for layer, others in enumerate(self._of)
+                for other in others
+                if len(others) > self._share(layer, slots) and other not in keep
+            )
+        return gone
+
+    def _share(self, layer: int, slots: int) -> int:
+        return slots // self.grid[0] + (layer < slots % self.grid[0])

@@ -23,7 +23,7 @@ from engine.notes import Notes, Pins
 from engine.orchestrator import Orchestrator
 from engine.placement import make_plan
 from engine.plan import Plan
-from engine.policies import POLICIES
+from engine.policies import LIVE
 from engine.profile import Profile
 from engine.recorder import Recorder
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware
@@ -34,6 +34,10 @@ COSTS = CostModel(
     gpu=Curve(((10, 0), (4, 2))),  # 10 ns up to 3 tokens, then 4 + 2 each
     cpu=Curve(((20, 15),)),
     copy_ns=52,
+    pageable_copy_ns=104,
+    copy_contended_ns=80,
+    h2d_contended_gbps=12.5,
+    cpu_contended_gbps=37.5,
     to_host=Curve(((3, 1),)),
     to_device=Curve(((5, 1),)),
     dense=Curve(((7, 0), (0, 1))),
@@ -43,6 +47,7 @@ COSTS = CostModel(
     activation_bytes=8,
     relative_error=0.25,
     calibrated=False,
+    overlap=True,
 )
 """Copy and device take 62 ns for up to 3 tokens; the CPU 45, 62 (a tie), 79, with activations."""
 
@@ -98,7 +103,7 @@ def random_plan(rng: random.Random, model: ModelSpec = MODEL) -> Plan:
     """Any policy, planner, budget and number of slots that go together."""
     room = rng.randrange(model.experts_total + 1)
     slots = rng.choice((None, 0, room, rng.randrange(room + 1)))
-    policy = rng.choice(sorted(POLICIES))
+    policy = rng.choice(sorted(LIVE))
     planner = rng.choice((None, "popularity", "layers", "random"))
     return toy_plan(room, slots, policy, model=model, planner=planner)
 
@@ -168,7 +173,7 @@ class Driver:
     ) -> None:
         self.model = model
         self.orchestrator = Orchestrator(plan, start)
-        self.timeline = Timeline(plan.costs)
+        self.timeline = Timeline(plan.lane_costs)
         self.recorder = Recorder(model, plan, self.orchestrator.start())
         self.number = 0
         self.plan_number = 0
@@ -190,8 +195,8 @@ class Driver:
             changes = self.orchestrator.change(plan)
             self.plan_number = recorder.plan(self.number, plan)
             begin = timeline.now_ns
-            timeline.pins(self.number, self.model.experts, changes, plan.costs, None)
-            pins.append(Pins(begin, timeline.now_ns, plan.costs, changes))
+            timeline.pins(self.number, self.model.experts, changes, plan.lane_costs, None)
+            pins.append(Pins(begin, timeline.now_ns, plan.lane_costs, changes))
         first = recorder.token_count
         self.context += tokens
         rows = np.zeros((tokens, len(TOKENS.names or ())), dtype=np.int64)
@@ -203,14 +208,19 @@ class Driver:
         decisions: list[Decision] = []
         for layer in range(self.model.layers if layers is None else layers):
             chosen, weights = random_choices(rng, tokens, self.model)
+            foreseen = None
+            if self.orchestrator.policy.wants_predictions and layer + 1 < self.model.layers:
+                foreseen, _ = random_choices(rng, tokens, self.model)
             active, counts = np.unique(chosen, return_counts=True)
             sums = np.bincount(chosen.ravel(), weights=weights.ravel())[active].tolist()
-            decision = self.orchestrator.decide(
-                Request(self.number, layer, active.tolist(), counts.tolist(), sums)
-            )
+            request = Request(self.number, layer, active.tolist(), counts.tolist(), tokens, sums)
+            request.predicted = None if foreseen is None else np.unique(foreseen).tolist()
+            decision = self.orchestrator.decide(request)
             begin = timeline.now_ns
             timeline.lay(self.number, layer, tokens, self.context, decision, None)
-            recorder.notes.layer(layer, begin, timeline.now_ns, decision, chosen, weights)
+            recorder.notes.layer(
+                layer, begin, timeline.now_ns, decision, chosen, weights, (), foreseen
+            )
             decisions.append(decision)
         if layers is None:
             begin = timeline.now_ns

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.cost import TABLE_TOKENS, CostModel, Curve
+from engine.cost import CURVES, TABLE_TOKENS, CostModel, Curve, from_schema_1
 from engine.errors import InputError
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware
 from tests.engine.builders import COSTS, MODEL
@@ -26,7 +26,15 @@ def test_a_curve_is_the_highest_of_its_lines() -> None:
     assert Curve(((-50, 10),))(2) == 0  # never below nothing
 
 
-@pytest.mark.parametrize("curve", [COSTS.gpu, COSTS.cpu, Curve(((0.3, 0.7), (0.1, 0.9)))])
+@pytest.mark.parametrize(
+    "curve",
+    [
+        COSTS.gpu,
+        COSTS.cpu,
+        Curve(((0.3, 0.7), (0.1, 0.9))),
+        Curve(points=((1, 9.3), (4, 7.1), (8, 11.2))),
+    ],
+)
 def test_looked_up_or_computed_it_is_the_same(curve: Curve) -> None:
     """In the table, beyond it, one by one and many at once."""
     at_once = curve.array(np.array(COUNTS, dtype=np.int64))
@@ -34,6 +42,16 @@ def test_looked_up_or_computed_it_is_the_same(curve: Curve) -> None:
     assert [curve(tokens) for tokens in COUNTS] == at_once.tolist()
     assert len(curve.table) == TABLE_TOKENS + 1
     assert {type(value) for value in (curve(3), curve(10**6), curve.table[3])} == {int}
+
+
+def test_points_say_what_was_measured() -> None:
+    """Four tokens may be faster than one; beyond the last point it goes on as before it."""
+    curve = Curve(points=((1, 100), (4, 70), (8, 110)))
+    assert [curve(tokens) for tokens in (0, 1, 2, 4, 6, 8, 10)] == [100, 100, 90, 70, 90, 110, 130]
+    assert curve(10**6) == 110 + 10 * (10**6 - 8)
+    falling = Curve(points=((1, 100), (4, 70)))
+    assert falling(5) == falling(10**6) == 70
+    assert Curve(points=((3, 9),))(100) == 9
 
 
 def test_times_are_rounded_to_whole_nanoseconds() -> None:
@@ -55,6 +73,7 @@ def machine(**figures: Any) -> HardwareSpec:
     round_numbers: dict[str, Any] = {
         "gpu_gbps": 10.0, "gpu_tflops": 0.1, "gpu_launch_ns": 5, "gpu_layer_ns": 20,
         "h2d_gbps": 2.0, "d2h_gbps": 4.0, "link_latency_ns": 100, "cpu_gbps": 1.0,
+        "h2d_pageable_gbps": 1.0, "h2d_contended_gbps": 1.25, "cpu_contended_gbps": 0.75,
         "cpu_tflops": 0.01, "cpu_call_ns": 50, "relative_error": 0.5, "calibrated": True,
     }  # fmt: skip
     return replace(resolve_hardware("rtx-4090"), **round_numbers | figures)
@@ -67,6 +86,10 @@ def test_of_a_model_on_a_machine_by_hand() -> None:
     assert made.gpu(1000) == 5 + 192 * 1000 // 100  # computing
     assert made.cpu(1) == pytest.approx(50 + 1000 + 19.2, abs=1)  # both, one after the other
     assert made.copy_ns == 100 + 1000 // 2
+    assert made.pageable_copy_ns == 100 + 1000
+    assert made.copy_contended_ns == 100 + 1000 * 4 // 5
+    assert made.link_share == pytest.approx(1.25 / (1.25 + 0.75))
+    assert made.overlap
     assert made.to_host(3) == 100 + 3 * 8 // 4
     assert made.to_device(3) == 100 + 3 * 8 // 2
     assert made.dense(1) == 20 + 1000 // 10  # (5000 - 1000 - 1000) / 3 layers
@@ -77,6 +100,13 @@ def test_of_a_model_on_a_machine_by_hand() -> None:
     assert (made.relative_error, made.calibrated) == (0.5, True)
     assert made.stream_ns(1) == made.copy_ns + made.gpu(1)
     assert made.cpu_ns(3) == made.to_host(3) + made.cpu(3) + made.to_device(3)
+
+
+def test_without_an_accelerator_activations_stay_where_they_are() -> None:
+    made = CostModel.of(MODEL, machine(accelerator=False, gpu_memory_bytes=0))
+    assert not made.overlap
+    assert made.to_host(100) == made.to_device(100) == 0
+    assert made.cpu_ns(3) == made.cpu(3)
 
 
 def test_the_dense_part_reads_the_cache() -> None:
@@ -134,15 +164,11 @@ def test_round_trip() -> None:
         ({"kv_ns": 10**20}, "kv_ns: .* absurdly large"),
         ({"relative_error": -0.1}, "relative_error"),
         ({"calibrated": 1}, "calibrated: expected a bool"),
-        ({"gpu": None}, "gpu: expected pairs"),
-        ({"gpu": {}}, "gpu: expected pairs"),
-        ({"cpu": {"lines": []}}, "cpu: expected lines"),
-        ({"cpu": {"lines": [[1]]}}, "cpu: expected pairs"),
-        ({"cpu": {"lines": [[1, 2, 3]]}}, "cpu: expected pairs"),
-        ({"dense": {"lines": [["a", 2]]}}, "dense: expected pairs"),
-        ({"head": {"lines": [[float("inf"), 2]]}}, "head: expected lines"),
-        ({"head": {"lines": [[float("nan"), 2]]}}, "head: expected lines"),
-        ({"to_host": {"lines": [[10**400, 2]]}}, "to_host: expected pairs"),
+        ({"overlap": None}, "overlap: expected a bool"),
+        ({"pageable_copy_ns": -1}, "pageable_copy_ns: expected a whole number"),
+        ({"copy_contended_ns": 0.5}, "copy_contended_ns: expected a whole number"),
+        ({"h2d_contended_gbps": 0}, "h2d_contended_gbps: expected a number above 0"),
+        ({"cpu_contended_gbps": "x"}, "cpu_contended_gbps: expected a number above 0"),
         ({"speed": 3}, "unknown speed"),
     ],
 )
@@ -157,3 +183,66 @@ def test_a_missing_value_is_named(name: str) -> None:
     del values[name]
     with pytest.raises(InputError, match=f"missing {name}"):
         CostModel.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("curve", "message"),
+    [
+        (None, "gpu: expected pairs"),
+        ({}, "gpu: missing lines, points"),
+        ({"lines": []}, "gpu: missing points"),
+        ({"lines": [], "points": []}, "gpu: expected lines or points"),
+        ({"lines": [[1]], "points": []}, "gpu: expected pairs"),
+        ({"lines": [[1, 2, 3]], "points": []}, "gpu: expected pairs"),
+        ({"lines": [["a", 2]], "points": []}, "gpu: expected pairs"),
+        ({"lines": [[float("inf"), 2]], "points": []}, "gpu: expected lines"),
+        ({"lines": [[float("nan"), 2]], "points": []}, "gpu: expected lines"),
+        ({"lines": [[10**400, 2]], "points": []}, "gpu: expected pairs"),
+        ({"lines": [], "points": [[1, 5], [1, 6]]}, "gpu: points must have ascending tokens"),
+        ({"lines": [], "points": [[2, 5], [1, 6]]}, "gpu: points must have ascending tokens"),
+        ({"lines": [], "points": [[-1, 5], [1, 6]]}, "gpu: points must have ascending tokens"),
+        ({"lines": [], "points": [[1, -5]]}, "gpu: points must have .* at least 0"),
+    ],
+)
+def test_unsound_curves_are_refused(curve: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        CostModel.from_dict(COSTS.to_dict() | {"gpu": curve})
+
+
+def test_link_share_is_what_is_copied_while_the_rest_runs_on_the_cpu() -> None:
+    assert COSTS.link_share == 0.25
+    even = replace(COSTS, h2d_contended_gbps=37.5)
+    assert even.link_share == 0.5
+
+
+# ---------------------------------------------------------------------- older files
+
+
+def first_version(costs: CostModel) -> dict[str, Any]:
+    """A cost model as traces of schema 1 held it."""
+    values = json.loads(json.dumps(costs.to_dict()))
+    for name in (
+        "pageable_copy_ns", "copy_contended_ns", "h2d_contended_gbps", "cpu_contended_gbps",
+        "overlap",
+    ):  # fmt: skip
+        del values[name]
+    for name in CURVES:
+        del values[name]["points"]
+    return values
+
+
+def test_the_first_version_is_completed_with_what_presets_assume() -> None:
+    costs = CostModel.of(ModelSpec.preset("mixtral-8x7b"), resolve_hardware("rtx-4090"))
+    made = CostModel.from_dict(from_schema_1(first_version(costs)))
+    assert made.copy_ns == costs.copy_ns and made.cpu == costs.cpu and made.dense == costs.dense
+    for name in (
+        "pageable_copy_ns", "copy_contended_ns", "h2d_contended_gbps", "cpu_contended_gbps",
+        "link_share",
+    ):  # fmt: skip
+        assert getattr(made, name) == pytest.approx(getattr(costs, name), rel=0.05)
+    assert made.overlap
+
+
+@pytest.mark.parametrize("values", [None, 7, [], {}, {"expert_bytes": 0}, {"grid": [1, 2]}])
+def test_what_is_no_cost_model_stays_as_it_is(values: Any) -> None:
+    assert from_schema_1(values) is values

@@ -32,7 +32,7 @@ def test_codes_are_stored_in_files_so_they_never_change() -> None:
     assert [why.name for why in Why] == [
         "STREAM", "ADMIT", "PIN", "UNPIN", "EVICT", "ACTIVATIONS", "FETCH", "AHEAD",
     ]  # fmt: skip
-    assert list(Why) == [0, 1, 2, 3, 4, 5]
+    assert list(Why) == list(range(8))
 
 
 def test_every_field_is_a_64_bit_integer() -> None:

@@ -16,7 +16,7 @@ NAMES = ["h200", "l4", "quadro-rtx-6000", "rtx-3060-laptop", "rtx-4090", "rtx-60
 FIGURES = [
     field.name
     for field in fields(HardwareSpec)
-    if field.name not in ("name", "title", "calibrated", "sources")
+    if field.name not in ("name", "title", "calibrated", "sources", "accelerator")
 ]
 FOLDER = Path(engine.hardware_spec.__file__).parent / "data" / "hardware"
 
@@ -57,6 +57,9 @@ def test_one_rule_for_all(name: str) -> None:
         "gpu_tflops": 0.6,
         "h2d_gbps": 0.8,
         "d2h_gbps": 0.8,
+        "h2d_pageable_gbps": 0.8,
+        "h2d_contended_gbps": 0.8,
+        "cpu_contended_gbps": paper.get(name, 0.7),
         "cpu_gbps": paper.get(name, 0.7),
         "cpu_tflops": 0.5,
     }
@@ -93,6 +96,9 @@ def test_environment_1_s_expert_on_the_cpu_takes_the_authors_7_ms() -> None:
         {"cpu_cores": 0},
         {"relative_error": float("nan")},
         {"calibrated": 1},
+        {"accelerator": "no"},
+        {"h2d_pageable_gbps": 0},
+        {"cpu_contended_gbps": -3.0},
         {"sources": []},
         {"sources": {"gpu_gbps": ""}},
         {"title": " "},
@@ -106,6 +112,39 @@ def test_bad_figures_are_refused(change: dict[str, Any]) -> None:
 def test_fixed_costs_and_uncertainty_may_be_zero() -> None:
     spec = replace(HardwareSpec.preset("l4"), gpu_launch_ns=0, cpu_call_ns=0, relative_error=0.0)
     assert spec.gpu_launch_ns == 0
+
+
+def test_without_an_accelerator_there_is_no_memory_of_its_own() -> None:
+    spec = replace(HardwareSpec.preset("l4"), accelerator=False, gpu_memory_bytes=0)
+    assert not CostModel.of(ModelSpec.preset("mixtral-8x7b"), spec).overlap
+    with pytest.raises(InputError, match="gpu_memory_bytes"):
+        replace(spec, accelerator=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shares_assumed_for_every_preset(name: str) -> None:
+    """Half of the link where memory is not pinned; less of both where both are busy."""
+    spec = HardwareSpec.preset(name)
+    assert spec.h2d_pageable_gbps == pytest.approx(spec.h2d_gbps / 2)
+    assert spec.h2d_contended_gbps == pytest.approx(spec.h2d_gbps * 8.4 / 13, rel=1e-5)
+    assert spec.cpu_contended_gbps == pytest.approx(spec.cpu_gbps * 22 / 30, rel=1e-5)
+
+
+def test_files_of_the_first_version_are_completed(tmp_path: Path) -> None:
+    """A copied preset, and what `save` wrote, without the figures that came later."""
+    later = ("h2d_pageable_gbps", "h2d_contended_gbps", "cpu_contended_gbps")
+    spec = HardwareSpec.preset("l4")
+    content = json.loads((FOLDER / "l4.json").read_text(encoding="utf-8"))
+    saved = spec.to_dict()
+    for name in later:
+        del content[name], saved[name], saved["sources"][name]
+    del saved["accelerator"]
+    for data in (content, saved):
+        (tmp_path / "old.json").write_text(json.dumps(data), encoding="utf-8")
+        old = HardwareSpec.load(tmp_path / "old.json")
+        for name in FIGURES:
+            assert getattr(old, name) == pytest.approx(getattr(spec, name), rel=1e-5)
+        assert all("assumed" in old.sources[name].lower() for name in later)
 
 
 def test_a_source_of_an_unknown_field_is_refused() -> None:

@@ -17,7 +17,7 @@ from engine.errors import BudgetError, FiddlerError, InputError
 from engine.events import StepKind, Why
 from engine.history import memory_at, places_at
 from engine.hybrid import HybridEngine
-from engine.policies import POLICIES
+from engine.policies import LIVE
 from engine.replay import replay, run_plans
 from engine.residency import Place
 from engine.run import Run
@@ -60,7 +60,7 @@ def generate_with(engine: HybridEngine, at: dict[int, Callable[[], Any]], tokens
     return engine.generate(PROMPT, tokens, on_text=on_text, do_sample=False)
 
 
-@pytest.mark.parametrize("policy", list(POLICIES))
+@pytest.mark.parametrize("policy", list(LIVE))
 @pytest.mark.parametrize("cache", [False, True], ids=["no-cache", "cache"])
 def test_replay_equals_the_run(engine: HybridEngine, policy: str, cache: bool) -> None:
     engine.replan(policy=policy, cache_slots=20 if cache else 0)
@@ -70,9 +70,9 @@ def test_replay_equals_the_run(engine: HybridEngine, policy: str, cache: bool) -
     assert_memory_is_consistent(engine)
 
 
-@pytest.mark.parametrize("policy", list(POLICIES))
+@pytest.mark.parametrize("policy", list(LIVE))
 def test_replay_equals_the_run_after_replans(engine: HybridEngine, policy: str) -> None:
-    others = [name for name in POLICIES if name != policy]
+    others = [name for name in LIVE if name != policy]
     rng = random.Random(policy)
     engine.replan(policy=policy, cache_slots=10)
     run = generate_with(
@@ -133,7 +133,7 @@ def test_random_replans_from_another_thread(engine: HybridEngine) -> None:
         while not done.is_set():
             engine.replan(
                 gpu_memory=f"{rng.randint(0, 100)}%",
-                policy=rng.choice(list(POLICIES)),
+                policy=rng.choice(list(LIVE)),
             )
             time.sleep(0.002)
 

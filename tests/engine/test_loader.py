@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import fiddler_viz as fv
 from engine.errors import CheckpointError, InputError, UnsupportedModelError
 from engine.loader import load_model, load_tokenizer
-from engine.policies import POLICIES
+from engine.policies import LIVE
 from fiddler_viz import demo
 
 
@@ -196,7 +196,7 @@ def test_architectures(tmp_path: Path, name: str) -> None:
     expected = plain.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)
     with torch.no_grad():
         logits = plain(expected).logits
-    for policy in POLICIES:
+    for policy in LIVE:
         engine.replan(policy=policy)
         with torch.no_grad():
             assert (engine.model(expected).logits - logits).abs().max().item() <= 1e-4, policy

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import fiddler_viz as fv
 from engine.hybrid import HybridEngine
-from engine.policies import POLICIES
+from engine.policies import LIVE
 from fiddler_viz import demo
 
 PROMPT = "ROMEO:\nBut soft, what light through yonder window breaks?\n"
@@ -34,13 +34,13 @@ def reference(loaded: HybridEngine) -> tuple[torch.Tensor, torch.Tensor]:
         return tokens, model(tokens).logits
 
 
-@pytest.fixture(params=[(p, b) for p in POLICIES for b in BUDGETS], ids="-".join)
+@pytest.fixture(params=[(p, b) for p in LIVE for b in BUDGETS], ids="-".join)
 def planned(request: pytest.FixtureRequest, engine: HybridEngine) -> Iterator[HybridEngine]:
     policy, budget = request.param
     # half of the room as cache where the policy fills one, so that hits, admissions, evictions
     # and pinned experts all happen
     engine.replan(policy=policy, gpu_memory=budget, cache_slots=0)
-    if POLICIES[policy].admits:
+    if LIVE[policy].admits:
         engine.replan(cache_slots=engine.plan.room // 2)
     yield engine
 
@@ -63,7 +63,7 @@ def test_bfloat16() -> None:
     ids = engine.tokenizer(PROMPT, return_tensors="pt")["input_ids"]
     with torch.no_grad():
         exact = model(ids).logits.double()
-        for policy in POLICIES:
+        for policy in LIVE:
             engine.replan(policy=policy)
             ours = engine.model(ids).logits.double()
             nmse = ((ours - exact) ** 2).sum() / (exact**2).sum()

@@ -18,6 +18,7 @@ from engine.events import Action
 from engine.orchestrator import Orchestrator
 from engine.placement import make_plan
 from engine.policies import (
+    LIVE,
     POLICIES,
     Cpu,
     Fiddler,
@@ -96,7 +97,7 @@ def test_fiddler_counts_the_activations_both_ways() -> None:
     assert slower_link.break_even_tokens == 2
 
 
-@pytest.mark.parametrize("policy", POLICIES.values())
+@pytest.mark.parametrize("policy", [p for p in LIVE.values() if p.choose is Policy.choose])
 def test_many_misses_at_once_are_the_single_ones(policy: type[Policy]) -> None:
     made = policy(ledger(), COSTS)
     tokens = np.array([5000, 1, 2, 3, 4, 4096, 4097, 1, 1], dtype=np.int64)
@@ -310,7 +311,11 @@ def test_the_policy_in_force_is_exactly_the_plan_s() -> None:
 
 
 def test_policies_by_name() -> None:
-    assert list(POLICIES) == ["fiddler", "stream", "lru", "cpu", "layers"]
+    assert list(POLICIES) == [
+        "fiddler", "makespan", "stream", "lru", "cpu", "layers", "lfu", "lrfu", "lru_layer",
+        "qstar", "hybrimoe", "dynamic", "prefetch", "stream_all", "fiddler_released", "belady",
+    ]  # fmt: skip
+    assert set(POLICIES) - set(LIVE) == {"belady"}
     for name, policy in POLICIES.items():
         assert resolve_policy(name) is policy
         assert resolve_policy(policy) is policy
@@ -320,9 +325,12 @@ def test_policies_by_name() -> None:
         resolve_policy("fidler")
 
 
-def test_only_lru_and_fiddler_admit_and_only_lru_takes_all_the_room() -> None:
-    assert {name for name, policy in POLICIES.items() if policy.admits} == {"fiddler", "lru"}
-    assert {name for name, policy in POLICIES.items() if policy.all_slots} == {"lru"}
+def test_which_policies_cache_and_in_how_much_of_the_room() -> None:
+    without = {"stream", "cpu", "layers", "stream_all", "fiddler_released"}
+    assert {name for name, policy in POLICIES.items() if not policy.admits} == without
+    shares = {name: policy.slot_share for name, policy in POLICIES.items() if policy.admits}
+    assert {name for name, share in shares.items() if not share} == {"fiddler", "makespan"}
+    assert {name for name, share in shares.items() if 0 < share < 1} == {"dynamic"}
     assert {name for name, policy in POLICIES.items() if policy.planner != "popularity"} == {
         "layers"
     }

@@ -19,7 +19,7 @@ from engine.events import Clock, Why
 from engine.orchestrator import Orchestrator
 from engine.placement import PLANNERS
 from engine.plan import Plan
-from engine.policies import POLICIES
+from engine.policies import LIVE
 from engine.replay import replay, replay_plan, run_plans
 from engine.spec import ModelSpec
 from engine.synthetic import synthetic_trace
@@ -48,14 +48,14 @@ def random_start(seed: int, plan: Plan) -> Start:
 # ---------------------------------------------------------------------- its own events
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", LIVE)
 @pytest.mark.parametrize(("room", "slots"), [(0, 0), (6, 0), (6, 3), (4, 4), (12, 0)])
 def test_own_plan(policy: str, room: int, slots: int) -> None:
     trace = recorded(1, toy_plan(room, slots, policy))
     assert_same(replay(trace).trace, trace)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", LIVE)
 @pytest.mark.parametrize("seed", range(4))
 def test_from_a_start_with_experts_in_the_slots(policy: str, seed: int) -> None:
     """The slots were filled before the recording, and the policy knows in which order."""
@@ -136,7 +136,7 @@ def test_several_sequences() -> None:
     assert_same(replay(trace).trace, trace)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", LIVE)
 def test_synthetic_traces(policy: str) -> None:
     trace = synthetic_trace(
         "olmoe-1b-7b", prompt_tokens=20, decode_tokens=20, policy=policy, gpu_memory="30%"

@@ -22,7 +22,7 @@ from engine.errors import BudgetError, InputError, LedgerError
 from engine.events import Action, Why
 from engine.orchestrator import Orchestrator
 from engine.placement import PLANNERS, change_plan
-from engine.policies import POLICIES
+from engine.policies import LIVE
 from engine.residency import Memory, Place, Residency
 from engine.trace import Start
 from tests.engine.builders import LEAST, MODEL, random_batch, random_choices, random_plan, toy_plan
@@ -277,7 +277,7 @@ def assert_in_step(orchestrator: Orchestrator) -> None:
     assert tuple(np.flatnonzero(flat == Place.PINNED).tolist()) == plan.pinned
     assert sorted(orchestrator.policy.cache) == ledger.cached()
     assert (ledger.budget_bytes, ledger.cache_slots) == (plan.gpu_memory, plan.cache_slots)
-    assert type(orchestrator.policy) is POLICIES[plan.policy]
+    assert type(orchestrator.policy) is LIVE[plan.policy]
     assert orchestrator.policy.residency is ledger
     assert orchestrator.policy.costs == plan.costs
 
@@ -293,7 +293,7 @@ def random_change(rng: random.Random, orchestrator: Orchestrator) -> None:
                 (None, None, "0%", "37%", "100%", LEAST - 1, LEAST + rng.randrange(15_000), "9KB")
             ),
             cache_slots=rng.choice((None, None, 0, 1, rng.randrange(14), -1)),
-            policy=rng.choice((None, None, *POLICIES, "none such")),
+            policy=rng.choice((None, None, *LIVE, "none such")),
             planner=rng.choice((None, None, *PLANNERS, "none such")),
         )
     except (BudgetError, InputError):

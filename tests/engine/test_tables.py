@@ -26,7 +26,12 @@ def trace() -> Trace:
     """Pins, admissions, evictions, streams, CPU: every kind of row."""
     rng = random.Random(0)
     driver = Driver(toy_plan(6, 2, "lru"))
-    for plan in (toy_plan(6, 2), toy_plan(4, 2, "lru"), toy_plan(7, 0, "cpu")):
+    for plan in (
+        toy_plan(6, 2),
+        toy_plan(4, 2, "lru"),
+        toy_plan(7, 0, "cpu"),
+        toy_plan(6, 4, "prefetch"),
+    ):
         driver.step(rng, 4)
         driver.step(rng, plans=[plan])
     made = driver.trace()
@@ -111,11 +116,11 @@ def test_routing_has_a_row_for_each_choice(trace: Trace) -> None:
 
 def test_plans(trace: Trace) -> None:
     frame = trace.to_pandas("plans")
-    assert frame["plan"].tolist() == [0, 1, 2, 3]
-    assert frame["step"].tolist() == [0, 1, 3, 5]
-    assert frame["policy"].tolist() == ["lru", "fiddler", "lru", "cpu"]
-    assert frame["cache_slots"].tolist() == [2, 2, 2, 0]
-    assert frame["hardware"].tolist() == ["toy-machine"] * 4
+    assert frame["plan"].tolist() == [0, 1, 2, 3, 4]
+    assert frame["step"].tolist() == [0, 1, 3, 5, 7]
+    assert frame["policy"].tolist() == ["lru", "fiddler", "lru", "cpu", "prefetch"]
+    assert frame["cache_slots"].tolist() == [2, 2, 2, 0, 4]
+    assert frame["hardware"].tolist() == ["toy-machine"] * 5
 
 
 @pytest.mark.parametrize("table", TABLE_FRAMES)

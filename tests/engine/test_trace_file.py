@@ -25,6 +25,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from engine import trace_file
+from engine.cost import CURVES
 from engine.errors import FiddlerError, TraceError
 from engine.interchange.perfetto import to_perfetto
 from engine.replay import replay
@@ -123,6 +124,23 @@ def test_profiles_and_costs_are_stored_once(saved: Path) -> None:
     assert len(meta["plans"]) == 3
     assert len(meta["shared"]) == 2  # one profile, one cost model
     assert meta["schema"] == SCHEMA
+
+
+def test_a_file_of_the_first_schema_still_opens(trace: Trace, saved: Path, tmp_path: Path) -> None:
+    """Its cost models lack what came later, which is assumed; times and replay are the same."""
+    meta, columns = parts(saved)
+    (costs,) = [part for part in meta["shared"] if "copy_ns" in part]
+    for name in CURVES:
+        del costs[name]["points"]
+    for name in ("pageable_copy_ns", "copy_contended_ns", "overlap"):
+        del costs[name]
+    for name in ("h2d_contended_gbps", "cpu_contended_gbps"):
+        del costs[name]
+    loaded = Trace.load(write(tmp_path / "old", meta | {"schema": 1}, columns))
+    assert loaded.plan.costs.pageable_copy_ns == 2 * trace.plan.costs.copy_ns
+    np.testing.assert_array_equal(replay(loaded).trace.work_rows, trace.work_rows)
+    write(tmp_path / "new", meta, columns)
+    assert_refused(tmp_path / "new", "missing")
 
 
 def with_texts(trace: Trace, texts: list[str]) -> Trace:
@@ -269,7 +287,7 @@ def test_meta_that_is_none(text: str, message: str, saved: Path, tmp_path: Path)
 
 def test_a_newer_schema_says_to_update(saved: Path, tmp_path: Path) -> None:
     meta, columns = parts(saved)
-    write(tmp_path / "t", meta | {"schema": 2}, columns)
+    write(tmp_path / "t", meta | {"schema": SCHEMA + 1}, columns)
     assert_refused(tmp_path / "t", "update fiddler-viz")
 
 

@@ -51,7 +51,7 @@ class FakeEngine:
         self.running = True
         self._stop.clear()
         self.recorder = recorder = Recorder(self.model_spec, self.plan, Start())
-        self._driver, pace = Orchestrator(self.plan), Timeline(self.plan.costs)
+        self._driver, pace = Orchestrator(self.plan), Timeline(self.plan.lane_costs)
         for step in range(max_new_tokens + 1):
             if self._stop.is_set():
                 break
@@ -67,7 +67,7 @@ class FakeEngine:
         start, number, pins = pace.now_ns, len(recorder.plans) - 1, []
         if self.plan is not recorder.plans[-1][1]:
             number, changes = recorder.plan(step, self.plan), self._driver.change(self.plan)
-            pace.pins(step, self.model_spec.experts, changes, self.plan.costs, None)
+            pace.pins(step, self.model_spec.experts, changes, self.plan.lane_costs, None)
             pins = [Pins(start, pace.now_ns, pace.costs, changes)]
         rows = whole.token_rows[whole.tokens["step"] == step]
         first = recorder.token_count
@@ -80,7 +80,8 @@ class FakeEngine:
             mine = at & (routing.layer == layer)
             chosen, weights = routing.experts[mine], routing.weights[mine]
             active, counts = np.unique(chosen, return_counts=True)
-            decision = self._driver.decide(Request(step, layer, active.tolist(), counts.tolist()))
+            request = Request(step, layer, active.tolist(), counts.tolist(), len(rows))
+            decision = self._driver.decide(request)
             begin = pace.now_ns
             pace.lay(step, layer, len(rows), context, decision, None)
             chosen = chosen.astype(np.int64)

@@ -1,0 +1,193 @@
+"""Retention by rank: frequency, frequency and recency together, scores that fade."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from heapq import heapify, heappop, heappush
+
+from engine.policies.retention import Retention, State
+
+_Entry = tuple[float, int, int]
+"""Rank, number of its last use, flat index."""
+
+
+class Ranked(Retention):
+    """The lowest rank goes first, and of equal ranks the one whose last use is longest ago.
+
+    Kept as a heap in which an expert's older entries stay until they come up, so a use costs
+    O(log slots).
+    """
+
+    def __init__(self, grid: tuple[int, int]) -> None:
+        super().__init__(grid)
+        self._entry: dict[int, _Entry] = {}
+        self._heap: list[_Entry] = []
+        self._uses = 0
+        self.steps = 0
+        """Steps seen."""
+
+    def __len__(self) -> int:
+        return len(self._entry)
+
+    def __contains__(self, flat: object) -> bool:
+        return flat in self._entry
+
+    def __iter__(self) -> Iterator[int]:
+        return (flat for _, _, flat in sorted(self._entry.values()))
+
+    def step(self) -> None:
+        self.steps += 1
+
+    def drop(self, flat: int) -> None:
+        self._entry.pop(flat, None)
+
+    def rank(self, flat: int) -> float:
+        """A cached expert's rank."""
+        return self._entry[flat][0]
+
+    def place(self, flat: int, rank: float) -> None:
+        """Give an expert a rank, as of now."""
+        self._uses += 1
+        self._entry[flat] = entry = (rank, self._uses, flat)
+        heappush(self._heap, entry)
+        if len(self._heap) > 8 * len(self._entry) + 64:
+            self._heap = list(self._entry.values())
+            heapify(self._heap)
+
+    def lowest(self, keep: Collection[int]) -> int | None:
+        """The cached expert that would go first, of those not in ``keep``."""
+        aside: list[_Entry] = []
+        found = None
+        while self._heap and found is None:
+            entry = heappop(self._heap)
+            if self._entry.get(entry[2]) == entry:
+                aside.append(entry)
+                found = None if entry[2] in keep else entry[2]
+        for entry in aside:
+            heappush(self._heap, entry)
+        return found
+
+    def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
+        if len(self) < slots:
+            return []
+        lowest = self.lowest(keep)
+        return None if lowest is None else [lowest]
+
+    def snapshot(self) -> State:
+        ordered = sorted(self._entry.values())
+        return {
+            "recent": [flat for _, _, flat in ordered],
+            "ranks": [rank for rank, _, _ in ordered],
+            "uses": [use for _, use, _ in ordered],
+            "steps": [self.steps],
+        }
+
+    def restore(self, cached: Iterable[int], state: Mapping[str, list[int] | list[float]]) -> None:
+        there = dict.fromkeys(cached)
+        names = [int(flat) for flat in state.get("recent", ()) if flat in there]
+        ranks, uses = state.get("ranks", ()), state.get("uses", ())
+        mine = len(ranks) == len(uses) == len(state.get("recent", ()))
+        self.steps = int(next(iter(state.get("steps", ())), 0))
+        known = dict(zip(state.get("recent", ()), zip(ranks, uses, strict=False), strict=False))
+        for flat in (*(flat for flat in there if flat not in names), *names):
+            if mine and flat in known:
+                rank, use = known[flat]
+                self._entry[flat] = (float(rank), int(use), flat)
+            else:
+                self._uses += 1
+                self._entry[flat] = (self.first_rank(flat), self._uses, flat)
+        self._uses = max((use for _, use, _ in self._entry.values()), default=0)
+        self._heap = list(self._entry.values())
+        heapify(self._heap)
+
+    def first_rank(self, flat: int) -> float:
+        """Of an expert that was cached by another rule."""
+        return 0.0
+
+
+class Frequency(Ranked):
+    """Least frequently used first (LFU), counted while cached."""
+
+    def add(self, flat: int, weight: float = 1.0) -> None:
+        self.place(flat, 1.0)
+
+    def touch(self, flat: int, weight: float = 1.0) -> None:
+        self.place(flat, self.rank(flat) + 1.0)
+
+
+HALF_LIFE_STEPS = 32
+"""After so many steps a use counts half."""
+UNKNOWN = -1e9
+"""The rank of an expert that was never used."""
+
+
+class FrequencyRecency(Ranked):
+    """Least frequently and recently used first (LRFU), counted while cached.
+
+    Lee et al., IEEE Trans. Computers 50(12), 2001: a use ``x`` steps ago counts ``2 ** (-x / h)``.
+    All sums fade alike, so their order does not change with time: the rank is the logarithm of
+    the sum as it would have been at step 0.
+    """
+
+    def add(self, flat: int, weight: float = 1.0) -> None:
+        self.place(flat, self.steps / HALF_LIFE_STEPS)
+
+    def touch(self, flat: int, weight: float = 1.0) -> None:
+        self.place(flat, _log2_sum(self.rank(flat), self.steps / HALF_LIFE_STEPS))
+
+
+class Scores(Ranked):
+    """The lowest score goes first: uses, weighted and fading, of all experts, cached or not.
+
+    An expert takes another one's slot only if its own score is higher.
+    """
+
+    half_life_steps = HALF_LIFE_STEPS
+
+    def __init__(self, grid: tuple[int, int]) -> None:
+        super().__init__(grid)
+        self.scores: dict[int, float] = {}
+        """Of every expert that was used: as the rank of :class:`FrequencyRecency`."""
+
+    def missed(self, flat: int, weight: float = 1.0) -> None:
+        """An expert was used that is not cached."""
+        if weight > 0:
+            gained = self.steps / self.half_life_steps + math.log2(weight)
+            known = self.scores.get(flat)
+            self.scores[flat] = gained if known is None else _log2_sum(known, gained)
+
+    def add(self, flat: int, weight: float = 1.0) -> None:
+        self.place(flat, self.scores.get(flat, UNKNOWN))
+
+    def touch(self, flat: int, weight: float = 1.0) -> None:
+        self.missed(flat, weight)
+        self.add(flat)
+
+    def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
+        gone = super().make_room(flat, slots, keep)
+        if gone and self.rank(gone[0]) >= self.scores.get(flat, UNKNOWN):
+            return None
+        return gone
+
+    def first_rank(self, flat: int) -> float:
+        return self.scores.get(flat, UNKNOWN)
+
+    def snapshot(self) -> State:
+        scored = sorted(self.scores)
+        return super().snapshot() | {
+            "scored": list(scored),
+            "scores": [self.scores[flat] for flat in scored],
+        }
+
+    def restore(self, cached: Iterable[int], state: Mapping[str, list[int] | list[float]]) -> None:
+        values = zip(state.get("scored", ()), state.get("scores", ()), strict=False)
+        total = self.grid[0] * self.grid[1]
+        self.scores = {int(flat): float(score) for flat, score in values if 0 <= flat < total}
+        super().restore(cached, state)
+
+
+def _log2_sum(a: float, b: float) -> float:
+    """``log2(2 ** a + 2 ** b)`` without overflow."""
+    high, low = max(a, b), min(a, b)
+    return high + math.log2(1.0 + 2.0 ** (low - high))
