@@ -43,7 +43,8 @@ class Belady(Policy):
         """All layers in order; the cache as a heap, the latest next use on top."""
         ledger: Residency = self.residency
         slots, places = ledger.cache_slots, ledger.place
-        columns, flats = batch.columns, batch.flat.tolist()
+        columns = batch.columns
+        flats: list[int] = batch.flat.tolist()
         following = _next_use(batch.flat, batch.segment).tolist()
         next_of = dict.fromkeys(ledger.cached(), 0)  # cached experts: segment of their next use
         heap: list[tuple[int, int]] = []
