@@ -46,7 +46,8 @@ class Lineage:
         per_prompt: rows of the batch for each prompt.
         ends: ids that end a text when they are generated (none in beam search: beams that run
             have not ended).
-        padding: id that fills the rows of texts that have ended.
+        padding: an id that also tells that a text ended before it, where others than ``ends``
+            may end one.
     """
 
     def __init__(

@@ -42,6 +42,7 @@ ENGINE_BELOW = (  # below the torch line
     ("session",),
     ("hook",),
     ("loader", "prompt", "collector", "popularity", "threads"),
+    ("request",),
     ("generation",),
     ("hybrid",),
 )

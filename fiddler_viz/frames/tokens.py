@@ -22,7 +22,9 @@ class Tokens:
     step: Ints
     """-1 where the token was sampled but never processed."""
     sequence: Ints
+    beam: Ints
     position: Ints
+    """-1 where it is padding."""
     generated: NDArray[np.bool_]
     ns: NDArray[np.float64]
     """Its share of its step's time; NaN where it was never processed."""
@@ -48,6 +50,7 @@ def token_table(trace: Trace) -> Tokens:
         text=trace.texts or tuple(f"#{i}" for i in tokens["id"].tolist()),
         step=step,
         sequence=tokens["sequence"],
+        beam=tokens["beam"],
         position=tokens["position"],
         generated=generated,
         ns=ns,
