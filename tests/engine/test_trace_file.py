@@ -259,6 +259,7 @@ def test_other_safetensors(tmp_path: Path) -> None:
         ('{"schema": -3}', "schema -3"),
         (f'{{"schema": {SCHEMA + 1}}}', f"has schema {SCHEMA + 1}, this version reads up to"),
         ('{"schema": 1}', "model"),
+        (f'{{"schema": {SCHEMA}}}', "model"),
     ],
 )
 def test_meta_that_is_none(text: str, message: str, saved: Path, tmp_path: Path) -> None:
@@ -269,8 +270,21 @@ def test_meta_that_is_none(text: str, message: str, saved: Path, tmp_path: Path)
 
 def test_a_newer_schema_says_to_update(saved: Path, tmp_path: Path) -> None:
     meta, columns = parts(saved)
-    write(tmp_path / "t", meta | {"schema": 2}, columns)
+    write(tmp_path / "t", meta | {"schema": SCHEMA + 1}, columns)
     assert_refused(tmp_path / "t", "update fiddler-viz")
+
+
+def test_schema_1_is_upgraded(trace: Trace, saved: Path, tmp_path: Path) -> None:
+    """It had no beams and no parents: a token follows the one before in its sequence."""
+    meta, columns = parts(saved)
+    columns["token_rows"] = columns["token_rows"][:, [0, 1, 3, 4]].copy()
+    assert_equal(Trace.load(write(tmp_path / "t", meta | {"schema": 1}, columns)), trace)
+    columns["token_rows"][0, 2] = -1
+    columns["token_rows"][4:7, 1] = 1
+    loaded = Trace.load(write(tmp_path / "t", meta | {"schema": 1}, columns))
+    assert loaded.tokens["parent"].tolist() == [-1, -1, 1, 2, -1, 4, 5, 3][: len(loaded.texts)]
+    assert not loaded.tokens["beam"].any()
+    assert_refused(write(tmp_path / "t", meta, columns), "column 'token_rows' is")
 
 
 @pytest.mark.parametrize("name", ["model", "plans", "shared", "start", "meta"])
