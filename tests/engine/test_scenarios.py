@@ -294,7 +294,9 @@ def test_a_stopped_beam_search_keeps_its_best_beams(
     assert run.summary.generated_tokens == 6
     assert "_reorder_cache" not in vars(wide.model)
     assert_replays(run)
-    assert run.tokens == wide.generate(TEXTS[:2], 3, **searching).tokens, "the best of three steps"
+    # the leading beams of the step that was stopped go on from two of the four best of this one
+    four = wide.generate(TEXTS[:2], 3, **searching | {"num_return_sequences": 4}).tokens
+    assert set(run.tokens[:2]) <= set(four[:4]) and set(run.tokens[2:]) <= set(four[4:])
 
 
 def test_beams_without_a_record(wide: HybridEngine) -> None:
