@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.events import Action, StepKind, Work
+from engine.lineage import best_path, searched
 from engine.trace import Trace
 
 Ints = NDArray[np.int64]
@@ -56,6 +57,28 @@ def token_table(trace: Trace) -> Tokens:
         ns=ns,
         hit_rate=_hit_rates(trace),
     )
+
+
+def readings(trace: Trace) -> tuple[Ints, ...]:
+    """Rows of the tokens table of each text, in the order in which they read, padding left out.
+
+    A batch has one text for each prompt, or for each sampled answer; of a beam search it is the
+    best answer's, or the leading beam's while it runs.
+    """
+    tokens = trace.tokens
+    real = tokens["position"] >= 0
+    if not (tokens["sequence"].any() or tokens["beam"].any()):
+        return (np.flatnonzero(real),)
+    beams = set(searched(tokens).tolist())
+    pairs = np.unique(np.stack([tokens["sequence"], tokens["beam"]])[:, real], axis=1).T.tolist()
+    found: list[Ints] = []
+    for sequence, beam in pairs:
+        if sequence not in beams:
+            mine = (tokens["sequence"] == sequence) & (tokens["beam"] == beam)
+            found.append(np.flatnonzero(mine & real))
+        elif beam == 0:
+            found.append(best_path(tokens, sequence))
+    return tuple(found)
 
 
 def _hit_rates(trace: Trace) -> NDArray[np.float64]:

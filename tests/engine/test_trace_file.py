@@ -31,6 +31,7 @@ from engine.replay import replay
 from engine.synthetic import synthetic_trace
 from engine.trace import Trace
 from engine.trace_file import SCHEMA
+from fiddler_viz import demo
 from tests.engine.builders import Driver, recorded, toy_plan, use
 
 KEY = "fiddler_viz"
@@ -561,3 +562,12 @@ def test_spoiled_columns(seed: int, saved: Path, tmp_path: Path) -> None:
         answers.append(load_or_refuse(write(path, meta, columns | {name: bad})))
     assert any(answer is None for answer in answers)
     assert any(answer is not None for answer in answers)  # a weight, a token's id, a text
+
+
+def test_the_bundled_trace_reads_as_one_text() -> None:
+    """It was written with schema 1."""
+    bundled = demo.trace().check()
+    assert bundled.path().tolist() == list(range(len(bundled.token_rows)))
+    steps = bundled.steps
+    assert bundled.summary.generated_tokens == len(bundled.decode_steps)
+    assert bundled.summary.prompt_tokens == steps["tokens"][0]
