@@ -114,7 +114,12 @@ STEPS: Final = _table(
 )
 """``context``: key-value positions read, summed over sequences; ``token``: its first token's row;
 ``complete``: 0 where a stop or an error ended the step before the head."""
-TOKENS: Final = _table("step", "sequence", "position", "id")
+TOKENS: Final = _table("step", "sequence", "beam", "position", "id", "parent")
+"""``sequence``: its prompt's number in the batch; ``beam``: its row's number among those of that
+prompt (beams, or sampled answers; else 0); ``position``: from its text's first token on, -1 for
+padding: left of a shorter prompt, or in the row of a text that has ended; ``parent``: row of the
+token that it follows, -1 for the first of a text and for padding. Of the answers of a beam search
+the last tokens come last (``step`` -1), with their rank as ``beam``."""
 WORK: Final = _table(
     "step", "layer", "expert", "kind", "action", "tokens", "lane", "start_ns", "end_ns", "clock"
 )

@@ -5,31 +5,30 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 import transformers
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from engine.collector import Collector
-from engine.errors import InputError
+from engine.events import TOKENS, Rows, empty
+from engine.hook import following
+from engine.lineage import Lineage
 from engine.plan import Plan
-from engine.prompt import PromptLike, TokenTexts, encode
+from engine.prompt import PromptLike, TokenTexts, is_chat
 from engine.recorder import Recorder
+from engine.request import Limits, Request
 from engine.run import Run
 from engine.session import Session, Stopped
 from engine.spec import ModelSpec
 from engine.threads import torch_threads
 from engine.trace import Start
 
-_REFUSED = {
-    "streamer": "use on_text=, or engine.stream()",
-    "attention_mask": "give the prompt as text, or as several texts, which are padded and masked",
-    "return_dict_in_generate": "the run has tokens and trace; call engine.model.generate for more",
-    "assistant_model": "steps of several guessed tokens are not recorded yet",
-    "prompt_lookup_num_tokens": "steps of several guessed tokens are not recorded yet",
-}
-"""Options of transformers' generate that would break a run's record -> what to do instead."""
+_ID = (TOKENS.names or ()).index("id")
 
 
 class Generator:
@@ -57,8 +56,7 @@ class Generator:
         self.last_run: Run | None = None
         self._texts = texts
         self._spec = spec
-        self._vocabulary = vocabulary
-        self.max_tokens, self.max_sequences = max_tokens, max_sequences
+        self._limits = Limits(model, tokenizer, vocabulary, max_tokens, max_sequences)
         self._threads = threads, usual_threads
 
     def __repr__(self) -> str:
@@ -75,33 +73,43 @@ class Generator:
         **options: Any,
     ) -> Run:
         """See :meth:`engine.hybrid.HybridEngine.generate`; ``about`` goes into the trace's meta."""
-        ids, mask = encode(prompt, self.tokenizer, self._vocabulary)
-        beams, returned = self._checked(options)
-        rows = ids.shape[0] * returned
-        self._check_room(max(ids.shape[0] * beams, rows), ids.shape[1], max_new_tokens)
-        config = self.model.generation_config
-        if config.pad_token_id is None and "pad_token_id" not in options:
-            eos = config.eos_token_id
-            options["pad_token_id"] = eos[0] if isinstance(eos, list) else (eos or 0)
-        collector = Collector(rows, self.tokenizer, on_text)
-        if beams == 1:
-            options["streamer"] = collector
+        request = Request.of(prompt, max_new_tokens, options, self._limits)
+        if on_text is not None:
+            request.check_streamed()
+        searching = request.beams > 1
+        collector = Collector(request.answers, self.tokenizer, on_text)
+        options = request.options | (
+            {"return_dict_in_generate": True} if searching else {"streamer": collector}
+        )
+        lineage = request.lineage()
         owner = object()
         recorder: Recorder | None = None
+        last = empty(TOKENS)
         ended = "error"
         try:
-            recorder = self.session.begin_run(owner, self._new_recorder, record=record)
+            recorder = self.session.begin_run(
+                owner, partial(self._new_recorder, lineage), record=record
+            )
             if record:
                 self.recorder = recorder
-            with torch_threads(*self._threads):
+            with ExitStack() as around:
+                around.enter_context(torch_threads(*self._threads))
+                around.enter_context(_seeded(request.seed, self.model.device))
+                if searching and record:
+                    around.enter_context(following(self.model, lineage))
                 out = self.model.generate(
-                    ids, attention_mask=mask, max_new_tokens=max_new_tokens, **options
+                    request.ids,
+                    attention_mask=request.mask,
+                    max_new_tokens=max_new_tokens,
+                    **options,
                 )
-            if beams > 1:
-                collector.tokens = out[:, ids.shape[1] :].tolist()
+            if searching:
+                collector.tokens = out.sequences[:, request.ids.shape[1] :].tolist()
+                last = _last_of_beams(recorder, collector.tokens, out.beam_indices)
             ended = self._how_it_ended(collector.tokens, max_new_tokens)
         except Stopped:
             ended = "stopped"
+            collector.end()
         except BaseException as error:
             ended = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
             if recorder is not None and recorder.token_count:
@@ -110,8 +118,11 @@ class Generator:
         finally:
             self.session.end_run(owner)
             if recorder is not None and (recorder.token_count or ended != "error"):
-                if record and beams == 1:
-                    self._last_tokens(recorder, collector.tokens)
+                if searching and not any(collector.tokens):  # cut short: the best beams so far
+                    collector.tokens = _best_so_far(recorder, request)
+                elif not searching:
+                    last = recorder.sampled(collector.tokens)
+                recorder.tokens(last, self._texts(last[:, _ID].tolist()))
                 self.last_run = self._run(prompt, recorder, collector.tokens, ended, about)
         assert self.last_run is not None
         return self.last_run
@@ -120,6 +131,16 @@ class Generator:
         self, prompt: PromptLike, max_new_tokens: int, about: Mapping[str, Any], **options: Any
     ) -> Iterator[str]:
         """See :meth:`engine.hybrid.HybridEngine.stream`."""
+        Request.of(prompt, max_new_tokens, options, self._limits).check_streamed()
+        return self._pieces(prompt, max_new_tokens, about, options)
+
+    def _pieces(
+        self,
+        prompt: PromptLike,
+        max_new_tokens: int,
+        about: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> Iterator[str]:
         pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
 
         def work() -> None:
@@ -146,43 +167,6 @@ class Generator:
                 self.session.stop()
             thread.join()
 
-    def _checked(self, options: Mapping[str, Any]) -> tuple[int, int]:
-        """Beams and returned sequences for each prompt; raises InputError for what cannot be."""
-        for name, why in _REFUSED.items():
-            if options.get(name):
-                raise InputError(f"{name} cannot be passed on to transformers here: {why}")
-        configs = (options.get("generation_config"), self.model.generation_config)
-        found: list[int] = []
-        for name in ("num_beams", "num_return_sequences"):
-            values = (options.get(name), *(getattr(config, name, None) for config in configs))
-            value = next((value for value in values if value is not None), 1)
-            if type(value) is not int or value < 1:
-                raise InputError(f"{name}: expected a whole number of at least 1, got {value!r}")
-            found.append(value)
-        return found[0], found[1]
-
-    def _check_room(self, sequences: int, prompt_tokens: int, new_tokens: int) -> None:
-        if type(new_tokens) is not int or new_tokens < 1:
-            raise InputError(
-                f"max_new_tokens: expected a whole number of at least 1, got {new_tokens!r}"
-            )
-        positions = getattr(
-            self.model.config.get_text_config(), "max_position_embeddings", self.max_tokens
-        )
-        room = min(self.max_tokens, positions)
-        if prompt_tokens + new_tokens > room:
-            why = "the model has" if positions < self.max_tokens else "max_tokens reserves"
-            raise InputError(
-                f"{prompt_tokens} prompt tokens and {new_tokens} new ones need "
-                f"{prompt_tokens + new_tokens} positions, {why} {room}: shorten the prompt, ask "
-                "for fewer tokens" + ("" if positions < self.max_tokens else ", or load with more")
-            )
-        if sequences > self.max_sequences:
-            raise InputError(
-                f"{sequences} sequences (beams count) need KV cache, max_sequences reserves "
-                f"{self.max_sequences}: load with max_sequences={sequences}"
-            )
-
     def _how_it_ended(self, tokens: list[list[int]], max_new_tokens: int) -> str:
         longest = max(map(len, tokens))
         return "length" if longest >= max_new_tokens else "eos"
@@ -201,18 +185,53 @@ class Generator:
             **about,
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
-        text = ""
+        texts: tuple[str, ...] = ()
         if self.tokenizer is not None:
-            text = self.tokenizer.decode(tokens[0], skip_special_tokens=True)
-        return Run(text, tuple(map(tuple, tokens)), recorder.trace(meta), ended)
+            made = (self.tokenizer.decode(ids, skip_special_tokens=True) for ids in tokens)
+            texts = tuple(made)
+        text = texts[0] if texts else ""
+        messages = _answered(prompt, text) if is_chat(prompt) and texts else ()
+        trace = recorder.trace(meta)
+        return Run(text, tuple(map(tuple, tokens)), trace, ended, texts, messages)
 
-    def _new_recorder(self, plan: Plan, start: Start) -> Recorder:
-        return Recorder(self._spec, plan, start, self.session.device.clock)
+    def _new_recorder(self, lineage: Lineage, plan: Plan, start: Start) -> Recorder:
+        return Recorder(self._spec, plan, start, self.session.device.clock, lineage)
 
-    def _last_tokens(self, recorder: Recorder, tokens: list[list[int]]) -> None:
-        """Rows for tokens that were sampled but, being the last, never processed."""
-        rows = recorder.sampled(tokens)
-        recorder.tokens(rows, self._texts(rows[:, -1].tolist()))
+
+def _last_of_beams(recorder: Recorder, tokens: list[list[int]], beams: Tensor) -> Rows:
+    """Rows for the last token of each answer; ``beams`` ``(answers, tokens)`` ends in -1s."""
+    if not recorder.token_count:  # nothing is recorded
+        return empty(TOKENS)
+    chosen = [[row for row in rows if row >= 0] for rows in beams.tolist()]
+    ids = [row[: len(rows)] for row, rows in zip(tokens, chosen, strict=True)]
+    return recorder.lineage.answers(recorder.token_rows(), ids, chosen)
+
+
+def _best_so_far(recorder: Recorder, request: Request) -> list[list[int]]:
+    """The leading beams of each prompt, as far as they were processed; beams are kept in order."""
+    rows = recorder.lineage.so_far(recorder.token_rows())
+    firsts = range(0, request.rows, request.per_prompt)
+    wanted = [first + rank for first in firsts for rank in range(request.returned)]
+    return [rows[at] if at < len(rows) else [] for at in wanted]
+
+
+def _answered(messages: Any, text: str) -> tuple[Mapping[str, Any], ...]:
+    """A conversation with the model's answer, or with more of the answer that it ended in."""
+    *before, final = messages
+    if final["role"] == "assistant":
+        return (*before, {**final, "content": final["content"] + text})
+    return (*messages, {"role": "assistant", "content": text})
+
+
+@contextmanager
+def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """transformers samples by torch's global generator: seeded here, and put back afterwards."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng([] if device.type == "cpu" else [device]):
+        torch.manual_seed(seed)
+        yield
 
 
 def _kept(collector: Collector) -> str:

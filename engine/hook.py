@@ -6,7 +6,8 @@ the session it belongs to, so several engines live side by side.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers.integrations.moe import ExpertsInterface
 
 from engine.errors import FiddlerError
-from engine.events import TOKENS, StepKind
+from engine.events import TOKENS, StepKind, empty
+from engine.lineage import Lineage
 from engine.session import Session, StepInput
 
 IMPLEMENTATION = "fiddler_viz"
@@ -56,7 +58,8 @@ def attach(model: nn.Module, session: Session, texts: Texts) -> list[RemovableHa
         module.fiddler_layer = layer
 
     def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        session.begin_step(step_input(args, kwargs, texts))
+        lineage = session.recorder.lineage if session.recorder is not None else None
+        session.begin_step(step_input(args, kwargs, texts, lineage))
 
     def end(_: nn.Module, __: Any, ___: Any) -> None:
         session.end_step()
@@ -67,10 +70,12 @@ def attach(model: nn.Module, session: Session, texts: Texts) -> list[RemovableHa
     ]
 
 
-def step_input(args: tuple[Any, ...], kwargs: dict[str, Any], texts: Texts) -> StepInput:
+def step_input(
+    args: tuple[Any, ...], kwargs: dict[str, Any], texts: Texts, lineage: Lineage | None
+) -> StepInput:
     """Read a forward pass's size, positions and tokens off its arguments.
 
-    Positions count from the first real token of each sequence; padding has position -1.
+    Without ``lineage`` (nothing is recorded) it has no rows and no texts.
     """
     ids = kwargs.get("input_ids", args[0] if args else None)
     embeds = kwargs.get("inputs_embeds")
@@ -79,23 +84,45 @@ def step_input(args: tuple[Any, ...], kwargs: dict[str, Any], texts: Texts) -> S
     sequences, length = (ids if ids is not None else embeds).shape[:2]
     cache = kwargs.get("past_key_values")
     past = int(cache.get_seq_length()) if cache is not None else 0
-    rows = np.empty((sequences * length, len(TOKENS.names or ())), dtype=np.int64)
-    rows[:, 1] = np.repeat(np.arange(sequences), length)
-    positions = past + np.tile(np.arange(length), sequences)  # (sequences * length,)
-    context = sequences * (past + length)
     mask = kwargs.get("attention_mask")
     if torch.is_tensor(mask) and mask.ndim == 2 and mask.shape[1] == past + length:
-        padding = mask.shape[1] - mask.sum(dim=1)  # (sequences,), padded on the left
-        positions = np.maximum(positions - np.repeat(padding.numpy(), length), -1)
-        context = int(mask.sum())
-    rows[:, 2] = positions
-    flat: list[int] = [] if ids is None else ids.reshape(-1).tolist()
-    rows[:, 3] = flat or -1
+        mask = mask.cpu().numpy().astype(np.int64)  # (sequences, past + length)
+    else:
+        mask = None
+    rows, shown = empty(TOKENS), list[str]()
+    if lineage is not None:
+        known = None if ids is None else ids.cpu().numpy()  # (sequences, length)
+        rows = lineage.block(known, (sequences, length), past, mask)
+        shown = texts([] if known is None else known.ravel().tolist())
+    decode = length == 1 and past >= max(lineage.prompt_tokens if lineage else 0, 1)
     return StepInput(
-        kind=StepKind.DECODE if length == 1 and past else StepKind.PREFILL,
+        kind=StepKind.DECODE if decode else StepKind.PREFILL,
         tokens=sequences * length,
         sequences=sequences,
-        context=context,
+        context=sequences * (past + length) if mask is None else int(mask.sum()),
         rows=rows,
-        texts=texts(flat),
+        texts=shown,
     )
+
+
+@contextmanager
+def following(model: nn.Module, lineage: Lineage) -> Iterator[None]:
+    """While it holds, ``lineage`` is told how beam search moves rows about.
+
+    transformers asks the model to reorder its cache, where the model has a method for it, and
+    else the cache itself: so the model is given one that does as the cache would.
+    """
+    before = getattr(model, "_reorder_cache", None)
+
+    def reorder(cache: Any, chosen: Tensor) -> Any:
+        lineage.reorder(chosen.cpu().numpy())
+        if before is not None:
+            return before(cache, chosen)
+        cache.reorder_cache(chosen)
+        return cache
+
+    model._reorder_cache = reorder  # on this model only, hides its class's
+    try:
+        yield
+    finally:
+        del model._reorder_cache

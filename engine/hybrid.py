@@ -261,32 +261,49 @@ class HybridEngine:
         *,
         on_text: Callable[[str], None] | None = None,
         record: bool = True,
+        seed: int | None = None,
+        prefill_chunk_tokens: int | None = None,
         **options: Any,
     ) -> Run:
         """Generate with transformers' own ``generate`` and return text, tokens and trace.
 
         Args:
-            prompt: text, token ids, several texts (a batch) or chat messages.
+            prompt: text, token ids, several of either (a batch), or chat messages, which the
+                tokenizer's chat template turns into text; ``[*run.messages, more]`` goes on.
             max_new_tokens: at most so many tokens for each sequence.
             on_text: called with each piece of text as it is generated (single sequences).
             record: False runs without a trace (the run's trace is empty then).
-            options: passed on to transformers (``num_beams``, ``do_sample``, ``temperature``...).
+            seed: makes sampling repeatable: the same tokens as after ``torch.manual_seed(seed)``,
+                whose state is put back afterwards. torch has one such generator for a process, so
+                two engines that sample at the same time disturb each other.
+            prefill_chunk_tokens: process the prompt in steps of at most so many tokens.
+            options: passed on to transformers (``num_beams``, ``do_sample``, ``temperature``,
+                ``top_p``, ``num_return_sequences``...).
 
         A stopped run is returned like any other. After an interrupt or an error the exception
         goes on to the caller, ``last_run`` keeps what ran, and the engine is ready again.
 
         Raises:
-            InputError: an empty prompt, or more tokens or sequences than were reserved.
+            InputError: an empty prompt, more tokens or sequences than were reserved, or options
+                that cannot be recorded or streamed.
             FiddlerError: the engine is generating already.
         """
         return self._generator.generate(
-            prompt, max_new_tokens, self._about(), on_text=on_text, record=record, **options
+            prompt,
+            max_new_tokens,
+            self._about(),
+            on_text=on_text,
+            record=record,
+            seed=seed,
+            prefill_chunk_tokens=prefill_chunk_tokens,
+            **options,
         )
 
     def stream(self, prompt: PromptLike, max_new_tokens: int = 64, **options: Any) -> Iterator[str]:
         """:meth:`generate` as a generator of text; closing it early stops the run.
 
-        ``last_run`` has the run afterwards.
+        The pieces make up the run's text, which ``last_run`` has afterwards. One sequence, no
+        beams: raises InputError for others, at once.
         """
         return self._generator.stream(prompt, max_new_tokens, self._about(), **options)
 

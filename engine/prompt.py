@@ -6,18 +6,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
 from engine.errors import InputError
 
-PromptLike = str | Sequence[int] | Sequence[str] | Sequence[dict[str, Any]] | Tensor
-"""Text, several texts (a batch), token ids, ``(sequences, tokens)`` ids, or chat messages."""
+Message = Mapping[str, Any]
+"""One turn of a conversation: ``role`` and ``content``."""
+
+PromptLike = (
+    str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]] | Sequence[Message] | Tensor
+)
+"""Text, several texts (a batch), token ids, several lists of them (or ``(sequences, tokens)``), or
+the messages of a chat."""
 
 
 def encode(prompt: PromptLike, tokenizer: Any | None, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """Ids and attention mask, both ``(sequences, tokens)``; several texts are padded on the left.
+    """Ids and attention mask, both ``(sequences, tokens)``; a batch is padded on the left.
 
-    Raises InputError for an empty prompt, ids outside the vocabulary, or text without tokenizer.
+    Raises InputError for an empty prompt, ids outside the vocabulary, text without tokenizer, or
+    messages without chat template.
     """
     if isinstance(prompt, Mapping):  # what a tokenizer returns
         if "input_ids" not in prompt:
@@ -44,34 +52,79 @@ def encode(prompt: PromptLike, tokenizer: Any | None, vocabulary: int) -> tuple[
     items = [prompt] if isinstance(prompt, str) else list(prompt)
     if not items or any(isinstance(item, str) and not item.strip() for item in items):
         raise InputError(f"the prompt is empty ({prompt!r}): give at least one word or token id")
-    if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
-        if max(items) >= vocabulary:  # also too large for a tensor
-            raise _outside(vocabulary)
-        return _checked(torch.tensor([items]), vocabulary)
+    if _are_ids(items):
+        return _padded([items], tokenizer, vocabulary)
+    if all(isinstance(item, list | tuple) and _are_ids(item) for item in items):
+        return _padded(items, tokenizer, vocabulary)
     if tokenizer is None:
         raise InputError(
             "this checkpoint has no tokenizer: give the prompt as a list of token ids, for "
             "example [1, 2, 3]"
         )
-    if all(isinstance(item, dict) for item in items):
-        if not getattr(tokenizer, "chat_template", None):
-            raise InputError(
-                "this tokenizer has no chat template: give the prompt as text instead of messages"
-            )
-        made = tokenizer.apply_chat_template(
-            items, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-    elif all(isinstance(item, str) for item in items):
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        tokenizer.padding_side = "left"
-        made = tokenizer(items, return_tensors="pt", padding=len(items) > 1)
-    else:
+    if is_chat(items):
+        return _padded([_chat(items, tokenizer)], tokenizer, vocabulary)
+    if all(isinstance(item, str) for item in items):
+        return _padded(tokenizer(items)["input_ids"], tokenizer, vocabulary)
+    raise InputError(
+        f"prompt: expected text, a list of texts, token ids or chat messages, got {prompt!r}"
+    )
+
+
+def is_chat(prompt: object) -> bool:
+    """Whether a prompt is a list of messages."""
+    if not isinstance(prompt, list | tuple) or not prompt:
+        return False
+    return all(isinstance(item, Mapping) for item in prompt)
+
+
+def _chat(messages: Sequence[Message], tokenizer: Any) -> list[int]:
+    """A conversation by the tokenizer's own template, up to where the model has to speak.
+
+    A last message of the assistant is one that was cut off: the model goes on with it.
+    """
+    if not getattr(tokenizer, "chat_template", None):
         raise InputError(
-            f"prompt: expected text, a list of texts, token ids or chat messages, got {prompt!r}"
+            "this tokenizer has no chat template: give the prompt as text instead of messages"
         )
-    ids, _ = _checked(made["input_ids"], vocabulary)
-    return ids, made["attention_mask"]
+    for message in messages:
+        if not isinstance(message.get("role"), str) or "content" not in message:
+            raise InputError(
+                'chat messages: expected {"role": "user", "content": "..."} and the like, '
+                f"got {dict(message)!r}"
+            )
+    unfinished = messages[-1]["role"] == "assistant"
+    try:
+        made = tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            add_generation_prompt=not unfinished,
+            continue_final_message=unfinished,
+            return_dict=True,
+        )
+    except (TemplateError, ValueError) as error:  # roles out of order, a role it does not know
+        raise InputError(f"this tokenizer's chat template refused the messages: {error}") from error
+    return made["input_ids"]
+
+
+def _are_ids(items: Sequence[object]) -> bool:
+    return all(isinstance(item, int) and not isinstance(item, bool) for item in items)
+
+
+def _padded(
+    batch: Sequence[Sequence[int]], tokenizer: Any | None, vocabulary: int
+) -> tuple[Tensor, Tensor]:
+    """Lists of ids as ids and mask; what stands in the padding is masked out."""
+    if not all(batch):
+        raise InputError("the prompt has no tokens: give at least one in each sequence")
+    if max(map(max, batch)) >= vocabulary:  # also too large for a tensor
+        raise _outside(vocabulary)
+    pad = getattr(tokenizer, "pad_token_id", None)
+    width = max(map(len, batch))
+    missing = [width - len(ids) for ids in batch]
+    rows = [[pad or 0] * gap + list(ids) for gap, ids in zip(missing, batch, strict=True)]
+    ids, mask = _checked(torch.tensor(rows), vocabulary)
+    for row, gap in enumerate(missing):
+        mask[row, :gap] = 0
+    return ids, mask
 
 
 def _checked(ids: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.events import STEPS, TOKENS, Clock, Rows, StepKind
+from engine.events import STEPS, TOKENS, Clock, Rows
+from engine.lineage import Lineage
 from engine.notes import Notes
 from engine.plan import Plan
 from engine.spec import ModelSpec
@@ -32,6 +33,7 @@ class Recorder:
         plan: Plan,
         start: Start,
         clock: Clock = Clock.MODELLED,
+        lineage: Lineage | None = None,
     ) -> None:
         self.model = model
         self.notes = Notes(model, plan.lane_costs, clock)
@@ -39,6 +41,8 @@ class Recorder:
         """``(first step, plan)``."""
         self.texts: list[str] = []
         """Of each token."""
+        self.lineage = lineage or Lineage()
+        """Of the rows of the batch that runs."""
         self._start = start
         self._steps = array("q")
         self._tokens = array("q")
@@ -64,6 +68,7 @@ class Recorder:
         """Tokens that a step is about to process (or, with step -1, that none will)."""
         self.texts.extend(texts)
         self._tokens.frombytes(rows.tobytes())
+        self.lineage.commit()
 
     def step(self, row: Sequence[int]) -> None:
         """A step ended: its row of :data:`engine.events.STEPS`.
@@ -91,21 +96,8 @@ class Recorder:
         return np.array(flat, dtype=np.int64).reshape(-1, _TOKEN_WIDTH)
 
     def sampled(self, tokens: Sequence[Sequence[int]]) -> Rows:
-        """Rows for generated tokens of each sequence that no step processed (``step`` -1)."""
-        known, steps = self.token_rows(), self.step_rows()
-        prefills = steps[steps[:, 1] == StepKind.PREFILL, 0]  # several, of a prompt in chunks
-        found: list[tuple[int, int, int, int]] = []
-        if len(known) and int(known[:, 1].max()) + 1 == len(tokens):  # not so in beam search
-            prompt = np.bincount(known[np.isin(known[:, 0], prefills), 1], minlength=len(tokens))
-            seen = np.bincount(known[:, 1], minlength=len(tokens))
-            last = [int(known[known[:, 1] == s, 2].max()) for s in range(len(tokens))]
-            for sequence, ids in enumerate(tokens):
-                done = int(seen[sequence] - prompt[sequence])
-                found += [
-                    (-1, sequence, last[sequence] + 1 + at, token)
-                    for at, token in enumerate(ids[done:])
-                ]
-        return np.array(found, dtype=np.int64).reshape(-1, _TOKEN_WIDTH)
+        """Rows for generated tokens of each row of the batch that no step processed."""
+        return self.lineage.unprocessed(self.token_rows(), tokens)
 
     def trace(self, meta: Mapping[str, Any]) -> Trace:
         """Everything so far as a trace, without a step that has no row yet."""

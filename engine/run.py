@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from engine.summary import Summary
 from engine.trace import Trace
@@ -15,10 +17,17 @@ class Run:
     text: str
     """Generated text of the first sequence, without the prompt."""
     tokens: tuple[tuple[int, ...], ...]
-    """Generated token ids of each sequence, without the prompt."""
+    """Generated token ids of each sequence, without the prompt; those that ended before the
+    longest are filled up with padding, as transformers does. Of a beam search, or with
+    ``num_return_sequences``, all answers to the first prompt, the best first, then the second's."""
     trace: Trace
     ended: str
     """``length``, ``eos``, ``stopped``, ``interrupted`` or ``error``."""
+    texts: tuple[str, ...] = ()
+    """Generated text of each sequence."""
+    messages: tuple[Mapping[str, Any], ...] = ()
+    """The conversation, the answer included, where the prompt was one: append a message of the
+    user's to go on, or pass it as it is to have the answer continued."""
 
     def __repr__(self) -> str:
         count = sum(map(len, self.tokens))

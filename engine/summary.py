@@ -7,10 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.events import Action, Clock, Lane, StepKind, Work
+from engine.lineage import best_path, searched
 from engine.trace import Trace
 from engine.units import format_bytes, format_ns
+
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -21,9 +26,13 @@ class Summary:
     """``measured`` or ``modelled``."""
     steps: int
     prompt_tokens: int
-    """Tokens processed by prefill steps, all sequences together."""
+    """Tokens processed by prefill steps, all prompts together; padding and the copies that beams
+    or several answers process do not count."""
     generated_tokens: int
-    """Tokens processed by decode steps: one per sequence and step."""
+    """Tokens that decode steps processed for an answer: one for each sequence and step, until the
+    sequence ends; from then on it is padding, which does not count. Of a beam search the best
+    answer's count (the leading beam's while it runs): the other beams are what it costs. So an
+    answer of n tokens counts n - 1, for its last is never processed."""
     prefill_ns: int
     decode_ns: int
     tokens_per_s: float
@@ -70,6 +79,20 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
+def _generated(tokens: dict[str, Ints], steps: Flags) -> int:
+    """Tokens for an answer that ``steps`` processed."""
+    mine = (tokens["position"] >= 0) & np.append(steps, False)[tokens["step"]]
+    many = searched(tokens)
+    beams = sum(int(mine[best_path(tokens, sequence)].sum()) for sequence in many.tolist())
+    return beams + int((mine & ~np.isin(tokens["sequence"], many)).sum())
+
+
+def _prompt(tokens: dict[str, Ints], steps: Flags) -> int:
+    """Tokens of prompts that ``steps`` processed, each once."""
+    mine = (tokens["position"] >= 0) & (tokens["beam"] == 0)
+    return int((mine & np.append(steps, False)[tokens["step"]]).sum())
+
+
 def summarize(trace: Trace) -> Summary:
     """Count a trace's rows. Steps that were cut short count as work, not as speed."""
     steps, work, moves = trace.steps, trace.work, trace.moves
@@ -78,7 +101,7 @@ def summarize(trace: Trace) -> Summary:
     prefill = whole & (steps["kind"] == StepKind.PREFILL)
     length = steps["end_ns"] - steps["start_ns"]
     decode_ns, prefill_ns = int(length[decode].sum()), int(length[prefill].sum())
-    generated, prompt = int(steps["tokens"][decode].sum()), int(steps["tokens"][prefill].sum())
+    generated, prompt = _generated(trace.tokens, decode), _prompt(trace.tokens, prefill)
     speed = _ratio(generated * 1e9, decode_ns)
     error = trace.plan.costs.relative_error if trace.clock == Clock.MODELLED else 0.0
     actions = work["action"][work["kind"] == Work.EXPERT]

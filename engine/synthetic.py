@@ -81,7 +81,8 @@ def synthetic_trace(
     step_rows[:, -1] = Clock.MODELLED
     of_token = np.repeat(step, sizes)
     token_rows = np.zeros((total, len(TOKENS.names or ())), dtype=np.int64)
-    for column, values in enumerate((of_token, 0, np.arange(total), 0)):
+    position = np.arange(total)
+    for column, values in enumerate((of_token, 0, 0, position, 0, position - 1)):
         token_rows[:, column] = values
     # rows in the order run: step, then layer, then token
     spans = zip(step.tolist(), first.tolist(), sizes.tolist(), strict=True)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.decision import Batch, Ragged
-from engine.errors import unknown_name
+from engine.errors import InputError, unknown_name
 from engine.events import (
     MOVES,
     STEPS,
@@ -24,6 +24,7 @@ from engine.events import (
     StepKind,
     columns,
 )
+from engine.lineage import path
 from engine.plan import Plan
 from engine.spec import ModelSpec
 
@@ -239,6 +240,16 @@ class Trace:
         steps = self.steps
         chosen = (steps["kind"] == StepKind.DECODE) & (steps["complete"] == 1)
         return steps["step"][chosen]
+
+    def path(self, row: int = -1) -> NDArray[np.int64]:
+        """Rows of the tokens table that led to ``row``: its text, from the prompt's first token on.
+
+        ``row`` may count from the end. Of a beam search the last rows are those of the answers.
+        """
+        many = len(self.token_rows)
+        if not -many <= row < many:
+            raise InputError(f"row {row}: this trace has {many} tokens")
+        return path(self.tokens["parent"], row % many)
 
     def to_pandas(self, table: str) -> pd.DataFrame:
         """One table as a pandas frame, codes replaced by names.

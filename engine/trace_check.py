@@ -25,7 +25,9 @@ def check(trace: Trace) -> None:
     for name in ("tokens", "sequences", "context", "token"):
         _within(f"steps.{name}", steps[name], 0)
     _within("tokens.step", tokens["step"], -1, many)
-    _within("tokens.sequence", tokens["sequence"], 0)
+    for name in ("sequence", "beam"):
+        _within(f"tokens.{name}", tokens[name], 0)
+    _check_parents(tokens)
     _within("work.layer", work["layer"], -1, layers)
     _within("work.expert", work["expert"], -1, experts)
     _within("work.kind", work["kind"], 0, len(Work))
@@ -93,6 +95,15 @@ def _check_routing(trace: Trace) -> None:
     whole = np.flatnonzero(trace.steps["complete"] == 1)
     if not np.isin(whole, routing.step).all():
         raise TraceError("routing holds nothing of a complete step")
+
+
+def _check_parents(tokens: dict[str, NDArray[np.int64]]) -> None:
+    """Each token follows an earlier one of its own sequence, or none."""
+    parent, sequence = tokens["parent"], tokens["sequence"]
+    _within("tokens.parent", parent, -1)
+    has = np.flatnonzero(parent >= 0)
+    if (parent[has] >= has).any() or (sequence[parent[has]] != sequence[has]).any():
+        raise TraceError("tokens.parent must be an earlier row of the same sequence")
 
 
 def _within(name: str, values: NDArray[Any], least: int, limit: int | None = None) -> None:

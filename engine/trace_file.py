@@ -24,10 +24,10 @@ from engine.events import MOVES, STEPS, TOKENS, WORK
 from engine.plan import Plan
 from engine.spec import ModelSpec
 from engine.trace import Routing, Start, Trace
+from engine.trace_upgrade import TOKENS_WIDTH_1, tokens_from_1
 
 SCHEMA = 2
-"""Version of the layout; a reader refuses a newer one, and reads older ones: 1 had cost models
-without rates under contention, which are assumed."""
+"""Version of the layout; a reader refuses a newer one, and upgrades an older one as it reads."""
 
 _KEY = "fiddler_viz"
 _PREDICTED = "routing.predicted"
@@ -165,9 +165,12 @@ def _assemble(
         values = dict(entry["plan"])
         values |= {name: _referred(shared, values[name]) for name in _SHARED}
         plans.append((int(entry["step"]), Plan.from_dict(values)))
-    tables = {
-        name: column(name, np.int64, len(dtype.names or ())) for name, dtype in _TABLES.items()
-    }
+    widths = {name: len(dtype.names or ()) for name, dtype in _TABLES.items()}
+    if meta["schema"] == 1:
+        widths["token_rows"] = TOKENS_WIDTH_1
+    tables = {name: column(name, np.int64, width) for name, width in widths.items()}
+    if meta["schema"] == 1:
+        tables["token_rows"] = tokens_from_1(tables["token_rows"])
     routing = Routing(
         step=column("routing.step", np.int32, None),
         layer=column("routing.layer", np.int32, None),

@@ -83,8 +83,6 @@ def _generate(options: argparse.Namespace, *, show: bool) -> Run:
     check_int("--tokens", options.tokens, least=1)
     if not 0 <= options.seed < 2**63:
         raise InputError(f"--seed: expected a whole number from 0 to 2^63 - 1, got {options.seed}")
-    import torch
-
     from fiddler_viz.api import load
 
     as_model: str | None = options.as_model
@@ -100,14 +98,19 @@ def _generate(options: argparse.Namespace, *, show: bool) -> Run:
         device=options.device,
     )
     sampling = {"do_sample": False} if options.greedy else {"do_sample": True, "temperature": 0.7}
-    torch.manual_seed(options.seed)
     unsaid = [options.prompt] if show else []  # until the engine has taken it
 
     def say(text: str) -> None:
         print(*unsaid, text, sep="", end="", flush=True)
         unsaid.clear()
 
-    run = engine.generate(options.prompt, options.tokens, on_text=say if show else None, **sampling)
+    run = engine.generate(
+        options.prompt,
+        options.tokens,
+        on_text=say if show else None,
+        seed=options.seed,
+        **sampling,
+    )
     print(*unsaid, sep="", end="")  # no text came
     return run
 

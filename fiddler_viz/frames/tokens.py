@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.events import Action, StepKind, Work
+from engine.lineage import best_path, searched
 from engine.trace import Trace
 
 Ints = NDArray[np.int64]
@@ -22,7 +23,9 @@ class Tokens:
     step: Ints
     """-1 where the token was sampled but never processed."""
     sequence: Ints
+    beam: Ints
     position: Ints
+    """-1 where it is padding."""
     generated: NDArray[np.bool_]
     ns: NDArray[np.float64]
     """Its share of its step's time; NaN where it was never processed."""
@@ -48,11 +51,34 @@ def token_table(trace: Trace) -> Tokens:
         text=trace.texts or tuple(f"#{i}" for i in tokens["id"].tolist()),
         step=step,
         sequence=tokens["sequence"],
+        beam=tokens["beam"],
         position=tokens["position"],
         generated=generated,
         ns=ns,
         hit_rate=_hit_rates(trace),
     )
+
+
+def readings(trace: Trace) -> tuple[Ints, ...]:
+    """Rows of the tokens table of each text, in the order in which they read, padding left out.
+
+    A batch has one text for each prompt, or for each sampled answer; of a beam search it is the
+    best answer's, or the leading beam's while it runs.
+    """
+    tokens = trace.tokens
+    real = tokens["position"] >= 0
+    if not (tokens["sequence"].any() or tokens["beam"].any()):
+        return (np.flatnonzero(real),)
+    beams = set(searched(tokens).tolist())
+    pairs = np.unique(np.stack([tokens["sequence"], tokens["beam"]])[:, real], axis=1).T.tolist()
+    found: list[Ints] = []
+    for sequence, beam in pairs:
+        if sequence not in beams:
+            mine = (tokens["sequence"] == sequence) & (tokens["beam"] == beam)
+            found.append(np.flatnonzero(mine & real))
+        elif beam == 0:
+            found.append(best_path(tokens, sequence))
+    return tuple(found)
 
 
 def _hit_rates(trace: Trace) -> NDArray[np.float64]:

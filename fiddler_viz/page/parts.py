@@ -12,7 +12,7 @@ from engine.trace import Trace
 from engine.units import format_bytes, format_ns
 from fiddler_viz.figures.base import EMPTY
 from fiddler_viz.figures.timeline import CLOCKS
-from fiddler_viz.frames import Tokens, token_table
+from fiddler_viz.frames import Tokens, readings, token_table
 from fiddler_viz.page.linked import LIMIT_TOKENS
 from fiddler_viz.theme import count, percent, rate, safe, shade, show_token
 
@@ -91,9 +91,14 @@ def text(trace: Trace) -> str:
     low, high = (float(priced.min()), float(priced.max())) if len(priced) else (0.0, 0.0)
     scale = "".join(f'<i style="background:{shade(i / 9)[0]}"></i>' for i in range(10))
     key = f"{format_ns(round(low))} {scale} {format_ns(round(high))} a token" if len(priced) else ""
-    cells = [_cell(tokens, i, low, high) for i in range(min(len(tokens), LIMIT_CELLS))]
-    if len(tokens) > LIMIT_CELLS:
-        cells.append(f'<p class="muted">… and {len(tokens) - LIMIT_CELLS:,} more tokens</p>')
+    cells: list[str] = []
+    texts = readings(trace)
+    for number, rows in enumerate(texts, 1):
+        if len(texts) > 1:
+            cells.append(f'<p class="muted">text {number}</p>')
+        cells += [_cell(tokens, i, low, high) for i in rows[:LIMIT_CELLS].tolist()]
+        if len(rows) > LIMIT_CELLS:
+            cells.append(f'<p class="muted">… and {len(rows) - LIMIT_CELLS:,} more tokens</p>')
     return (
         '<section class="panel"><h2>Text <span class="muted key">'
         f"prompt uncoloured, generated from cheap to dear: {key}</span></h2>"

@@ -15,6 +15,7 @@ from fiddler_viz.views.growing import Growing
 
 LIMIT_ROWS = 1 << 18
 """Rows of work, and of moves, kept for the timeline: some 20 MB each at most."""
+_PARENT = (TOKENS.names or ()).index("parent")
 _DTYPES = {"steps": STEPS, "tokens": TOKENS, "work": WORK, "moves": MOVES}
 
 
@@ -116,6 +117,9 @@ class LiveState:
         """The finished steps as a trace without routing; arrays are valid until the next pull."""
         done = self.steps
         tokens = self.tables["tokens"].rows
+        if dropped := self.tables["tokens"].dropped:  # parents are rows of the whole table
+            tokens = tokens.copy()
+            tokens[:, _PARENT] = (tokens[:, _PARENT] - dropped).clip(min=-1)
         if done and (tokens[:, 0] >= done).any():  # in the running step: known, not yet priced
             tokens = tokens.copy()
             tokens[tokens[:, 0] >= done, 0] = -1

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.trace import Trace
-from fiddler_viz.frames import Tokens, token_table
+from fiddler_viz.frames import Ints, Tokens, readings, token_table
 from fiddler_viz.theme import safe, show_token
 
 LIMIT_TOKENS = 600
@@ -46,7 +46,7 @@ class TextView(widgets.HTML):
         if trace is not None and len(trace.token_rows):
             tokens = priced(trace)
             hint += _scale(tokens)
-            body = self._cells(tokens, selected)
+            body = self._cells(tokens, readings(trace), selected)
         self.value = (
             f'<div class="fv-hint fv-heading"><b>Text</b> {hint}</div>'
             f'<div class="fv-text{" live" if live else ""}" style="height:{self._height_px}px" '
@@ -54,13 +54,18 @@ class TextView(widgets.HTML):
         )
         return self.value != before
 
-    def _cells(self, tokens: Tokens, selected: int | None) -> str:
-        first = max(len(tokens) - LIMIT_TOKENS, 0)
+    def _cells(self, tokens: Tokens, texts: tuple[Ints, ...], selected: int | None) -> str:
+        order = np.concatenate(texts) if texts else np.zeros(0, dtype=np.int64)
+        names = {int(rows[0]): at for at, rows in enumerate(texts, 1) if len(texts) > 1}
+        first = max(len(order) - LIMIT_TOKENS, 0)
+        last = {int(rows[-1]) for rows in texts[:-1]}
         shown = self._shown(tokens.text)
         shades = token_shades(tokens).tolist()
         columns = (tokens.ns.tolist(), tokens.hit_rate.tolist(), tokens.generated.tolist())
         parts = [f'<span class="fv-muted">{first:,} earlier tokens … </span>'] if first else []
-        for row in range(first, len(tokens)):
+        for row in order[first:].tolist():
+            if row in names:
+                parts.append(f'<span class="fv-muted">text {names[row]}: </span>')
             ns, hits, generated = (column[row] for column in columns)
             tip = f"token {row}: {ns / 1e6:.3g} ms" if ns == ns else f"token {row}: no whole step"
             if hits == hits:
@@ -69,6 +74,8 @@ class TextView(widgets.HTML):
             style = f' style="{SHADES[shades[row]]}"' if shades[row] >= 0 else ""
             parts.append(f'<i class="{classes}"{style} title="{tip}">{shown[row]}</i>')
             if tokens.text[row].endswith("\n"):
+                parts.append("\n")
+            if row in last:
                 parts.append("\n")
         return "".join(parts)
 

@@ -202,7 +202,8 @@ class Driver:
         rows = np.zeros((tokens, len(TOKENS.names or ())), dtype=np.int64)
         rows[:, 0] = self.number
         rows[:, 1] = np.arange(tokens) % sequences
-        rows[:, 2] = (self.context - tokens + np.arange(tokens)) // sequences
+        rows[:, 3] = (self.context - tokens + np.arange(tokens)) // sequences
+        rows[:, 5] = (first + np.arange(tokens) - sequences).clip(min=-1)
         recorder.tokens(rows, [f"t{first + at} " for at in range(tokens)])
         recorder.notes.step(self.number, tokens, self.context, first, pins)
         decisions: list[Decision] = []

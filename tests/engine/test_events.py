@@ -45,11 +45,11 @@ def test_every_field_is_a_64_bit_integer() -> None:
 
 
 def test_flat_integers_become_rows_and_columns() -> None:
-    rows = to_rows([1, 2, 3, 4, 5, 6, 7, 8], TOKENS)
-    assert rows.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    rows = to_rows(list(range(12)), TOKENS)
+    assert rows.tolist() == [list(range(6)), list(range(6, 12))]
     named = columns(rows, TOKENS)
-    assert list(named) == ["step", "sequence", "position", "id"]
-    assert named["position"].tolist() == [3, 7]
+    assert list(named) == ["step", "sequence", "beam", "position", "id", "parent"]
+    assert named["position"].tolist() == [3, 9]
     assert np.shares_memory(named["id"], rows)
     assert to_rows([], WORK).shape == empty(WORK).shape == (0, 10)
     assert to_rows([], WORK).dtype == empty(WORK).dtype == np.int64

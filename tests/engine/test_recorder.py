@@ -11,12 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.events import STEPS, Clock, StepKind
+from engine.lineage import Lineage
 from engine.recorder import Recorder
 from engine.trace import Routing, Start, Trace
 from tests.engine.builders import MODEL, Driver, note_routing, random_plan, recorded, toy_plan
-
-DECODE, PREFILL = StepKind.DECODE, StepKind.PREFILL
-
 
 # ---------------------------------------------------------------------- the trace
 
@@ -87,57 +85,15 @@ def test_plans_are_numbered_and_none_is_forgotten() -> None:
 # ---------------------------------------------------------------------- sampled, never processed
 
 
-def recording(steps: list[tuple[StepKind, list[tuple[int, int]]]]) -> Recorder:
-    """Steps of given kinds, with ``(sequence, position)`` of each of their tokens."""
-    recorder = Recorder(MODEL, toy_plan(2), Start())
-    for number, (kind, tokens) in enumerate(steps):
-        rows = np.array([(number, *token, 50 + number) for token in tokens], dtype=np.int64)
-        recorder.tokens(rows, ["x"] * len(rows))
-        recorder.step((number, kind, len(rows), 1, 0, 0, 0, 1, 0, 0, Clock.MODELLED))
-    return recorder
-
-
 def test_the_last_token_of_a_generation_was_never_processed() -> None:
-    recorder = recording([(PREFILL, [(0, 0), (0, 1), (0, 2)]), (DECODE, [(0, 3)])])
-    assert recorder.sampled([[7, 8]]).tolist() == [[-1, 0, 4, 8]]
-    assert recorder.sampled([[7]]).shape == (0, 4)
+    recorder = Recorder(MODEL, toy_plan(2), Start(), lineage=Lineage(3))
+    for number, ids in enumerate(([5, 6, 7], [8])):
+        block = recorder.lineage.block(np.array([ids]), (1, len(ids)), 3 * number, None)
+        block[:, 0] = number
+        recorder.tokens(block, ["x"] * len(ids))
+    assert recorder.sampled([[8, 9]]).tolist() == [[-1, 0, 0, 4, 9, 3]]
+    assert recorder.sampled([[8]]).shape == (0, 6)
     assert recorder.token_count == 4
-
-
-def test_a_generation_stopped_in_its_prompt_or_right_after_it() -> None:
-    recorder = recording([(PREFILL, [(0, 0), (0, 1)])])
-    assert recorder.sampled([[]]).shape == (0, 4)
-    assert recorder.sampled([[7]]).tolist() == [[-1, 0, 2, 7]]
-    assert Recorder(MODEL, toy_plan(2), Start()).sampled([[7]]).shape == (0, 4)
-
-
-def test_sequences_of_a_batch_end_each_at_its_own_position() -> None:
-    """The second prompt is shorter: padded on the left, with position -1."""
-    recorder = recording(
-        [
-            (PREFILL, [(0, 0), (0, 1), (1, -1), (1, 0)]),
-            (DECODE, [(0, 2), (1, 1)]),
-            (DECODE, [(0, 3), (1, 2)]),
-        ]
-    )
-    assert recorder.sampled([[1, 2, 3], [4, 5, 6]]).tolist() == [[-1, 0, 4, 3], [-1, 1, 3, 6]]
-
-
-def test_a_prompt_processed_in_chunks_is_all_prompt() -> None:
-    recorder = recording(
-        [
-            (PREFILL, [(0, 0), (0, 1)]),
-            (PREFILL, [(0, 2), (0, 3)]),
-            (DECODE, [(0, 4)]),
-        ]
-    )
-    assert recorder.sampled([[7, 8, 9]]).tolist() == [[-1, 0, 5, 8], [-1, 0, 6, 9]]
-
-
-def test_beams_are_left_alone() -> None:
-    """Two beams ran for one answer: which tokens it kept is not known here."""
-    recorder = recording([(PREFILL, [(0, 0), (1, 0)]), (DECODE, [(0, 1), (1, 1)])])
-    assert recorder.sampled([[1, 2, 3]]).shape == (0, 4)
 
 
 # ---------------------------------------------------------------------- what viewers see

@@ -7,6 +7,7 @@ import math
 import random
 from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 
 from engine.events import Action, Clock, Lane, StepKind, Work
@@ -102,6 +103,51 @@ def test_all_sequences_count() -> None:
     driver.step(rng, 3, sequences=3)
     summary = driver.trace().summary
     assert (summary.prompt_tokens, summary.generated_tokens) == (12, 3)
+
+
+def batch(rows: list[tuple[int, int, int, int, int]]) -> Trace:
+    """Three steps of four tokens, a prefill and two decodes, with these rows of the tokens table:
+    step, sequence, beam, position, parent."""
+    driver, rng = Driver(toy_plan(4)), random.Random(0)
+    driver.step(rng, 8, sequences=4)
+    for _ in range(2):
+        driver.step(rng, 4, sequences=4)
+    table = [[*row[:4], 1, row[4]] for row in rows]
+    made = driver.trace()
+    return replace(made, token_rows=np.array(table), texts=()).check()
+
+
+def test_padding_does_not_count() -> None:
+    """Of four prompts one is a token shorter; one text ends a step early, one two steps early."""
+    prefill = [(0, row // 2, 0, row % 2, row - 1 if row % 2 else -1) for row in range(8)]
+    prefill[6:] = [(0, 3, 0, -1, -1), (0, 3, 0, 0, -1)]
+    one = [(1, 0, 0, 2, 1), (1, 1, 0, 2, 3), (1, 2, 0, -1, -1), (1, 3, 0, 1, 7)]
+    two = [(2, 0, 0, 3, 8), (2, 1, 0, -1, -1), (2, 2, 0, -1, -1), (2, 3, 0, 2, 11)]
+    trace = batch([*prefill, *one, *two])
+    summary = trace.summary
+    assert (summary.prompt_tokens, summary.generated_tokens) == (7, 5)
+    assert summary.tokens_per_s == 5e9 / summary.decode_ns
+    tokens = sum(trace.steps["tokens"].tolist())
+    assert summary.bytes_per_token == (summary.h2d_bytes + summary.d2h_bytes) / tokens
+
+
+def test_several_answers_count_and_copies_of_the_prompt_do_not() -> None:
+    prefill = [(0, row // 4, row // 2 % 2, row % 2, row - 1 if row % 2 else -1) for row in range(8)]
+    one = [(1, row // 2, row % 2, 2, 2 * row + 1) for row in range(4)]
+    two = [(2, row // 2, row % 2, 3, 8 + row) for row in range(4)]
+    summary = batch([*prefill, *one, *two]).summary
+    assert (summary.prompt_tokens, summary.generated_tokens) == (4, 8)
+
+
+def test_of_a_beam_search_the_best_answer_counts() -> None:
+    """The first prompt's best answer ended a step early, which only its last token tells."""
+    prefill = [(0, row // 4, row // 2 % 2, row % 2, row - 1 if row % 2 else -1) for row in range(8)]
+    one = [(1, 0, 0, 2, 1), (1, 0, 1, 2, 1), (1, 1, 0, 2, 5), (1, 1, 1, 2, 5)]
+    two = [(2, 0, 0, 3, 9), (2, 0, 1, 3, 9), (2, 1, 0, 3, 10), (2, 1, 1, 3, 11)]
+    running = batch([*prefill, *one, *two]).summary
+    assert (running.prompt_tokens, running.generated_tokens) == (4, 4)
+    last = [(-1, 0, 0, 3, 8), (-1, 1, 0, 4, 15)]
+    assert batch([*prefill, *one, *two, *last]).summary.generated_tokens == 3
 
 
 def test_a_measured_speed_has_no_interval(trace: Trace) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.errors import TraceError, UnknownNameError
+from engine.errors import InputError, TraceError, UnknownNameError
 from engine.events import MOVES, STEPS, TOKENS, WORK, Clock, Rows, StepKind, Why, Work
 from engine.recorder import Recorder
 from engine.trace import Start, Trace
@@ -76,7 +76,7 @@ def test_the_batch_counts_the_routing(trace: Trace) -> None:
 def test_one_token_of_one_layer() -> None:
     """The smallest batch: nothing before it to differ from."""
     recorder = Recorder(MODEL, toy_plan(1), Start())
-    recorder.tokens(np.array([[0, 0, 0, 7]]), ["x"])
+    recorder.tokens(np.array([[0, 0, 0, 0, 7, -1]]), ["x"])
     note_routing(recorder.notes, 0, 0, 0, [[3, 1]], [[0.75, 0.25]])
     recorder.step((0, StepKind.PREFILL, 1, 1, 1, 0, 0, 0, 0, 0, Clock.MODELLED))
     batch = recorder.trace({}).check().batch
@@ -119,7 +119,7 @@ def test_an_unknown_table_is_named(trace: Trace) -> None:
 
 def test_a_sound_trace_is_returned(trace: Trace) -> None:
     assert trace.check() is trace
-    sampled = replace(trace, token_rows=np.concatenate([trace.token_rows, [[-1, 0, 30, 2]]]))
+    sampled = replace(trace, token_rows=np.concatenate([trace.token_rows, [[-1, 0, 0, 30, 2, 9]]]))
     assert replace(sampled, texts=()).check()
 
 
@@ -142,6 +142,10 @@ def test_a_sound_trace_is_returned(trace: Trace) -> None:
         ("token_rows.step", 99),
         ("token_rows.step", -2),
         ("token_rows.sequence", -1),
+        ("token_rows.beam", -1),
+        ("token_rows.parent", -2),
+        ("token_rows.parent", 0),
+        ("token_rows.parent", 99),
         ("work_rows.step", 99),
         ("work_rows.step", -1),
         ("work_rows.layer", 3),
@@ -174,6 +178,27 @@ def test_numbers_out_of_range(trace: Trace, column: str, value: int) -> None:
     wrong = put(trace, column, 0, value)
     with pytest.raises(TraceError, match=column.split("_")[0]):
         wrong.check()
+
+
+@pytest.mark.parametrize("parent", [3, 4, 2**62])
+def test_a_token_follows_an_earlier_one(trace: Trace, parent: int) -> None:
+    with pytest.raises(TraceError, match="an earlier row"):
+        put(trace, "token_rows.parent", 3, parent).check()
+
+
+def test_a_token_follows_one_of_its_own_sequence(trace: Trace) -> None:
+    assert put(trace, "token_rows.parent", 3, 0).check()
+    with pytest.raises(TraceError, match="of the same sequence"):
+        put(trace, "token_rows.sequence", 3, 1).check()
+
+
+def test_the_path_to_a_token(trace: Trace) -> None:
+    many = len(trace.token_rows)
+    assert trace.path().tolist() == trace.path(many - 1).tolist() == list(range(many))
+    assert trace.path(0).tolist() == trace.path(-many).tolist() == [0]
+    for row in (many, -many - 1):
+        with pytest.raises(InputError, match=f"this trace has {many} tokens"):
+            trace.path(row)
 
 
 @pytest.mark.parametrize("column", ["work_rows.expert", "work_rows.layer", "work_rows.action"])

@@ -32,6 +32,7 @@ from engine.replay import replay
 from engine.synthetic import synthetic_trace
 from engine.trace import Trace
 from engine.trace_file import SCHEMA
+from fiddler_viz import demo
 from tests.engine.builders import Driver, recorded, toy_plan, use
 
 KEY = "fiddler_viz"
@@ -126,9 +127,10 @@ def test_profiles_and_costs_are_stored_once(saved: Path) -> None:
     assert meta["schema"] == SCHEMA
 
 
-def test_a_file_of_the_first_schema_still_opens(trace: Trace, saved: Path, tmp_path: Path) -> None:
-    """Its cost models lack what came later, which is assumed; times and replay are the same."""
-    meta, columns = parts(saved)
+def as_schema_1(meta: dict[str, Any], columns: Columns) -> None:
+    """Make a file's content that of the first schema: no beams, costs without what came later."""
+    meta["schema"] = 1
+    columns["token_rows"] = columns["token_rows"][:, [0, 1, 3, 4]].copy()
     (costs,) = [part for part in meta["shared"] if "copy_ns" in part]
     for name in CURVES:
         del costs[name]["points"]
@@ -136,10 +138,17 @@ def test_a_file_of_the_first_schema_still_opens(trace: Trace, saved: Path, tmp_p
         del costs[name]
     for name in ("h2d_contended_gbps", "cpu_contended_gbps"):
         del costs[name]
-    loaded = Trace.load(write(tmp_path / "old", meta | {"schema": 1}, columns))
+
+
+def test_a_file_of_the_first_schema_still_opens(trace: Trace, saved: Path, tmp_path: Path) -> None:
+    """Its cost models lack what came later, which is assumed; times and replay are the same."""
+    meta, columns = parts(saved)
+    as_schema_1(meta, columns)
+    loaded = Trace.load(write(tmp_path / "old", meta, columns))
     assert loaded.plan.costs.pageable_copy_ns == 2 * trace.plan.costs.copy_ns
     np.testing.assert_array_equal(replay(loaded).trace.work_rows, trace.work_rows)
-    write(tmp_path / "new", meta, columns)
+    columns["token_rows"] = trace.token_rows
+    write(tmp_path / "new", meta | {"schema": 2}, columns)
     assert_refused(tmp_path / "new", "missing")
 
 
@@ -277,6 +286,7 @@ def test_other_safetensors(tmp_path: Path) -> None:
         ('{"schema": -3}', "schema -3"),
         (f'{{"schema": {SCHEMA + 1}}}', f"has schema {SCHEMA + 1}, this version reads up to"),
         ('{"schema": 1}', "model"),
+        (f'{{"schema": {SCHEMA}}}', "model"),
     ],
 )
 def test_meta_that_is_none(text: str, message: str, saved: Path, tmp_path: Path) -> None:
@@ -289,6 +299,21 @@ def test_a_newer_schema_says_to_update(saved: Path, tmp_path: Path) -> None:
     meta, columns = parts(saved)
     write(tmp_path / "t", meta | {"schema": SCHEMA + 1}, columns)
     assert_refused(tmp_path / "t", "update fiddler-viz")
+
+
+def test_schema_1_is_upgraded(trace: Trace, saved: Path, tmp_path: Path) -> None:
+    """It had no beams and no parents: a token follows the one before in its sequence."""
+    meta, columns = parts(saved)
+    as_schema_1(meta, columns)
+    loaded = Trace.load(write(tmp_path / "t", meta, columns))
+    np.testing.assert_array_equal(loaded.token_rows, trace.token_rows)
+    columns["token_rows"][0, 2] = -1
+    columns["token_rows"][4:7, 1] = 1
+    loaded = Trace.load(write(tmp_path / "t", meta, columns))
+    assert loaded.tokens["parent"].tolist() == [-1, -1, 1, 2, -1, 4, 5, 3][: len(loaded.texts)]
+    assert not loaded.tokens["beam"].any()
+    write(tmp_path / "t", parts(saved)[0], columns)
+    assert_refused(tmp_path / "t", "column 'token_rows' is")
 
 
 @pytest.mark.parametrize("name", ["model", "plans", "shared", "start", "meta"])
@@ -565,3 +590,12 @@ def test_spoiled_columns(seed: int, saved: Path, tmp_path: Path) -> None:
         answers.append(load_or_refuse(write(path, meta, columns | {name: bad})))
     assert any(answer is None for answer in answers)
     assert any(answer is not None for answer in answers)  # a weight, a token's id, a text
+
+
+def test_the_bundled_trace_reads_as_one_text() -> None:
+    """It was written with schema 1."""
+    bundled = demo.trace().check()
+    assert bundled.path().tolist() == list(range(len(bundled.token_rows)))
+    steps = bundled.steps
+    assert bundled.summary.generated_tokens == len(bundled.decode_steps)
+    assert bundled.summary.prompt_tokens == steps["tokens"][0]

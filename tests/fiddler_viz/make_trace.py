@@ -38,7 +38,8 @@ def toy_trace(
         cache_slots=cache_slots,
         gpu_memory=gpu_memory,
     )
-    last = np.array([[-1, 0, len(trace.token_rows), 7]])
+    many = len(trace.token_rows)
+    last = np.array([[-1, 0, 0, many, 7, many - 1]])
     words = ["To", " be", ",", "\n", HOSTILE, " $x$", "%{x}", "  "]
     total = len(trace.token_rows) + 1
     return replace(

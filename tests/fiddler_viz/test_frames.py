@@ -10,6 +10,7 @@ from engine.events import Action, Lane, Work
 from engine.residency import Place
 from engine.trace import Trace
 from fiddler_viz import frames
+from fiddler_viz.frames import readings
 from fiddler_viz.theme import Segment
 from tests.fiddler_viz.make_trace import empty_trace, toy_trace
 
@@ -203,3 +204,33 @@ def test_a_live_grid_fills_in_what_is_not_known_yet() -> None:
 
 def test_tokens_without_texts_show_their_ids(trace: Trace) -> None:
     assert frames.token_table(replace(trace, texts=())).text[0] == "#0"
+
+
+# ---------------------------------------------------------------------- texts
+
+
+def with_places(trace: Trace, rows: list[tuple[int, int, int, int]]) -> Trace:
+    """The trace with these sequences, beams, positions and parents for its tokens."""
+    table = trace.token_rows.copy()
+    table[:, [1, 2, 3, 5]] = rows
+    return replace(trace, token_rows=table).check()
+
+
+def test_one_text_reads_as_it_stands() -> None:
+    trace = toy_trace(prompt_tokens=2, decode_tokens=1)
+    assert [rows.tolist() for rows in readings(trace)] == [[0, 1, 2, 3]]
+    padded = with_places(trace, [(0, 0, -1, -1), (0, 0, 0, -1), (0, 0, 1, 1), (0, 0, 2, 2)])
+    assert [rows.tolist() for rows in readings(padded)] == [[1, 2, 3]]
+
+
+def test_each_sequence_and_each_sampled_answer_is_a_text() -> None:
+    trace = toy_trace(prompt_tokens=3, decode_tokens=2)
+    rows = [(0, 0, 0, -1), (0, 1, 0, -1), (1, 0, 0, -1), (0, 0, 1, 0), (0, 1, 1, 1), (1, 0, 1, 2)]
+    texts = readings(with_places(trace, rows))
+    assert [rows.tolist() for rows in texts] == [[0, 3], [1, 4], [2, 5]]
+
+
+def test_of_a_beam_search_the_best_answer_is_read() -> None:
+    trace = toy_trace(prompt_tokens=2, decode_tokens=3)
+    rows = [(0, 0, 0, -1), (0, 1, 0, -1), (0, 0, 1, 0), (0, 1, 1, 0), (0, 0, 2, 3), (0, 0, 3, 4)]
+    assert [rows.tolist() for rows in readings(with_places(trace, rows))] == [[0, 3, 4, 5]]

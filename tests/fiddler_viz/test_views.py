@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -136,6 +137,17 @@ def test_a_step_cut_short_has_no_price(trace: Trace) -> None:
     rows[-1, 7] = 0
     assert np.isnan(priced(replace(trace, step_rows=rows)).ns[-1])
     assert not np.isnan(priced(trace).ns).any()
+
+
+def test_several_texts_are_shown_one_after_the_other() -> None:
+    trace = synthetic_trace("mixtral-8x7b", gpu_memory="24GB", prompt_tokens=4, decode_tokens=2)
+    rows = trace.token_rows.copy()
+    rows[:, [1, 5]] = [(at % 2, at - 2 if at > 1 else -1) for at in range(6)]
+    trace = replace(trace, token_rows=rows, texts=("a", "b", "c", "d", "e", "f")).check()
+    view = TextView(100)
+    view.show(trace, 3)
+    shown = re.sub("<[^>]*>", "", view.value.split("aria-label")[1])
+    assert shown.split(">", 1)[1] == "text 1: ace\ntext 2: bdf"
 
 
 def test_long_texts_show_their_end() -> None:

@@ -1,0 +1,190 @@
+"""What a run was asked for, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from engine.errors import InputError
+from engine.lineage import Lineage
+from engine.prompt import PromptLike, encode
+from engine.strict import check_int
+
+_REFUSED = {
+    "streamer": "use on_text=, or engine.stream()",
+    "attention_mask": "give the prompt as text, or as several texts, which are padded and masked",
+    "return_dict_in_generate": "the run has tokens and trace; call engine.model.generate for more",
+    "assistant_model": "steps of several guessed tokens are not recorded yet",
+    "prompt_lookup_num_tokens": "steps of several guessed tokens are not recorded yet",
+    "custom_generate": "steps of another loop than transformers' own are not recorded",
+    "prefill_chunk_size": "use prefill_chunk_tokens=",
+}
+"""Options of transformers' generate that would break a run's record -> what to do instead."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an engine can take."""
+
+    model: PreTrainedModel
+    tokenizer: Any | None
+    vocabulary: int
+    """Rows of the embedding."""
+    max_tokens: int
+    """KV cache positions reserved for each sequence."""
+    max_sequences: int
+    """Sequences, beams count, that the KV cache is reserved for."""
+
+    def option(self, options: Mapping[str, Any], name: str) -> Any:
+        """What transformers will take: an option, or what a configuration says, or None."""
+        configs = (options.get("generation_config"), self.model.generation_config)
+        values = (options.get(name), *(getattr(config, name, None) for config in configs))
+        return next((value for value in values if value is not None), None)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of generate. Made by :meth:`of`."""
+
+    ids: Tensor
+    """``(prompts, tokens)``, padded on the left."""
+    mask: Tensor
+    """Of the same shape: 0 on padding."""
+    beams: int
+    """For each prompt; 1: no beam search."""
+    returned: int
+    """Answers to each prompt."""
+    ends: tuple[int, ...]
+    """Ids that end a text."""
+    filler: int | None
+    """Id from which a text is known to have ended, where more than ``ends`` may end one."""
+    seed: int | None
+    options: dict[str, Any]
+    """For transformers' ``generate``."""
+    has_tokenizer: bool
+
+    @classmethod
+    def of(
+        cls,
+        prompt: PromptLike,
+        max_new_tokens: int,
+        options: Mapping[str, Any],
+        limits: Limits,
+    ) -> Request:
+        """Read and check; raises InputError for what cannot be.
+
+        ``options`` are transformers', and ours: ``seed`` and ``prefill_chunk_tokens``.
+        """
+        ids, mask = encode(prompt, limits.tokenizer, limits.vocabulary)
+        for name, why in _REFUSED.items():
+            if options.get(name):
+                raise InputError(f"{name} cannot be passed on to transformers here: {why}")
+        if limits.option(options, "use_cache") is False:
+            raise InputError(
+                "use_cache=False cannot be passed on to transformers here: each step would "
+                "process the whole text again; leave it out"
+            )
+        beams, returned = (
+            _count(name, limits.option(options, name))
+            for name in ("num_beams", "num_return_sequences")
+        )
+        _check_room(limits, ids.shape[0] * max(beams, returned), ids.shape[1], max_new_tokens)
+        passed = dict(options)
+        seed, chunk_tokens = passed.pop("seed", None), passed.pop("prefill_chunk_tokens", None)
+        if chunk_tokens is not None:
+            check_int("prefill_chunk_tokens", chunk_tokens, least=1)
+            passed["prefill_chunk_size"] = chunk_tokens
+        if seed is not None:
+            check_int("seed", seed, least=0)
+            if seed >= 2**63:
+                raise InputError(f"seed: expected less than 2^63, got {seed}")
+        eos = limits.option(options, "eos_token_id")
+        ends = tuple(torch.as_tensor([] if eos is None else eos).reshape(-1).int().tolist())
+        padding = limits.option(options, "pad_token_id")
+        passed["pad_token_id"] = padding if padding is not None else (*ends, 0)[0]
+        other = options.get("stopping_criteria") or limits.option(options, "stop_strings")
+        return cls(
+            ids=ids,
+            mask=mask,
+            beams=beams,
+            returned=returned,
+            ends=ends,
+            filler=passed["pad_token_id"] if other else None,
+            seed=seed,
+            options=passed,
+            has_tokenizer=limits.tokenizer is not None,
+        )
+
+    def __repr__(self) -> str:
+        prompts, tokens = self.ids.shape
+        return f"Request({prompts} x {tokens} tokens, {self.beams} beams, {self.returned} answers)"
+
+    @property
+    def per_prompt(self) -> int:
+        """Rows of the batch for each prompt."""
+        return max(self.beams, self.returned)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch."""
+        return self.ids.shape[0] * self.per_prompt
+
+    @property
+    def answers(self) -> int:
+        """Answers to all prompts."""
+        return self.ids.shape[0] * self.returned
+
+    def lineage(self) -> Lineage:
+        """What follows the batch through its steps. Beams that run have not ended."""
+        ends, filler = ((), None) if self.beams > 1 else (self.ends, self.filler)
+        return Lineage(self.ids.shape[1], self.per_prompt, ends, filler)
+
+    def check_streamed(self) -> None:
+        """Raise InputError unless there is one text that only grows."""
+        if self.rows > 1:
+            what = f"{self.beams} beams" if self.beams > 1 else f"{self.rows} sequences"
+            raise InputError(
+                f"one sequence can be streamed, not {what}: call engine.generate() without "
+                "on_text, and read the run's texts"
+            )
+        if not self.has_tokenizer:
+            raise InputError(
+                "this checkpoint has no tokenizer, so there is no text to stream: call "
+                "engine.generate() without on_text, and read the run's tokens"
+            )
+
+
+def _count(name: str, value: object) -> int:
+    if value is None:
+        return 1
+    if type(value) is not int or value < 1:
+        raise InputError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    return value
+
+
+def _check_room(limits: Limits, sequences: int, prompt_tokens: int, new_tokens: int) -> None:
+    if type(new_tokens) is not int or new_tokens < 1:
+        raise InputError(
+            f"max_new_tokens: expected a whole number of at least 1, got {new_tokens!r}"
+        )
+    positions = getattr(
+        limits.model.config.get_text_config(), "max_position_embeddings", limits.max_tokens
+    )
+    room = min(limits.max_tokens, positions)
+    if prompt_tokens + new_tokens > room:
+        why = "the model has" if positions < limits.max_tokens else "max_tokens reserves"
+        raise InputError(
+            f"{prompt_tokens} prompt tokens and {new_tokens} new ones need "
+            f"{prompt_tokens + new_tokens} positions, {why} {room}: shorten the prompt, ask "
+            "for fewer tokens" + ("" if positions < limits.max_tokens else ", or load with more")
+        )
+    if sequences > limits.max_sequences:
+        raise InputError(
+            f"{sequences} sequences (beams count) need KV cache, max_sequences reserves "
+            f"{limits.max_sequences}: load with max_sequences={sequences}"
+        )
