@@ -109,7 +109,10 @@ def _skew(chance: Floats, experts: int, top_k: int) -> Floats:
 def _where(steps: Floats, table: Floats, wanted: Floats) -> Floats:
     """Per layer: the step at which its column of ``table`` (steps, layers) reaches ``wanted``."""
     rising = np.maximum.accumulate(table, axis=0)
-    return np.array([np.interp(w, rising[:, at], steps) for at, w in enumerate(wanted.tolist())])
+    found = np.zeros(len(wanted))
+    for at in range(len(wanted)):
+        found[at] = np.interp(wanted[at], rising[:, at], steps)
+    return found
 
 
 def _domains(choices: Choices, skew: Floats) -> tuple[int, float]:
