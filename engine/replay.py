@@ -18,7 +18,7 @@ from engine.layout import Course, lay_out
 from engine.orchestrator import Change, Orchestrator
 from engine.placement import change_plan
 from engine.plan import Plan
-from engine.policies import resolve_policy
+from engine.policies import POLICIES
 from engine.spec import HardwareSpec
 from engine.summary import Summary
 from engine.timeline import pin_rows
@@ -78,12 +78,18 @@ def replay(
     return replay_plan(trace, plan)
 
 
+def playable(trace: Trace) -> list[str]:
+    """Names of the policies that a trace can be replayed under: some go by predicted experts."""
+    predicted = trace.routing.predicted is not None
+    return [name for name, policy in POLICIES.items() if predicted or not policy.wants_predictions]
+
+
 def replay_plan(trace: Trace, plan: Plan) -> Replay:
     """Run a trace's routing under one given plan, from empty cache slots.
 
     Raises InputError where the policy needs predictions that the trace does not hold.
     """
-    if resolve_policy(plan.policy).wants_predictions and trace.routing.predicted is None:
+    if plan.policy not in playable(trace):
         raise InputError(
             f"policy {plan.policy!r} goes by the experts predicted for the next layer, which this "
             "trace does not hold: generate with predictions=True, or under that policy"

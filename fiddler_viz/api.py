@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import product
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import InputError
 from engine.interchange.perfetto import to_perfetto as write_perfetto
-from engine.policies import POLICIES, resolve_policy
 from engine.replay import Replay
 from engine.replay import replay as replay_trace
-from engine.spec import HardwareSpec
+from engine.sweep import Hardware
+from engine.sweep import sweep as sweep_traces
 from fiddler_viz import demo
 from fiddler_viz.figures import as_trace
 
@@ -20,9 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from engine.hybrid import HybridEngine
-
-Hardware = str | Path | HardwareSpec
-"""A profile's name, the path of a profile's file, or the profile itself."""
 
 
 def load(path: str | Path = demo.NAME, **options: Any) -> HybridEngine:
@@ -60,59 +55,42 @@ def compare(
     policies: Sequence[str] | str | None = None,
     gpu_memory: Sequence[int | str] | int | str | None = None,
     hardware: Sequence[Hardware] | Hardware | None = None,
-    cache_slots: int | None = None,
+    cache_slots: Sequence[int] | int | None = None,
 ) -> pd.DataFrame:
     """Replay one run on several machines, budgets and policies; one row for each combination.
 
     Every row is on the modelled clock. Policies default to all there are, budgets and hardware to
     the run's; ``cache_slots`` holds for the policies that cache. Raises InputError for a list
-    without entries, and what :func:`replay` raises.
+    without entries, and what :func:`replay` raises. :func:`sweep` does it for many runs.
     """
-    import pandas as pd
-
-    trace = as_trace(source)
-    machines = _several("hardware", hardware, trace.plan.hardware)
-    budgets = _several("gpu_memory", gpu_memory, trace.plan.gpu_memory)
-    names = _several("policies", policies, *POLICIES)
-    rows: list[dict[str, Any]] = []
-    for machine, budget, policy in product(machines, budgets, names):
-        what_if = replay_trace(
-            trace,
-            hardware=None if hardware is None else machine,  # the run's may be no preset
-            gpu_memory=budget,
-            policy=policy,
-            cache_slots=cache_slots if resolve_policy(policy).admits else None,
-        )
-        summary, plan = what_if.summary, what_if.trace.plan
-        rows.append(
-            {
-                "hardware": plan.hardware,
-                "gpu_memory_gb": plan.gpu_memory / 1e9,
-                "policy": policy,
-                "pinned": len(plan.pinned),
-                "cache_slots": plan.cache_slots,
-                "tokens_per_s": summary.tokens_per_s,
-                "hit_rate": summary.hit_rate,
-                "mb_per_token": summary.bytes_per_token / 1e6,
-                "gpu_busy": summary.busy["gpu"],
-                "cpu_busy": summary.busy["cpu"],
-                "link_busy": summary.busy["h2d"],
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _several(name: str, value: Any, *default: Any) -> list[Any]:
-    """What is to be compared: one thing, several, or the default where nothing was asked for."""
-    if value is None:
-        return list(default)
-    if not isinstance(value, Iterable) or isinstance(value, str):
-        return [value]
-    if several := list(value):
-        return several
-    raise InputError(
-        f"{name}: expected one or more to compare, got none; leave it out for the default"
+    table = sweep_traces(
+        as_trace(source),
+        policies=policies,
+        gpu_memory=gpu_memory,
+        hardware=hardware,
+        cache_slots=cache_slots,
     )
+    return table.drop(columns="trace")
+
+
+def sweep(traces: Any, **options: Any) -> pd.DataFrame:
+    """Replay many runs under many plans, on any ``concurrent.futures.Executor``.
+
+    ``traces``: what :func:`replay` takes, several of these, or a mapping of names to them. Paths
+    stay paths: whoever does the work opens the file. The options are those of
+    :func:`engine.sweep.sweep`: ``policies``, ``gpu_memory``, ``hardware``, ``cache_slots``,
+    ``executor``, ``errors="raise"`` or ``"coerce"``, ``chunk``, ``progress``. Columns are those of
+    :func:`compare`, and ``trace``.
+    """
+
+    def opened(item: Any) -> Any:
+        return item if isinstance(item, str | Path) else as_trace(item)
+
+    if isinstance(traces, Mapping):
+        return sweep_traces({name: opened(item) for name, item in traces.items()}, **options)
+    if isinstance(traces, Iterable) and not isinstance(traces, str):
+        return sweep_traces([opened(item) for item in traces], **options)
+    return sweep_traces(opened(traces), **options)
 
 
 def to_perfetto(source: Any, path: str | Path) -> Path:

@@ -34,7 +34,7 @@ ENGINE_ABOVE = (
     ("orchestrator", "records notes", "history", "run"),
     ("recorder",),
     ("replay", "interchange"),
-    ("synthetic",),
+    ("synthetic", "sweep", "heldout"),
 )
 ENGINE_BELOW = (  # below the torch line
     ("store",),

@@ -1,0 +1,308 @@
+"""Many replays at once: traces x machines x budgets x policies x cache slots, on any Executor."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from engine.errors import FiddlerError, InputError, unknown_name
+from engine.events import MOVES, WORK, empty
+from engine.policies import POLICIES, resolve_policy
+from engine.replay import Replay, playable, replay
+from engine.spec import HardwareSpec, resolve_hardware
+from engine.strict import check_int
+from engine.trace import Trace
+from engine.units import parse_bytes, parse_percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Hardware = str | Path | HardwareSpec
+"""A profile's name, the path of a profile's file, or the profile itself."""
+Row = dict[str, Any]
+
+COLUMNS = (
+    "trace", "hardware", "gpu_memory_gb", "policy", "pinned", "cache_slots", "tokens_per_s",
+    "hit_rate", "mb_per_token", "gpu_busy", "cpu_busy", "link_busy",
+)  # fmt: skip
+"""Of the table; what they mean: :class:`engine.plan.Plan`, :class:`engine.summary.Summary`."""
+
+_TASKS_PER_CORE = 4
+"""Tasks for each core of this machine, so that slow ones do not hold up the end."""
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One what-if. None: as the trace's last plan has it."""
+
+    hardware: HardwareSpec | None
+    gpu_memory: int | str | None
+    policy: str
+    cache_slots: int | None
+
+    def __str__(self) -> str:
+        """The arguments of :func:`engine.replay.replay`, those that are given."""
+        shown = {
+            "hardware": None if self.hardware is None else self.hardware.name,
+            "gpu_memory": self.gpu_memory,
+            "policy": self.policy,
+            "cache_slots": self.cache_slots,
+        }
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some combinations of one trace: what is sent to a worker."""
+
+    name: str
+    """The trace's, in the table."""
+    source: Trace | Path
+    """A path is opened where the task runs."""
+    combinations: tuple[Combination, ...]
+    coerce: bool
+    """Whether to go on after an error."""
+
+    def light(self) -> Task:
+        """The same without what a replay makes anew: a fraction of a trace's bytes."""
+        if isinstance(self.source, Path):
+            return self
+        bare = replace(
+            self.source, work_rows=empty(WORK), move_rows=empty(MOVES), texts=()
+        )  # also leaves behind what the trace keeps of itself
+        return replace(self, source=bare)
+
+    def run(self) -> list[Row | FiddlerError]:
+        """A row or an error for each combination; nothing after an error unless ``coerce``."""
+        return list(self.outcomes())
+
+    def outcomes(self) -> Iterator[Row | FiddlerError]:
+        """The same, one by one."""
+        trace: Trace | None = None
+        for combination in self.combinations:
+            try:
+                if trace is None:
+                    source = self.source
+                    trace = source if isinstance(source, Trace) else Trace.load(source)
+                outcome = self._row(trace, combination)
+            except FiddlerError as error:
+                if not self.coerce:
+                    yield _named(error, self.name, combination)
+                    return
+                outcome = self._no_row(trace, combination, error)
+            except Exception as error:  # a bug: it shall say where
+                error.add_note(f"in a sweep, trace {self.name}: {combination}")
+                raise
+            yield outcome
+
+    def _row(self, trace: Trace, asked: Combination) -> Row:
+        found = replay(
+            trace,
+            hardware=asked.hardware,
+            gpu_memory=asked.gpu_memory,
+            policy=asked.policy,
+            cache_slots=asked.cache_slots,
+        )
+        row = {"trace": self.name} | _figures(found)
+        return row | {"error": None} if self.coerce else row
+
+    def _no_row(self, trace: Trace | None, asked: Combination, error: FiddlerError) -> Row:
+        """What was asked for, NaN for what would have been found."""
+        budget, machine = asked.gpu_memory, None if asked.hardware is None else asked.hardware.name
+        if trace is not None:
+            budget = trace.plan.gpu_memory if budget is None else budget
+            machine = trace.plan.hardware if machine is None else machine
+        known = None if budget is None or parse_percent(budget) is not None else budget
+        return {
+            "trace": self.name,
+            "hardware": machine,
+            "gpu_memory_gb": math.nan if known is None else parse_bytes(known) / 1e9,
+            "policy": asked.policy,
+            "error": str(error),
+        }
+
+
+def _figures(found: Replay) -> Row:
+    summary, plan = found.summary, found.trace.plan
+    return {
+        "hardware": plan.hardware,
+        "gpu_memory_gb": plan.gpu_memory / 1e9,
+        "policy": plan.policy,
+        "pinned": len(plan.pinned),
+        "cache_slots": plan.cache_slots,
+        "tokens_per_s": summary.tokens_per_s,
+        "hit_rate": summary.hit_rate,
+        "mb_per_token": summary.bytes_per_token / 1e6,
+        "gpu_busy": summary.busy["gpu"],
+        "cpu_busy": summary.busy["cpu"],
+        "link_busy": summary.busy["h2d"],
+    }
+
+
+def _named(error: FiddlerError, name: str, combination: Combination) -> FiddlerError:
+    """The same error with a message that says of which combination it is."""
+    named = copy.copy(error)
+    named.args = (f"trace {name}, {combination}: {error}",)
+    return named
+
+
+def sweep(
+    traces: Any,
+    *,
+    policies: Sequence[str] | str | None = None,
+    gpu_memory: Sequence[int | str] | int | str | None = None,
+    hardware: Sequence[Hardware] | Hardware | None = None,
+    cache_slots: Sequence[int] | int | None = None,
+    executor: Executor | None = None,
+    errors: Literal["raise", "coerce"] = "raise",
+    chunk: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> pd.DataFrame:
+    """Replay traces under every combination of what is given; one row for each, modelled clock.
+
+    Rows are ordered by trace, hardware, budget, policy and slots as given, whatever the executor.
+
+    Args:
+        traces: a Trace, a run (anything with ``.trace``) or the path of a trace file; several of
+            them; or a mapping of names to them. The column ``trace`` holds the name: the path, or
+            the number among those given.
+        policies: names; None: all there are, those that go by predicted experts only where every
+            trace holds some.
+        gpu_memory: budgets; None: each trace's own.
+        hardware: names, profiles' files or profiles; None: each trace's own, with its costs.
+        cache_slots: for the policies that admit; the others get one row.
+        executor: any ``concurrent.futures.Executor``; None: in this process. A trace travels to
+            it without its work and moves, once per task; a path travels as a path.
+        errors: ``"raise"``: the first combination that cannot be is an error that names it;
+            ``"coerce"``: its row is NaN, and a last column ``error`` says why.
+        chunk: combinations per task; None: so many that there are some four tasks for each core
+            of this machine. 1 spreads widest, more sends a trace less often.
+        progress: called with rows done and rows in all, in the order of the rows.
+
+    Raises:
+        InputError: an argument that no trace could take, or a list without entries; raised before
+            anything runs.
+        BudgetError, InputError, TraceError: of the first combination that cannot be, unless
+            ``errors="coerce"``.
+
+    An interrupt, or an error, cancels every task that has not begun.
+    """
+    import pandas as pd
+
+    if errors not in ("raise", "coerce"):
+        raise unknown_name("way to treat errors", errors, ("raise", "coerce"))
+    if executor is not None and not isinstance(executor, Executor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            "executor: expected a concurrent.futures.Executor (of a Dask client: "
+            f"client.get_executor()), got {type(executor).__name__}"
+        )
+    if chunk is not None:
+        check_int("sweep, chunk", chunk, least=1)
+    sources = _sources(traces)
+    if policies is None:
+        sets = [set(playable(s if isinstance(s, Trace) else Trace.load(s))) for _, s in sources]
+        policies = [name for name in POLICIES if all(name in names for names in sets)]
+    combinations = _combinations(policies, gpu_memory, hardware, cache_slots)
+    total = len(sources) * len(combinations)
+    if chunk is None:
+        wanted = math.ceil(_TASKS_PER_CORE * (os.cpu_count() or 1) / len(sources))
+        chunk = len(combinations) if executor is None else math.ceil(len(combinations) / wanted)
+    tasks = [
+        Task(name, source, tuple(combinations[at : at + chunk]), errors == "coerce")
+        for name, source in sources
+        for at in range(0, len(combinations), chunk)
+    ]
+    rows: list[Row] = []
+
+    def take(outcome: Row | FiddlerError) -> None:
+        if isinstance(outcome, FiddlerError):
+            raise outcome
+        rows.append(outcome)
+        if progress is not None:
+            progress(len(rows), total)
+
+    if executor is None:
+        for task in tasks:
+            for outcome in task.outcomes():
+                take(outcome)
+    else:
+        futures: list[Future[list[Row | FiddlerError]]] = []
+        try:
+            for task in tasks:
+                futures.append(executor.submit(Task.run, task.light()))
+            for future in futures:
+                for outcome in future.result():
+                    take(outcome)
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+    return pd.DataFrame(rows, columns=[*COLUMNS, *(["error"] if errors == "coerce" else [])])
+
+
+def _sources(traces: Any) -> list[tuple[str, Trace | Path]]:
+    """Names and what they name, in order."""
+    if isinstance(traces, Mapping):
+        given = [(str(k), v) for k, v in cast("Mapping[Any, Any]", traces).items()]
+    else:
+        one = isinstance(traces, str | Path | Trace) or not isinstance(traces, Iterable)
+        several: list[Any] = [traces] if one else list(cast("Iterable[Any]", traces))
+        given = [
+            (str(item) if isinstance(item, str | Path) else str(number), item)
+            for number, item in enumerate(several)
+        ]
+    if not given:
+        raise InputError("traces: expected one or more, got none")
+    found: list[tuple[str, Trace | Path]] = []
+    for name, item in given:
+        leads_to = Path(item) if isinstance(item, str) else item
+        if not isinstance(leads_to, Trace | Path):
+            leads_to = getattr(item, "trace", None)
+        if not isinstance(leads_to, Trace | Path):
+            raise InputError(
+                f"traces: expected a Trace, a run (anything with .trace) or the path of a trace "
+                f"file, got {type(item).__name__}"
+            )
+        found.append((name, leads_to))
+    return found
+
+
+def _combinations(
+    policies: Any, gpu_memory: Any, hardware: Any, cache_slots: Any
+) -> list[Combination]:
+    """All of them, in order. Raises InputError for what no trace could take."""
+    machines = [
+        None if machine is None else resolve_hardware(machine)
+        for machine in _several("hardware", hardware, None)
+    ]
+    budgets = _several("gpu_memory", gpu_memory, None)
+    for budget in budgets:
+        if budget is not None and parse_percent(budget) is None:
+            parse_bytes(budget)
+    names = [resolve_policy(name) for name in _several("policies", policies, *POLICIES)]
+    slots = _several("cache_slots", cache_slots, None)
+    return [
+        Combination(machine, budget, policy.name, many)
+        for machine, budget, policy in product(machines, budgets, names)
+        for many in (slots if policy.admits else (None,))
+    ]
+
+
+def _several(name: str, value: Any, *default: Any) -> list[Any]:
+    """What is to be compared: one thing, several, or the default where nothing was asked for."""
+    if value is None:
+        return list(default)
+    if not isinstance(value, Iterable) or isinstance(value, str):
+        return [value]
+    if several := list(cast("Iterable[Any]", value)):
+        return several
+    raise InputError(
+        f"{name}: expected one or more to compare, got none; leave it out for the default"
+    )
