@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The longest name that fits a file counts. Top row first.
 ENGINE_ABOVE = (
     ("errors",),
-    ("units", "strict", "destination", "profile"),
+    ("units", "strict", "destination", "profile", "unsupported"),
     ("spec hardware_spec model_spec",),
     ("events", "cost"),
     ("decision",),
@@ -36,7 +36,9 @@ ENGINE_ABOVE = (
     ("synthetic",),
 )
 ENGINE_BELOW = (  # below the torch line
+    ("probe",),
     ("store",),
+    ("routers",),
     ("devices",),
     ("executor",),
     ("session",),
