@@ -153,10 +153,13 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _bytes_per_token(layer: Any) -> int:
-    """Bytes that one layer's cache keeps of a token."""
-    total = 0
-    for name, axis in (("keys", -2), ("values", -2), ("indexer_keys", 1)):
-        kept = getattr(layer, name, None)
-        if torch.is_tensor(kept) and kept.numel():
-            total += kept.numel() * kept.element_size() // kept.shape[axis]
-    return total
+    """Bytes that one layer's cache keeps of a token: keys and values, and those of an indexer."""
+    kept = {
+        part.data_ptr(): part  # some architectures' values are their keys
+        for name, part in vars(layer).items()
+        if name.endswith(("keys", "values")) and not name.startswith("prefill")
+        if torch.is_tensor(part) and part.numel()
+    }
+    # (B, heads, tokens, size), or (B, tokens, size)
+    tokens = {at: part.shape[-2 if part.ndim == 4 else 1] for at, part in kept.items()}
+    return sum(part.numel() * part.element_size() // tokens[at] for at, part in kept.items())

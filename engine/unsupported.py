@@ -28,6 +28,7 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
             "it is two language models in one, one that thinks and one that talks: save its "
             "thinker (qwen3_omni_moe_thinker) as a checkpoint of its own and load that"
         ),
+        "step3p5": _OWN_ROUTING,
         "step3p7": _OWN_ROUTING,
         "switch_transformers": _OWN_ROUTING + ", and it is an encoder-decoder",
     }

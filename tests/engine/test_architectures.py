@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.engine.tiny_models import VOCABULARY, model_files, model_types, save_tiny
-from transformers import LogitsProcessorList, PreTrainedModel
+import transformers
+from transformers import CONFIG_MAPPING, AutoConfig, LogitsProcessorList, PreTrainedModel
 
 import fiddler_viz as fv
 from engine import popularity
@@ -18,19 +18,22 @@ from engine.hybrid import HybridEngine
 from engine.policies import POLICIES
 from engine.routers import Routers
 from engine.unsupported import UNSUPPORTED
+from tests.engine.tiny_models import (
+    NEEDS,
+    NOT_AHEAD,
+    available,
+    model_files,
+    model_types,
+    save_tiny,
+    supported,
+)
+from tools import architectures
 
 PROMPT = [3, 14, 15, 92, 65, 35]
 NEW_TOKENS = 8
 BUDGETS = ("0%", "50%", "100%")
 LIVE = [name for name, policy in POLICIES.items() if getattr(policy, "live", True)]
-
-FILES = model_files()
-SUPPORTED = [
-    kind
-    for source in FILES.values()
-    for kind in dict.fromkeys(model_types(source) + model_types(source, images=True))
-    if kind not in UNSUPPORTED
-]
+AT_MOST = 1e-4
 
 
 @pytest.fixture(autouse=True)
@@ -39,74 +42,134 @@ def short_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(popularity, "WINDOW_TOKENS", 32)
 
 
-@pytest.mark.parametrize("kind", SUPPORTED)
-def test_parity(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", available())
+def test_architecture(tmp_path: Path, kind: str) -> None:
+    """Prefill and greedy decode equal transformers' eager experts, wherever experts run."""
     plain = save_tiny(tmp_path / kind, kind)
-    ids = torch.tensor([PROMPT])
-    settings: dict[str, Any] = {"max_new_tokens": NEW_TOKENS, "do_sample": False}
     with torch.no_grad():
         exact = plain.generate(
-            ids, output_logits=True, return_dict_in_generate=True, **settings
+            torch.tensor([PROMPT]),
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
         )
-        logits = plain(input_ids=exact.sequences).logits  # (1, T, V), a prefill
+        logits = plain(input_ids=exact.sequences).logits  # (1, T, V), all in one prefill
     engine = fv.load(tmp_path / kind, gpu_memory="0%")
-    assert engine.tokenizer is None
     check_spec(engine, plain)
-    check_routers(engine, exact.sequences)
+    check_routers(engine, exact.sequences, all_ahead=kind not in NOT_AHEAD)
+    check_experts_matter(engine, exact.sequences, logits)
     for policy in LIVE:
         for budget in BUDGETS:
             engine.replan(policy=policy, gpu_memory=budget, cache_slots=0)
             if POLICIES[policy].admits:
                 engine.replan(cache_slots=engine.plan.room // 2)
-            with torch.no_grad():
-                ours = engine.model(input_ids=exact.sequences).logits
-            assert (ours - logits).abs().max().item() <= 1e-4, (policy, budget)
-            seen: list[torch.Tensor] = []
-            keep = LogitsProcessorList([lambda _, scores, to=seen: to.append(scores) or scores])
-            run = engine.generate(PROMPT, logits_processor=keep, **settings)
-            assert list(run.tokens[0]) == exact.sequences[0, len(PROMPT) :].tolist()
-            for at, step in enumerate(seen):
-                assert (step - exact.logits[at]).abs().max().item() <= 1e-4, (policy, budget, at)
+            check_parity(engine, exact, logits, f"{policy} at {budget}")
+
+
+def check_parity(engine: HybridEngine, exact: Any, logits: torch.Tensor, what: str) -> None:
+    """Of all logits of a prefill, the logits of each decode step, and the greedy tokens."""
+    with torch.no_grad():
+        ours = engine.model(input_ids=exact.sequences).logits
+    assert (ours - logits).abs().max().item() <= AT_MOST, what
+    steps: list[torch.Tensor] = []
+
+    def keep(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        steps.append(scores)
+        return scores
+
+    run = engine.generate(
+        PROMPT, NEW_TOKENS, do_sample=False, logits_processor=LogitsProcessorList([keep])
+    )
+    assert list(run.tokens[0]) == exact.sequences[0, len(PROMPT) :].tolist(), what
+    for step, expected in zip(steps, exact.logits, strict=True):
+        assert (step - expected).abs().max().item() <= AT_MOST, what
 
 
 def check_spec(engine: HybridEngine, plain: PreTrainedModel) -> None:
-    """The bytes of the spec are those of the model; the KV cache grows by what the spec says."""
-    spec = engine.model_spec
+    """The spec's bytes are the model's, counted another way."""
+    spec, weights = engine.model_spec, engine.session.store.weights(0, 0)
     assert spec.total_bytes == 4 * sum(part.numel() for part in plain.parameters())
-    assert spec.routed_bytes == engine.session.store.n_bytes
-    assert spec.hidden * spec.expert_width in {
-        part.numel() for part in engine.session.store.weights(0, 0).parts
-    }
+    assert spec.hidden * spec.expert_width == weights.down.numel()
+    text = plain.config.get_text_config()
+    assert spec.layers <= text.num_hidden_layers
+    assert spec.kv_bytes_per_token > 0
+    assert spec.head_bytes == 4 * plain.get_output_embeddings().weight.numel()
 
 
-def check_routers(engine: HybridEngine, tokens: torch.Tensor) -> None:
+def check_experts_matter(
+    engine: HybridEngine, tokens: torch.Tensor, logits: torch.Tensor
+) -> None:
+    """Without its experts the model says something else: parity is no accident."""
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(engine.session, "layer", lambda _, hidden, *__: torch.zeros_like(hidden))
+        without = engine.model(input_ids=tokens).logits
+    assert (without - logits).abs().max().item() > 100 * AT_MOST
+
+
+def check_routers(engine: HybridEngine, tokens: torch.Tensor, *, all_ahead: bool) -> None:
     """A router, called on what its layer saw, chooses what the layer chose."""
     routers = Routers(engine.session.store)
-    callable_ = [layer for layer in range(len(routers)) if routers.get(layer) is not None]
+    ahead = [layer for layer in range(len(routers)) if routers.why_not(layer) is None]
+    assert ahead
+    assert (len(ahead) == len(routers)) == all_ahead
     seen: dict[int, torch.Tensor] = {}
-    handles = [routers[layer].watch(partial(seen.__setitem__, layer)) for layer in callable_]
-    chosen: dict[int, torch.Tensor] = {}
-    original = engine.session.layer
+    chosen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    handles = [routers[layer].watch(partial(seen.__setitem__, layer)) for layer in ahead]
+    real = engine.session.layer
 
     def layer(number: int, hidden: Any, index: Any, weights: Any) -> torch.Tensor:
-        chosen[number] = index
-        if number in seen and routers[number].same_input:
-            assert torch.equal(seen[number], hidden)
-        return original(number, hidden, index, weights)
+        chosen[number] = (hidden, index)
+        return real(number, hidden, index, weights)
 
-    engine.session.layer = layer  # type: ignore[method-assign]
-    with torch.no_grad():
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(engine.session, "layer", layer)
         engine.model(input_ids=tokens)
-    del engine.session.layer
     for handle in handles:
         handle.remove()
     for number in range(len(routers)):
-        if number not in callable_:
+        if number not in ahead:
             with pytest.raises(UnsupportedModelError, match="cannot be asked ahead"):
                 routers[number]
             continue
-        index, scores = routers[number](seen[number])
-        assert torch.equal(index, chosen[number])
-        assert scores.shape == (tokens.numel(), engine.model_spec.experts)
-        assert scores.dtype == torch.float32
-    print(len(callable_), len(routers), [routers.why_not(x) for x in range(len(routers)) if x not in callable_], [routers[x].same_input for x in callable_][:1])
+        hidden, index = chosen[number]
+        guess, scores = routers[number](seen[number])
+        assert torch.equal(guess, index)
+        assert (scores.shape, scores.dtype) == ((len(index), engine.model_spec.experts), torch.float32)
+        assert scores.min() >= 0 and scores.sum(dim=-1).max() <= 1 + 1e-4
+        if routers[number].same_input:
+            assert torch.equal(seen[number], hidden)
+
+
+def test_every_model_file_is_supported_or_has_a_reason() -> None:
+    run = set(supported())
+    for name, source in model_files().items():
+        kinds = model_types(source) or [name]
+        assert all((kind in run) != (kind in UNSUPPORTED) for kind in kinds), name
+
+
+@pytest.mark.parametrize("kind", list(UNSUPPORTED))
+def test_what_cannot_run_says_why(tmp_path: Path, kind: str) -> None:
+    assert kind in CONFIG_MAPPING
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"never read")
+    with pytest.raises(UnsupportedModelError, match=f"{kind} is not supported: .*{UNSUPPORTED[kind][:40]}"):
+        fv.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NEEDS if kind not in available()])
+def test_a_package_that_is_missing_is_named(tmp_path: Path, kind: str) -> None:
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"never read")
+    with pytest.raises(UnsupportedModelError, match=NEEDS[kind]):
+        fv.load(tmp_path)
+
+
+@pytest.mark.skipif(
+    transformers.__version__ not in architectures.PAGE.read_text("utf-8"),
+    reason="the page is of another transformers",
+)
+def test_the_page_lists_them() -> None:
+    assert architectures.PAGE.read_text("utf-8") == architectures.page(), (
+        "run python tools/architectures.py"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
+
+from engine.unsupported import UNSUPPORTED
 
 VOCABULARY = 128
 
@@ -194,6 +197,16 @@ OWN: dict[str, dict[str, Any]] = {
 """Model type -> what it needs beyond, or in place of, the shared sizes."""
 
 
+NOT_AHEAD = {
+    "deepseek_v4": "hashed layers route by token id",
+    "zaya": "routers carry a state from layer to layer",
+}
+"""Model types with routers that cannot be asked about a hidden state alone -> why."""
+
+NEEDS = {"inkling_mm_model": "scipy"}
+"""Model types that transformers builds only where another package is installed."""
+
+
 def model_files() -> dict[str, str]:
     """Folder of each model file that uses the experts interface -> its source."""
     root = Path(transformers.__file__).parent / "models"
@@ -201,13 +214,23 @@ def model_files() -> dict[str, str]:
     return {name: texts[name] for name in sorted(texts) if "@use_experts_impl" in texts[name]}
 
 
-def model_types(source: str, *, images: bool = False) -> list[str]:
-    """Model types whose causal (or image-text) language model is defined in a source file."""
-    names = (
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES if images else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    )
+def model_types(source: str) -> list[str]:
+    """Model types whose causal, or image and text, language model a source file defines."""
     classes = set(re.findall(r"^class (\w+)", source, re.MULTILINE))
-    return [kind for kind, name in names.items() if name in classes]
+    both = (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+    found = (kind for names in both for kind, name in names.items() if name in classes)
+    return list(dict.fromkeys(found))
+
+
+def supported() -> list[str]:
+    """The model types of all these files that the engine runs, in alphabetical order."""
+    kinds = {kind for source in model_files().values() for kind in model_types(source)}
+    return sorted(kinds - set(UNSUPPORTED))
+
+
+def available() -> list[str]:
+    """Those of them that can be built with the packages installed here."""
+    return [k for k in supported() if k not in NEEDS or importlib.util.find_spec(NEEDS[k])]
 
 
 def auto_class(config: Any) -> Any:
