@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +17,14 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import (
-    CONFIG_NAME,
-    SAFE_WEIGHTS_INDEX_NAME,
-    SAFE_WEIGHTS_NAME,
-    cached_file,
-    logging,
-)
+from transformers.utils import CONFIG_NAME
 
+from engine.checkpoint import Weights, fused_names
 from engine.errors import CheckpointError, InputError, UnsupportedModelError
 from engine.hook import IMPLEMENTATION, register
 from engine.spec import ModelSpec
 from engine.store import ExpertStore, experts_modules, require_experts
 from engine.unsupported import UNSUPPORTED
-
-_LONG_BYTES = 500_000_000
-"""A checkpoint from this size on takes long enough to show a progress bar."""
 
 _DAMAGE = (
     SafetensorError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
@@ -48,7 +38,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
     """Open a checkpoint folder or hub id with its experts dispatched to the engine.
 
-    Peak host memory is about that of the weights as loaded.
+    Peak host memory is that of the weights as loaded, and one layer's while it is converted.
 
     Raises:
         CheckpointError: no such folder, no model in it, a damaged or incomplete file, only pickle
@@ -66,11 +56,10 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
     auto = _auto_class(config)
     with torch.device("meta"):  # look at the modules before reading gigabytes
         blank = _from_config(auto, config)
-    require_experts(blank)
-    del blank
-    files = weight_files(path)
+    experts = require_experts(blank)
+    weights = Weights.find(path)
     try:
-        with _bar_if_long(files):
+        with weights.bar_if_long(), weights.read_once(fused_names(blank, experts), dtype):
             model, info = auto.from_pretrained(
                 path,
                 config=config,
@@ -85,7 +74,7 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
             raise
         raise CheckpointError(
             f"the weights in {path} cannot be read ({_short(error)}): the files are damaged, "
-            f"incomplete or renamed. {_found(files)} Copy the checkpoint again"
+            f"incomplete or renamed. {weights.found()} Copy the checkpoint again"
         ) from error
     missing = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
     if missing:
@@ -168,53 +157,6 @@ def _n_bytes(part: Tensor) -> int:
     return part.numel() * part.element_size()
 
 
-def weight_files(path: str | Path) -> list[Path]:
-    """The safetensors files of a folder, or of a hub id as far as they are on this machine.
-
-    A hub id's index or single file is fetched where it is not. Raises CheckpointError where there
-    are none, naming pickle files if there are any: opening one could run code.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        for name in (SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME):
-            try:
-                found = cached_file(str(path), name)
-            except OSError:
-                continue
-            if found is not None:
-                folder = Path(found).parent
-                break
-        else:
-            config = cached_file(str(path), CONFIG_NAME)
-            folder = Path(config or path).parent
-    files = sorted(folder.glob("*.safetensors"))
-    if files or (folder / SAFE_WEIGHTS_INDEX_NAME).is_file():
-        return files
-    pickled = sorted(
-        file.name for end in ("bin", "pt", "pth", "ckpt") for file in folder.glob(f"*.{end}")
-    )
-    why = f"only pickle files ({', '.join(pickled[:3])}), which can run code when opened"
-    raise CheckpointError(
-        f"{path} holds no .safetensors weights ({why if pickled else 'none'}): where you trust "
-        "their origin, open them with transformers in a process of their own and save the model "
-        "with save_pretrained(), which writes .safetensors; or take a checkpoint that has them"
-    )
-
-
-@contextmanager
-def _bar_if_long(files: list[Path]) -> Iterator[None]:
-    """transformers' progress bar, but not for files that load in an instant."""
-    size = sum(file.stat().st_size for file in files)
-    if not 0 < size < _LONG_BYTES or not logging.is_progress_bar_enabled():
-        yield
-        return
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.enable_progress_bar()
-
-
 def _check_folder(path: str | Path) -> None:
     folder = Path(path)
     if folder.is_dir():
@@ -222,7 +164,7 @@ def _check_folder(path: str | Path) -> None:
             raise CheckpointError(
                 f"{folder} holds no config.json: give the folder of a transformers checkpoint"
             )
-        weight_files(folder)
+        Weights.find(folder)
     elif isinstance(path, Path) or folder.exists() or str(path).count("/") != 1:
         raise CheckpointError(
             f"no checkpoint folder at {path}: give 'demo', a folder with config.json and "
@@ -282,10 +224,6 @@ def _from_config(auto: Any, config: Any) -> nn.Module:
             f"transformers cannot build a {config.model_type!r} from this configuration "
             f"({_short(error)})"
         ) from error
-
-
-def _found(files: list[Path]) -> str:
-    return f"Found: {', '.join(file.name for file in files[:8])}." if files else ""
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -36,7 +36,7 @@ ENGINE_ABOVE = (
     ("synthetic",),
 )
 ENGINE_BELOW = (  # below the torch line
-    ("probe",),
+    ("probe", "checkpoint"),
     ("store",),
     ("routers",),
     ("devices",),

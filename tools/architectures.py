@@ -1,6 +1,6 @@
 """Write docs/architectures.md: what transformers' model files use, and what the engine runs.
 
-    python tools/architectures.py
+python tools/architectures.py
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ def page() -> str:
     from tests.engine.tiny_models import model_files, supported
 
     kinds = supported()
-    head = HEAD.format(
-        version=transformers.__version__, files=len(model_files()), count=len(kinds)
-    )
+    head = HEAD.format(version=transformers.__version__, files=len(model_files()), count=len(kinds))
     why = [f"| `{kind}` | {reason} |\n" for kind, reason in UNSUPPORTED.items()]
     return head + "".join(map(_line, kinds)) + TAIL + "".join(why)
 
@@ -73,7 +71,8 @@ def _line(kind: str) -> str:
     ahead = NOT_AHEAD.get(kind)
     ahead = f"not all: {ahead}" if ahead else "yes"
     if kind in NEEDS:
-        return f"| `{kind}` | | needs the package {NEEDS[kind]}, tested where it is installed | | {ahead} |\n"
+        needs = f"needs the package {NEEDS[kind]}, tested where it is installed"
+        return f"| `{kind}` | | {needs} | | {ahead} |\n"
     config = tiny_config(kind)
     with torch.device("meta"):
         model = auto_class(config).from_config(config)

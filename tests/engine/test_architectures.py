@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,9 +98,7 @@ def check_spec(engine: HybridEngine, plain: PreTrainedModel) -> None:
     assert spec.head_bytes == 4 * plain.get_output_embeddings().weight.numel()
 
 
-def check_experts_matter(
-    engine: HybridEngine, tokens: torch.Tensor, logits: torch.Tensor
-) -> None:
+def check_experts_matter(engine: HybridEngine, tokens: torch.Tensor, logits: torch.Tensor) -> None:
     """Without its experts the model says something else: parity is no accident."""
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(engine.session, "layer", lambda _, hidden, *__: torch.zeros_like(hidden))
@@ -135,7 +134,10 @@ def check_routers(engine: HybridEngine, tokens: torch.Tensor, *, all_ahead: bool
         hidden, index = chosen[number]
         guess, scores = routers[number](seen[number])
         assert torch.equal(guess, index)
-        assert (scores.shape, scores.dtype) == ((len(index), engine.model_spec.experts), torch.float32)
+        assert (scores.shape, scores.dtype) == (
+            (len(index), engine.model_spec.experts),
+            torch.float32,
+        )
         assert scores.min() >= 0 and scores.sum(dim=-1).max() <= 1 + 1e-4
         if routers[number].same_input:
             assert torch.equal(seen[number], hidden)
@@ -153,7 +155,9 @@ def test_what_cannot_run_says_why(tmp_path: Path, kind: str) -> None:
     assert kind in CONFIG_MAPPING
     AutoConfig.for_model(kind).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"never read")
-    with pytest.raises(UnsupportedModelError, match=f"{kind} is not supported: .*{UNSUPPORTED[kind][:40]}"):
+    with pytest.raises(
+        UnsupportedModelError, match=f"{kind} is not supported: .*{UNSUPPORTED[kind][:40]}"
+    ):
         fv.load(tmp_path)
 
 

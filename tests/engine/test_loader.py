@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, modeling_utils
 from transformers.utils import logging
 
 import fiddler_viz as fv
@@ -187,6 +189,31 @@ def test_fused_and_per_expert_files(tmp_path: Path) -> None:
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs), kind
 
 
+@pytest.mark.parametrize(
+    ("kind", "dtype", "pieces"),
+    [("fused", "auto", False), ("fused", "bfloat16", True), ("each", "auto", True)],
+)
+def test_files_that_need_conversion_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, dtype: str, pieces: bool
+) -> None:
+    """Mapped files beside converted tensors would double the peak (benchmarks/load.py)."""
+    plain = save_tiny(tmp_path / "each", "qwen3_moe")
+    plain.save_pretrained(tmp_path / "fused", save_original_format=False)
+    seen: list[tuple[bool, str | None]] = []
+    real = AutoModelForCausalLM.from_pretrained
+
+    def look(*args: Any, **options: Any) -> Any:
+        own = modeling_utils.safe_open is not safe_open
+        seen.append((own, os.environ.get("HF_DEACTIVATE_ASYNC_LOAD")))
+        return real(*args, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", look)
+    load_model(tmp_path / kind, dtype)
+    assert seen == [(pieces, "1" if pieces else None)]
+    assert modeling_utils.safe_open is safe_open
+    assert "HF_DEACTIVATE_ASYNC_LOAD" not in os.environ
+
+
 def test_code_in_a_checkpoint_is_not_run(checkpoint: Path) -> None:
     """Unknown model types are refused; known ones are opened by transformers' own classes."""
     ran = checkpoint / "ran"
@@ -226,7 +253,7 @@ def test_a_progress_bar_for_long_loads_only(
     load_model(checkpoint)
     assert capsys.readouterr().err == ""
     assert logging.is_progress_bar_enabled()
-    monkeypatch.setattr("engine.loader._LONG_BYTES", 1000)
+    monkeypatch.setattr("engine.checkpoint.LONG_BYTES", 1000)
     load_model(checkpoint)
     assert "Loading weights: 100%" in capsys.readouterr().err
     assert logging.tqdm_lib.__name__ == "tqdm.auto"
