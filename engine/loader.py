@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.utils import logging
+from torch import Tensor, nn
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import CONFIG_NAME
 
+from engine.checkpoint import Weights, fused_names
 from engine.errors import CheckpointError, InputError, UnsupportedModelError
 from engine.hook import IMPLEMENTATION, register
-from engine.spec import ModelShapes, ModelSpec
-from engine.store import ExpertStore, experts_modules
-
-_LONG_BYTES = 500_000_000
-"""A checkpoint from this size on takes long enough to show a progress bar."""
+from engine.spec import ModelSpec
+from engine.store import ExpertStore, experts_modules, require_experts
+from engine.unsupported import UNSUPPORTED
 
 _DAMAGE = (
     SafetensorError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
@@ -33,8 +38,11 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
     """Open a checkpoint folder or hub id with its experts dispatched to the engine.
 
+    Peak host memory is that of the weights as loaded, and one layer's while it is converted.
+
     Raises:
-        CheckpointError: no such folder, no model in it, a damaged or incomplete file.
+        CheckpointError: no such folder, no model in it, a damaged or incomplete file, only pickle
+            files, or a model that needs code of its own.
         UnsupportedModelError: not a Mixture-of-Experts model that transformers' experts interface
             serves.
         InputError: an unknown dtype.
@@ -44,18 +52,21 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
     register()
     _check_folder(path)
     config = _config(path)
+    _check_supported(config)
+    auto = _auto_class(config)
     with torch.device("meta"):  # look at the modules before reading gigabytes
-        blank = _from_config(config)
-    if not experts_modules(blank):
-        ExpertStore(blank)  # raises, and says why
+        blank = _from_config(auto, config)
+    experts = require_experts(blank)
+    weights = Weights.find(path)
     try:
-        with _bar_if_long(path):
-            model, info = AutoModelForCausalLM.from_pretrained(
+        with weights.bar_if_long(), weights.read_once(fused_names(blank, experts), dtype):
+            model, info = auto.from_pretrained(
                 path,
                 config=config,
                 dtype=dtype,
                 experts_implementation=IMPLEMENTATION,
                 use_safetensors=True,
+                trust_remote_code=False,
                 output_loading_info=True,
             )
     except _DAMAGE as error:
@@ -63,7 +74,7 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
             raise
         raise CheckpointError(
             f"the weights in {path} cannot be read ({_short(error)}): the files are damaged, "
-            f"incomplete or renamed. {_found(path)} Copy the checkpoint again"
+            f"incomplete or renamed. {weights.found()} Copy the checkpoint again"
         ) from error
     missing = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
     if missing:
@@ -97,80 +108,63 @@ def load_tokenizer(path: str | Path) -> Any | None:
 
 
 def model_spec(model: PreTrainedModel, store: ExpertStore, name: str) -> ModelSpec:
-    """What a loaded model weighs: shapes from its config, parameters counted on its modules."""
-    config = model.config.get_text_config()
-    module = store.modules[0]
-    weights = store.weights(0, 0)
-    matrices = 3 if module.has_gate else 2
-    routed = len(store) * store.experts * sum(part.numel() for part in weights.parts)
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    latent = getattr(config, "kv_lora_rank", None)  # multi-head latent attention
-    element = weights.up.element_size()
-    head = model.get_output_embeddings()
-    table = model.get_input_embeddings()
-    return ModelShapes(
+    """What a loaded model weighs and computes, counted on its parameters.
+
+    Read in every step are the text decoder without its lookup tables, and the head; what a text
+    does not read (lookup tables, towers for images and sound) counts as ``embedding_bytes``.
+    """
+    module, weights = store.modules[0], store.weights(0, 0)
+    matrices = weights.up.numel() + weights.down.numel()
+    width, inner = weights.down.shape if not module.is_transposed else weights.down.T.shape
+    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    ours = {id(part) for each in experts_modules(model) for part in each.parameters(recurse=False)}
+    looked_up = {
+        id(part)
+        for each in model.modules()
+        if isinstance(each, nn.Embedding)
+        for part in each.parameters(recurse=False)
+    }
+    read = [
+        part
+        for part in model.get_decoder().parameters()
+        if id(part) not in ours and id(part) not in looked_up
+    ]
+    dense_bytes = sum(map(_n_bytes, model.parameters())) - store.n_bytes
+    head_bytes = _n_bytes(head.weight)
+    return ModelSpec(
         name=name,
         layers=len(store),
-        all_layers=config.num_hidden_layers,
         experts=store.experts,
-        top_k=_top_k(config),
-        hidden=config.hidden_size,
-        expert_width=weights.down.numel() // config.hidden_size,
-        expert_matrices=matrices,
-        expert_bias=bool(module.has_bias),
-        kv_elements=latent + config.qk_rope_head_dim if latent else 2 * heads * size,
+        top_k=store.probe.top_k,
+        hidden=width,
+        expert_width=inner,
+        expert_bytes=store.expert_bytes,
+        dense_bytes=dense_bytes,
+        head_bytes=head_bytes,
+        embedding_bytes=dense_bytes - head_bytes - sum(map(_n_bytes, read)),
+        expert_flops_per_token=2 * matrices,
+        dense_flops_per_token=2 * sum(part.numel() for part in read),
+        head_flops_per_token=2 * head.weight.numel(),
+        kv_bytes_per_token=store.probe.kv_bytes_per_token,
+        activation_bytes_per_token=width * weights.up.element_size(),
         vocabulary=table.weight.shape[0],
-        tied=head is None or head.weight is table.weight,
-        total_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        routed_parameters=routed,
-        bytes_per_weight=float(element),
-        dense_bytes_per_weight=element,
+        bytes_per_weight=float(weights.up.element_size()),
         source="counted on the loaded model",
-    ).spec()
-
-
-@contextmanager
-def _bar_if_long(path: str | Path) -> Iterator[None]:
-    """transformers' progress bar, but not for a folder that loads in an instant."""
-    size = sum(file.stat().st_size for file in Path(path).glob("*.safetensors"))
-    if not 0 < size < _LONG_BYTES or not logging.is_progress_bar_enabled():
-        yield
-        return
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.enable_progress_bar()
-
-
-def _top_k(config: Any) -> int:
-    for name in ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts"):
-        value = getattr(config, name, None)
-        if isinstance(value, int):
-            return value
-    raise UnsupportedModelError(
-        f"{type(config).__name__} does not say how many experts each token gets "
-        "(num_experts_per_tok)"
     )
+
+
+def _n_bytes(part: Tensor) -> int:
+    return part.numel() * part.element_size()
 
 
 def _check_folder(path: str | Path) -> None:
     folder = Path(path)
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not (folder / CONFIG_NAME).is_file():
             raise CheckpointError(
                 f"{folder} holds no config.json: give the folder of a transformers checkpoint"
             )
-        if not any(folder.glob("*.safetensors")):
-            pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
-            why = (
-                "only pickle files, which can run code when they are opened" if pickled else "none"
-            )
-            raise CheckpointError(
-                f"{folder} holds no .safetensors weights ({why}): save the model with "
-                "save_pretrained() of a current transformers"
-            )
+        Weights.find(folder)
     elif isinstance(path, Path) or folder.exists() or str(path).count("/") != 1:
         raise CheckpointError(
             f"no checkpoint folder at {path}: give 'demo', a folder with config.json and "
@@ -179,27 +173,57 @@ def _check_folder(path: str | Path) -> None:
 
 
 def _config(path: str | Path) -> Any:
+    """The configuration, by transformers' own class for it; code in a checkpoint never runs."""
     try:
+        content, _ = PreTrainedConfig.get_config_dict(path)
+        kind = content.get("model_type")
+        if "auto_map" in content and kind not in CONFIG_MAPPING:
+            raise CheckpointError(
+                f"{path} brings code of its own for its model type {kind!r} (auto_map in "
+                "config.json), which is not run here. Use a checkpoint of the same model in "
+                "transformers' own format, or a newer transformers that knows the model type"
+            )
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(
             f"cannot read the configuration of {path} ({_short(error)}): check the path or hub "
             "id; models that bring their own code are not run"
         ) from error
 
 
-def _from_config(config: Any) -> nn.Module:
-    try:
-        return AutoModelForCausalLM.from_config(config, experts_implementation=IMPLEMENTATION)
-    except (ValueError, KeyError, TypeError) as error:
+def _check_supported(config: Any) -> None:
+    reason = UNSUPPORTED.get(config.model_type)
+    if reason is not None:
         raise UnsupportedModelError(
-            f"transformers has no causal language model for this configuration ({_short(error)})"
+            f"{config.model_type} is not supported: {reason}. docs/architectures.md lists the "
+            "model types that are"
+        )
+
+
+def _auto_class(config: Any) -> Any:
+    """transformers' class that opens this configuration's language model.
+
+    The causal one, where there is one; else the one that takes images and text, run on text.
+    """
+    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        if type(config) in auto._model_mapping:
+            return auto
+    raise UnsupportedModelError(
+        f"transformers has no causal language model for the model type {config.model_type!r}: it "
+        "is no model that generates text, or one with an encoder"
+    )
+
+
+def _from_config(auto: Any, config: Any) -> nn.Module:
+    try:
+        return auto.from_config(
+            config, experts_implementation=IMPLEMENTATION, trust_remote_code=False
+        )
+    except (ValueError, KeyError, TypeError, ImportError) as error:
+        raise UnsupportedModelError(
+            f"transformers cannot build a {config.model_type!r} from this configuration "
+            f"({_short(error)})"
         ) from error
-
-
-def _found(path: str | Path) -> str:
-    names = sorted(file.name for file in Path(path).glob("*.safetensors*"))
-    return f"Found: {', '.join(names[:8])}." if names else ""
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import UnsupportedModelError
+from engine.probe import probe
 
 
 class ExpertWeights(NamedTuple):
@@ -50,21 +51,29 @@ def experts_modules(model: nn.Module) -> list[nn.Module]:
     ]
 
 
+def require_experts(model: nn.Module) -> list[nn.Module]:
+    """:func:`experts_modules`; raises UnsupportedModelError where there are none."""
+    modules = experts_modules(model)
+    if not modules:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has no experts that transformers routes through its experts "
+            "interface: it is not a Mixture-of-Experts model, or one with routing code of its own. "
+            "Use a model such as Mixtral, Qwen3-MoE, OLMoE, DeepSeek-V3 or gpt-oss"
+        )
+    return modules
+
+
 class ExpertStore:
     """The experts of all MoE layers, where the loader put them: nothing is copied or repacked.
 
-    Raises UnsupportedModelError where a model has no such experts, or not the same in each layer.
+    Layers are those that a text runs, in order: experts for images are dense weights here. Raises
+    UnsupportedModelError where a model has no such experts, or not the same in each layer.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.modules = experts_modules(model)
         name = type(model).__name__
-        if not self.modules:
-            raise UnsupportedModelError(
-                f"{name} has no experts that transformers routes through its experts interface: "
-                "it is not a Mixture-of-Experts model, or one with routing code of its own. Use a "
-                "model such as Mixtral, Qwen3-MoE, OLMoE, DeepSeek-V3 or gpt-oss"
-            )
+        self.probe = probe(model, require_experts(model))
+        self.modules = list(self.probe.modules)
         self._layers = [self._of(module) for module in self.modules]
         first = self._layers[0]
         self.experts = first.up.shape[0]
@@ -81,6 +90,11 @@ class ExpertStore:
 
     def __len__(self) -> int:
         return len(self._layers)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all experts of all layers."""
+        return len(self) * self.experts * self.expert_bytes
 
     @staticmethod
     def _of(module: nn.Module) -> ExpertWeights:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The longest name that fits a file counts. Top row first.
 ENGINE_ABOVE = (
     ("errors", "native"),
-    ("units", "strict", "destination", "profile"),
+    ("units", "strict", "destination", "profile", "unsupported"),
     ("spec hardware_spec model_spec", "latency"),
     ("events", "cost"),
     ("decision", "lineage"),
@@ -37,7 +37,9 @@ ENGINE_ABOVE = (
     ("synthetic", "sweep", "heldout"),
 )
 ENGINE_BELOW = (  # below the torch line
+    ("probe", "checkpoint"),
     ("store",),
+    ("routers",),
     ("devices",),
     ("executor",),
     ("session",),

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, modeling_utils
+from transformers.utils import logging
 
 import fiddler_viz as fv
 from engine.errors import CheckpointError, InputError, UnsupportedModelError
 from engine.loader import load_model, load_tokenizer
-from engine.policies import LIVE
 from fiddler_viz import demo
+from tests.engine.tiny_models import save_tiny
 
 
 @pytest.fixture
@@ -122,92 +128,140 @@ def test_what_is_no_damage_is_not_called_so(
     assert raised.value is error
 
 
-def save_tiny(folder: Path, model_type: str, **sizes: Any) -> Path:
-    """A random checkpoint of an architecture, small enough to run at once."""
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        model_type,
-        **{
-            "vocab_size": 128,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 256,
-            "pad_token_id": 0,
-        }
-        | sizes,
-    )
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return folder
-
-
 def test_not_a_mixture(tmp_path: Path) -> None:
-    folder = save_tiny(tmp_path / "dense", "llama")
+    save_tiny(tmp_path / "dense", "llama")
     with pytest.raises(UnsupportedModelError, match="not a Mixture-of-Experts model"):
-        fv.load(folder)
+        fv.load(tmp_path / "dense")
 
 
-ARCHITECTURES = {
-    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
-    "qwen3_moe": {
-        "num_experts": 8,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-        "head_dim": 8,
-    },
-    "olmoe": {"num_experts": 8, "num_experts_per_tok": 3},
-    "qwen2_moe": {
-        "num_experts": 6,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-        "shared_expert_intermediate_size": 24,
-    },
-    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8},
-    "deepseek_v3": {
-        "n_routed_experts": 8,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-        "first_k_dense_replace": 1,
-        "n_group": 2,
-        "topk_group": 1,
-        "n_shared_experts": 1,
-        "num_key_value_heads": 4,
-        "q_lora_rank": 16,
-        "kv_lora_rank": 16,
-        "qk_rope_head_dim": 8,
-        "qk_nope_head_dim": 8,
-        "v_head_dim": 8,
-    },
-}
+def greedy(model: Any) -> list[int]:
+    ids = torch.tensor([[3, 14, 15, 92, 65, 35]])
+    return model.generate(ids, max_new_tokens=6, do_sample=False)[0, 6:].tolist()
 
 
-@pytest.mark.parametrize("name", list(ARCHITECTURES))
-def test_architectures(tmp_path: Path, name: str) -> None:
-    """Layouts differ (transposed, biased, own gates, dense first layers): the results do not."""
-    folder = save_tiny(tmp_path / name, name, **ARCHITECTURES[name])
-    plain = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, experts_implementation="eager"
-    ).eval()
-    engine = fv.load(folder, dtype="float32", gpu_memory="40%")
-    assert engine.tokenizer is None
-    prompt = [3, 14, 15, 92, 65, 35]
-    expected = plain.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)
-    with torch.no_grad():
-        logits = plain(expected).logits
-    for policy in LIVE:
-        engine.replan(policy=policy)
-        with torch.no_grad():
-            assert (engine.model(expected).logits - logits).abs().max().item() <= 1e-4, policy
-        run = engine.generate(prompt, 12, do_sample=False)
-        assert list(run.tokens[0]) == expected[0, len(prompt) :].tolist(), policy
-    spec = engine.model_spec
-    assert spec.routed_bytes + spec.dense_bytes == 4 * sum(p.numel() for p in plain.parameters())
+def test_hub_id_in_the_cache_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub's cache as huggingface_hub lays it out: blobs, a ref, a snapshot of links."""
+    made = tmp_path / "made"
+    plain = save_tiny(made, "mixtral")
+    commit, repository = "0" * 40, tmp_path / "hub" / "models--someone--tiny-moe"
+    snapshot, blobs = repository / "snapshots" / commit, repository / "blobs"
+    for folder in (snapshot, blobs, repository / "refs"):
+        folder.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    for number, file in enumerate(sorted(made.iterdir())):
+        file.rename(blobs / f"{number:064x}")
+        (snapshot / file.name).symlink_to(f"../../blobs/{number:064x}")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    engine = fv.load("someone/tiny-moe", gpu_memory="40%")
+    assert engine.real_spec.name == "tiny-moe"
+    assert list(engine.generate([3, 14, 15, 92, 65, 35], 6).tokens[0]) == greedy(plain)
+    (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"only pickle files \(pytorch_model\.bin\)"):
+        fv.load("someone/tiny-moe")
+    with pytest.raises(CheckpointError, match="check the path or hub id"):
+        fv.load("someone/another-moe")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_shards_and_dtypes(tmp_path: Path, dtype: str) -> None:
+    plain = save_tiny(tmp_path / "whole", "qwen3_moe").to(getattr(torch, dtype))
+    plain.save_pretrained(tmp_path / "parts", max_shard_size="20KB")
+    assert len(list((tmp_path / "parts").glob("model-*.safetensors"))) > 3
+    model = load_model(tmp_path / "parts")
+    assert model.dtype == getattr(torch, dtype)
+    ours, theirs = model.state_dict(), plain.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert load_model(tmp_path / "parts", "float32").dtype == torch.float32
+    next((tmp_path / "parts").glob("model-00002*")).unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_model(tmp_path / "parts")
+
+
+def test_fused_and_per_expert_files(tmp_path: Path) -> None:
+    """Files with a tensor for each expert's matrix, and with fused ones, are the same model."""
+    plain = save_tiny(tmp_path / "each", "qwen3_moe")
+    plain.save_pretrained(tmp_path / "fused", save_original_format=False)
+    each, fused = (load_file(tmp_path / kind / "model.safetensors") for kind in ("each", "fused"))
+    assert any(".experts.7.up_proj." in name for name in each)
+    assert any(name.endswith(".experts.gate_up_proj") for name in fused)
+    for kind in ("each", "fused"):
+        ours, theirs = load_model(tmp_path / kind).state_dict(), plain.state_dict()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "pieces"),
+    [("fused", "auto", False), ("fused", "bfloat16", True), ("each", "auto", True)],
+)
+def test_files_that_need_conversion_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, dtype: str, pieces: bool
+) -> None:
+    """Mapped files beside converted tensors would double the peak (benchmarks/load.py)."""
+    plain = save_tiny(tmp_path / "each", "qwen3_moe")
+    plain.save_pretrained(tmp_path / "fused", save_original_format=False)
+    seen: list[tuple[bool, str | None]] = []
+    real = AutoModelForCausalLM.from_pretrained
+
+    def look(*args: Any, **options: Any) -> Any:
+        own = modeling_utils.safe_open is not safe_open
+        seen.append((own, os.environ.get("HF_DEACTIVATE_ASYNC_LOAD")))
+        return real(*args, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", look)
+    load_model(tmp_path / kind, dtype)
+    assert seen == [(pieces, "1" if pieces else None)]
+    assert modeling_utils.safe_open is safe_open
+    assert "HF_DEACTIVATE_ASYNC_LOAD" not in os.environ
+
+
+def test_code_in_a_checkpoint_is_not_run(checkpoint: Path) -> None:
+    """Unknown model types are refused; known ones are opened by transformers' own classes."""
+    ran = checkpoint / "ran"
+    code = f"open({str(ran)!r}, 'w')\nclass Own: pass\n"
+    (checkpoint / "configuration_own.py").write_text(code)
+    (checkpoint / "modeling_own.py").write_text(code)
+    content = json.loads((checkpoint / "config.json").read_text())
+    content["auto_map"] = {
+        "AutoConfig": "configuration_own.Own",
+        "AutoModelForCausalLM": "modeling_own.Own",
+    }
+    (checkpoint / "config.json").write_text(json.dumps(content))
+    assert load_model(checkpoint).config.model_type == "mixtral"
+    content["model_type"] = "own_moe"
+    (checkpoint / "config.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"code of its own .*'own_moe'.*not run here\. Use"):
+        load_model(checkpoint)
+    content["model_type"] = "bert"  # known, but with no model that generates images or text
+    (checkpoint / "config.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError):
+        load_model(checkpoint)
+    assert not ran.exists()
+
+
+def test_only_pickle_files_say_what_to_do(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / "pytorch_model-00001-of-00002.bin").write_bytes(b"not opened")
+    with pytest.raises(CheckpointError, match=r"can run code when opened.*save_pretrained\(\)"):
+        load_model(checkpoint)
+
+
+def test_a_progress_bar_for_long_loads_only(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """transformers' own bar, which is a widget in a notebook: tqdm.auto chooses."""
+    logging.enable_progress_bar()
+    load_model(checkpoint)
+    assert capsys.readouterr().err == ""
+    assert logging.is_progress_bar_enabled()
+    monkeypatch.setattr("engine.checkpoint.LONG_BYTES", 1000)
+    load_model(checkpoint)
+    assert "Loading weights: 100%" in capsys.readouterr().err
+    assert logging.tqdm_lib.__name__ == "tqdm.auto"
 
 
 def test_token_ids_without_a_tokenizer(tmp_path: Path) -> None:
-    engine = fv.load(save_tiny(tmp_path / "tiny", "mixtral", **ARCHITECTURES["mixtral"]))
+    save_tiny(tmp_path / "tiny", "mixtral")
+    engine = fv.load(tmp_path / "tiny")
     with pytest.raises(InputError, match="token ids"):
         engine.generate("text")
     run = engine.generate([1, 2, 3], 4)

@@ -230,7 +230,9 @@ def test_an_interrupt_cancels_what_has_not_begun(trace: Trace) -> None:
     pool = Slow()
     with pytest.raises(KeyboardInterrupt):
         sweep(trace, executor=pool, chunk=1, progress=interrupt)
-    assert [future.cancelled() for future in pool.futures] == [False] + [True] * (len(playable(trace)) - 1)
+    assert [future.cancelled() for future in pool.futures] == [False] + [True] * (
+        len(playable(trace)) - 1
+    )
 
 
 def test_an_error_cancels_what_has_not_begun(trace: Trace) -> None:

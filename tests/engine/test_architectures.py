@@ -1,0 +1,178 @@
+"""Every model file of transformers that uses the experts interface: parity, or a reason by name."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import CONFIG_MAPPING, AutoConfig, LogitsProcessorList, PreTrainedModel
+
+import fiddler_viz as fv
+from engine import popularity
+from engine.errors import UnsupportedModelError
+from engine.hybrid import HybridEngine
+from engine.policies import POLICIES
+from engine.routers import Routers
+from engine.unsupported import UNSUPPORTED
+from tests.engine.tiny_models import (
+    NEEDS,
+    NOT_AHEAD,
+    available,
+    model_files,
+    model_types,
+    save_tiny,
+    supported,
+)
+from tools import architectures
+
+PROMPT = [3, 14, 15, 92, 65, 35]
+NEW_TOKENS = 8
+BUDGETS = ("0%", "50%", "100%")
+LIVE = [name for name, policy in POLICIES.items() if getattr(policy, "live", True)]
+AT_MOST = 1e-4
+
+
+@pytest.fixture(autouse=True)
+def short_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(popularity, "WINDOWS", 1)
+    monkeypatch.setattr(popularity, "WINDOW_TOKENS", 32)
+
+
+@pytest.mark.parametrize("kind", available())
+def test_architecture(tmp_path: Path, kind: str) -> None:
+    """Prefill and greedy decode equal transformers' eager experts, wherever experts run."""
+    plain = save_tiny(tmp_path / kind, kind)
+    with torch.no_grad():
+        exact = plain.generate(
+            torch.tensor([PROMPT]),
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        logits = plain(input_ids=exact.sequences).logits  # (1, T, V), all in one prefill
+    engine = fv.load(tmp_path / kind, gpu_memory="0%")
+    check_spec(engine, plain)
+    check_routers(engine, exact.sequences, all_ahead=kind not in NOT_AHEAD)
+    check_experts_matter(engine, exact.sequences, logits)
+    for policy in LIVE:
+        for budget in BUDGETS:
+            engine.replan(policy=policy, gpu_memory=budget, cache_slots=0)
+            if POLICIES[policy].admits:
+                engine.replan(cache_slots=engine.plan.room // 2)
+            check_parity(engine, exact, logits, f"{policy} at {budget}")
+
+
+def check_parity(engine: HybridEngine, exact: Any, logits: torch.Tensor, what: str) -> None:
+    """Of all logits of a prefill, the logits of each decode step, and the greedy tokens."""
+    with torch.no_grad():
+        ours = engine.model(input_ids=exact.sequences).logits
+    assert (ours - logits).abs().max().item() <= AT_MOST, what
+    steps: list[torch.Tensor] = []
+
+    def keep(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        steps.append(scores)
+        return scores
+
+    run = engine.generate(
+        PROMPT, NEW_TOKENS, do_sample=False, logits_processor=LogitsProcessorList([keep])
+    )
+    assert list(run.tokens[0]) == exact.sequences[0, len(PROMPT) :].tolist(), what
+    for step, expected in zip(steps, exact.logits, strict=True):
+        assert (step - expected).abs().max().item() <= AT_MOST, what
+
+
+def check_spec(engine: HybridEngine, plain: PreTrainedModel) -> None:
+    """The spec's bytes are the model's, counted another way."""
+    spec, weights = engine.model_spec, engine.session.store.weights(0, 0)
+    assert spec.total_bytes == 4 * sum(part.numel() for part in plain.parameters())
+    assert spec.hidden * spec.expert_width == weights.down.numel()
+    text = plain.config.get_text_config()
+    assert spec.layers <= text.num_hidden_layers
+    assert spec.kv_bytes_per_token > 0
+    assert spec.head_bytes == 4 * plain.get_output_embeddings().weight.numel()
+
+
+def check_experts_matter(engine: HybridEngine, tokens: torch.Tensor, logits: torch.Tensor) -> None:
+    """Without its experts the model says something else: parity is no accident."""
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(engine.session, "layer", lambda _, hidden, *__: torch.zeros_like(hidden))
+        without = engine.model(input_ids=tokens).logits
+    assert (without - logits).abs().max().item() > 100 * AT_MOST
+
+
+def check_routers(engine: HybridEngine, tokens: torch.Tensor, *, all_ahead: bool) -> None:
+    """A router, called on what its layer saw, chooses what the layer chose."""
+    routers = Routers(engine.session.store)
+    ahead = [layer for layer in range(len(routers)) if routers.why_not(layer) is None]
+    assert ahead
+    assert (len(ahead) == len(routers)) == all_ahead
+    seen: dict[int, torch.Tensor] = {}
+    chosen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    handles = [routers[layer].watch(partial(seen.__setitem__, layer)) for layer in ahead]
+    real = engine.session.layer
+
+    def layer(number: int, hidden: Any, index: Any, weights: Any) -> torch.Tensor:
+        chosen[number] = (hidden, index)
+        return real(number, hidden, index, weights)
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(engine.session, "layer", layer)
+        engine.model(input_ids=tokens)
+    for handle in handles:
+        handle.remove()
+    for number in range(len(routers)):
+        if number not in ahead:
+            with pytest.raises(UnsupportedModelError, match="cannot be asked ahead"):
+                routers[number]
+            continue
+        hidden, index = chosen[number]
+        guess, scores = routers[number](seen[number])
+        assert torch.equal(guess, index)
+        assert (scores.shape, scores.dtype) == (
+            (len(index), engine.model_spec.experts),
+            torch.float32,
+        )
+        assert scores.min() >= 0 and scores.sum(dim=-1).max() <= 1 + 1e-4
+        if routers[number].same_input:
+            assert torch.equal(seen[number], hidden)
+
+
+def test_every_model_file_is_supported_or_has_a_reason() -> None:
+    run = set(supported())
+    for name, source in model_files().items():
+        kinds = model_types(source) or [name]
+        assert all((kind in run) != (kind in UNSUPPORTED) for kind in kinds), name
+
+
+@pytest.mark.parametrize("kind", list(UNSUPPORTED))
+def test_what_cannot_run_says_why(tmp_path: Path, kind: str) -> None:
+    assert kind in CONFIG_MAPPING
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"never read")
+    with pytest.raises(
+        UnsupportedModelError, match=f"{kind} is not supported: .*{UNSUPPORTED[kind][:40]}"
+    ):
+        fv.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NEEDS if kind not in available()])
+def test_a_package_that_is_missing_is_named(tmp_path: Path, kind: str) -> None:
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"never read")
+    with pytest.raises(UnsupportedModelError, match=NEEDS[kind]):
+        fv.load(tmp_path)
+
+
+@pytest.mark.skipif(
+    transformers.__version__ not in architectures.PAGE.read_text("utf-8"),
+    reason="the page is of another transformers",
+)
+def test_the_page_lists_them() -> None:
+    assert architectures.PAGE.read_text("utf-8") == architectures.page(), (
+        "run python tools/architectures.py"
+    )
