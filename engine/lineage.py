@@ -76,32 +76,55 @@ class Lineage:
         ``ids`` has that shape (None: embeddings came instead), ``mask`` ``(rows, past + length)``
         is 0 on padding. The column ``step`` is left at 0. Nothing changes before :meth:`commit`.
         """
+        if shape == (1, 1) and past and mask is None and ids is not None:
+            return self._one(int(ids[0, 0]), past)
         rows, length = shape
         state = self._state if past and len(self._state.last) == rows else _State.new(rows)
         columns = np.arange(past, past + length)
-        real = np.ones(shape, dtype=bool) if mask is None else mask[:, past:] > 0  # (rows, length)
+        generated = columns >= (self.prompt_tokens or past + length)
         if mask is None:
-            positions = np.broadcast_to(columns, shape)
+            real, positions = np.ones(shape, dtype=bool), columns
         else:
-            positions = mask.cumsum(axis=1)[:, past:] - 1
-        generated = columns >= self.prompt_tokens if self.prompt_tokens else columns < 0
+            real, positions = mask[:, past:] > 0, mask.cumsum(axis=1)[:, past:] - 1
         ended = state.ended
-        if self._filler and ids is not None:
-            closing = np.isin(ids, self._filler) & generated
-            over = np.logical_or.accumulate(np.c_[ended, closing], axis=1)
-            real, ended = real & ~over[:, 1:], over[:, -1]
-        number = self._count + np.arange(rows * length).reshape(shape)
-        newest = np.maximum.accumulate(np.c_[state.last, np.where(real, number, -1)], axis=1)
-        made = np.zeros((rows * length, len(_FIELDS)), dtype=np.int64)
+        if self._filler and ids is not None and generated[-1]:
+            over = np.zeros(shape, dtype=bool)
+            for end in self._filler:
+                over |= ids == end
+            over = np.logical_or.accumulate(over & generated, axis=1) | ended[:, None]
+            real, ended = real & ~over, over[:, -1]
+        number = np.arange(self._count, self._count + rows * length).reshape(shape)
+        seen = np.where(real, number, -1)  # (rows, length)
+        newest = np.empty((rows, length + 1), dtype=np.int64)
+        newest[:, 0] = state.last
+        np.maximum.accumulate(seen, axis=1, out=newest[:, 1:])
+        np.maximum(newest[:, 1:], state.last[:, None], out=newest[:, 1:])
+        made = np.zeros((*shape, len(_FIELDS)), dtype=np.int64)
         sequence, beam = self._places(rows)
-        made[:, _SEQUENCE], made[:, _BEAM] = np.repeat(sequence, length), np.repeat(beam, length)
-        made[:, _POSITION] = np.where(real, positions, -1).ravel()
-        made[:, _ID] = -1 if ids is None else ids.ravel()
-        made[:, _PARENT] = np.where(real, newest[:, :-1], -1).ravel()
+        made[..., _SEQUENCE], made[..., _BEAM] = sequence[:, None], beam[:, None]
+        made[..., _POSITION] = np.where(real, positions, -1)
+        made[..., _ID] = -1 if ids is None else ids
+        made[..., _PARENT] = np.where(real, newest[:, :-1], -1)
         processed = state.processed + (real & generated).sum(axis=1)
         after = _State(newest[:, -1], processed, ended)
         self._next = after, rows * length, length, past + length >= self.prompt_tokens
-        return made
+        return made.reshape(-1, len(_FIELDS))
+
+    def _one(self, token: int, past: int) -> Rows:
+        """:meth:`block` for one token of one text: nearly every decode step, so it has to be cheap.
+
+        The tests run all through both.
+        """
+        state = self._state if len(self._state.last) == 1 else _State.new(1)
+        generated = past >= self.prompt_tokens > 0
+        if state.ended[0] or (generated and token in self._filler):
+            place, state = (-1, token, -1), replace(state, ended=np.ones(1, dtype=bool))
+        else:
+            place = (past, token, int(state.last[0]))
+            last = np.array([self._count], dtype=np.int64)
+            state = _State(last, state.processed + generated, state.ended)
+        self._next = state, 1, 1, past + 1 >= self.prompt_tokens
+        return np.array([(0, 0, 0, *place)], dtype=np.int64)
 
     def commit(self) -> None:
         """The tokens of the newest :meth:`block` were written down. Later calls do nothing."""
