@@ -27,13 +27,13 @@ ENGINE_ABOVE = (
     ("spec hardware_spec model_spec",),
     ("events", "cost"),
     ("decision",),
-    ("residency", "timeline"),
+    ("residency", "timeline", "stacks frequency"),
     ("plan", "policies", "layout"),
     ("trace trace_check trace_file tables summary", "placement"),
     ("orchestrator", "records notes", "history", "run"),
     ("recorder",),
     ("replay", "interchange"),
-    ("synthetic",),
+    ("synthetic", "curves", "budgets"),
 )
 ENGINE_BELOW = (  # below the torch line
     ("store",),
