@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from engine.bounds import bound
 from engine.policies import POLICIES
 from engine.replay import replay
 from engine.trace import Trace
@@ -25,6 +26,8 @@ class BudgetPoint:
     cache_slots: int
     tokens_per_s: float
     """Decode."""
+    bound_tokens_per_s: float
+    """What no policy can exceed under this budget (:mod:`engine.bounds`)."""
     prefill_tokens_per_s: float
     hit_rate: float
     bytes_per_token: float
@@ -65,10 +68,13 @@ def budget_curve(
     :func:`engine.replay.replay` raises.
     """
     asked, points = list(budgets), list[BudgetPoint]()
+    bounds: dict[int, float] = {}
     for policy in policies:
         for budget in asked:
             what_if = replay(trace, gpu_memory=budget, policy=policy).trace
             plan, summary, length = what_if.plan, what_if.summary, what_if.duration_ns
+            if plan.gpu_memory not in bounds:  # of all policies the same
+                bounds[plan.gpu_memory] = bound(what_if, plan).tokens_per_s
             points.append(
                 BudgetPoint(
                     policy,
@@ -76,6 +82,7 @@ def budget_curve(
                     len(plan.pinned),
                     plan.cache_slots,
                     summary.tokens_per_s,
+                    bounds[plan.gpu_memory],
                     summary.prefill_tokens_per_s,
                     summary.hit_rate,
                     summary.bytes_per_token,

@@ -32,7 +32,7 @@ ENGINE_ABOVE = (
     ("trace trace_check trace_file tables summary", "placement"),
     ("orchestrator", "records notes", "history", "run"),
     ("recorder",),
-    ("replay", "interchange"),
+    ("replay", "interchange", "bounds"),
     ("synthetic", "curves", "budgets"),
 )
 ENGINE_BELOW = (  # below the torch line

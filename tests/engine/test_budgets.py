@@ -20,7 +20,7 @@ def test_points_are_replays() -> None:
     for point in curve.points:
         again = replay(trace, gpu_memory=point.gpu_memory, policy=point.policy).trace
         summary = again.summary
-        assert point.tokens_per_s == summary.tokens_per_s
+        assert point.tokens_per_s == summary.tokens_per_s <= point.bound_tokens_per_s
         assert point.bytes_per_token == summary.bytes_per_token
         assert (point.pinned, point.cache_slots) == (
             len(again.plan.pinned),
