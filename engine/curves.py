@@ -140,7 +140,7 @@ def hit_curves(
     *,
     pinned: Iterable[int] = (),
     sizes: Iterable[int] | None = None,
-    half_life: float = 8.0,
+    half_life: float = 32.0,
 ) -> Curves:
     """Hit rate for every cache size at once, from a run's routing alone.
 

@@ -5,6 +5,7 @@ import pytest
 
 from engine.curves import HIT_POLICIES, SIMULATED, hit_curves
 from engine.errors import InputError, UnknownNameError
+from engine.policies import POLICIES
 from engine.replay import replay, replay_plan
 from engine.trace import Trace
 from tests.engine.builders import MODEL, recorded, toy_plan
@@ -21,15 +22,16 @@ def hits_of(trace: Trace) -> int:
     return trace.summary.calls["resident"]
 
 
-def test_lru_and_static_equal_replays_at_every_size(trace: Trace) -> None:
-    curves = hit_curves(trace)
+def test_curves_equal_replays_at_every_size(trace: Trace) -> None:
+    """Of every policy that both can do."""
+    curves = hit_curves(trace, sizes=range(TOTAL + 1))
     for room in range(TOTAL + 1):
         budget = trace.plan.minimum_bytes + room * MODEL.expert_bytes
-        for name, policy in (("lru", "lru"), ("static", "cpu")):
+        for name in ("static", *sorted(set(curves.curves) & set(POLICIES))):
+            policy = "cpu" if name == "static" else name
             again = replay(trace, gpu_memory=budget, policy=policy).trace
             assert hits_of(again) == curves[name].hits[room], (name, room)
-            if curves[name].calls:
-                assert again.summary.hit_rate == pytest.approx(curves[name].hit_rate[room])
+            assert again.summary.hit_rate == pytest.approx(curves[name].hit_rate[room])
 
 
 def test_with_pinned_experts_the_cache_sees_the_rest(trace: Trace) -> None:

@@ -6,16 +6,13 @@
 #include <stdlib.h>
 
 API int64_t fiddler_frequency_hits(int64_t experts, int64_t segments, const int64_t *first,
-                                   const int64_t *flat, const int64_t *step, double decay,
-                                   const double *weight, int64_t sizes, const int64_t *size,
-                                   int64_t *hits);
+                                   const int64_t *flat, const double *gained, int64_t sizes,
+                                   const int64_t *size, int64_t *hits);
 
 typedef struct {
-    double score;   /* recency and frequency at its last use */
-    double key;     /* the same on a scale that does not move with time: log2 */
-    int64_t used;   /* number of its last use, for ties */
-    int64_t step;   /* of its last use */
-    int64_t place;  /* in the heap; -1: not there */
+    double rank;   /* log2 of the sum of its uses, as they would count at step 0 */
+    int64_t used;  /* number of its last use, for ties */
+    int64_t place; /* in the heap; -1: not there */
     int64_t cached;
 } Item;
 
@@ -26,7 +23,7 @@ typedef struct {
 
 static int before(const Heap *heap, int64_t a, int64_t b) {
     const Item *x = &heap->item[a], *y = &heap->item[b];
-    return x->key < y->key || (x->key == y->key && x->used < y->used);
+    return x->rank < y->rank || (x->rank == y->rank && x->used < y->used);
 }
 
 static void set(Heap *heap, int64_t place, int64_t expert) {
@@ -63,9 +60,14 @@ static void take_out(Heap *heap, int64_t expert) {
         sink(heap, place, last);
 }
 
+/* log2(2^a + 2^b) without overflow, operation by operation as in Python. */
+static double log2_sum(double a, double b) {
+    const double high = a > b ? a : b, low = a > b ? b : a;
+    return high + log2(1.0 + pow(2.0, low - high));
+}
+
 static int64_t one_size(Heap *heap, int64_t experts, int64_t segments, const int64_t *first,
-                        const int64_t *flat, const int64_t *step, double decay,
-                        const double *weight, int64_t slots) {
+                        const int64_t *flat, const double *gained, int64_t slots) {
     int64_t hits = 0, cached = 0, uses = 0;
     heap->used = 0;
     for (int64_t i = 0; i < experts; i++) heap->item[i] = (Item){.place = -1};
@@ -75,7 +77,7 @@ static int64_t one_size(Heap *heap, int64_t experts, int64_t segments, const int
             Item *item = &heap->item[flat[at]];
             if (!item->cached) continue;
             take_out(heap, flat[at]); /* nobody in use goes */
-            item->score = 1.0 + item->score * weight[step[now] - item->step];
+            item->rank = log2_sum(item->rank, gained[now]);
             item->used = uses++;
             active++;
         }
@@ -89,29 +91,23 @@ static int64_t one_size(Heap *heap, int64_t experts, int64_t segments, const int
             } else {
                 cached++;
             }
-            *item = (Item){.score = 1.0, .used = uses++, .place = -1, .cached = 1};
+            *item = (Item){.rank = gained[now], .used = uses++, .place = -1, .cached = 1};
             active++;
         }
-        for (int64_t at = first[now]; at < first[now + 1]; at++) {
-            Item *item = &heap->item[flat[at]];
-            if (!item->cached) continue;
-            item->step = step[now];
-            item->key = log2(item->score) + decay * (double)step[now];
-            rise(heap, heap->used++, flat[at]);
-        }
+        for (int64_t at = first[now]; at < first[now + 1]; at++)
+            if (heap->item[flat[at]].cached) rise(heap, heap->used++, flat[at]);
     }
     return hits;
 }
 
 API int64_t fiddler_frequency_hits(int64_t experts, int64_t segments, const int64_t *first,
-                                   const int64_t *flat, const int64_t *step, double decay,
-                                   const double *weight, int64_t sizes, const int64_t *size,
-                                   int64_t *hits) {
+                                   const int64_t *flat, const double *gained, int64_t sizes,
+                                   const int64_t *size, int64_t *hits) {
     const size_t n = (size_t)experts + 1;
     Heap heap = {.item = malloc(n * sizeof(Item)), .heap = malloc(n * sizeof(int64_t))};
     const int failed = !heap.item || !heap.heap;
     for (int64_t i = 0; !failed && i < sizes; i++)
-        hits[i] = one_size(&heap, experts, segments, first, flat, step, decay, weight, size[i]);
+        hits[i] = one_size(&heap, experts, segments, first, flat, gained, size[i]);
     free(heap.item), free(heap.heap);
     return failed ? -1 : 0;
 }
