@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.bounds import bound
+from engine.errors import InputError
 from engine.policies import POLICIES
 from engine.replay import replay
 from engine.trace import Trace
@@ -59,17 +60,17 @@ class BudgetCurve:
 
 def budget_curve(
     trace: Trace,
-    policies: Iterable[str] = tuple(POLICIES),
+    policies: Iterable[str] | None = None,
     budgets: Iterable[int | str] = tuple(f"{share}%" for share in range(0, 101, 10)),
 ) -> BudgetCurve:
     """Replay a run under every policy and budget, with the policy's own planner and slots.
 
-    ``budgets`` are ``gpu_memory`` arguments (``"24GB"``, ``"40%"``, bytes). Raises what
-    :func:`engine.replay.replay` raises.
+    ``policies``: names; None: all that can replay this run. ``budgets`` are ``gpu_memory``
+    arguments (``"24GB"``, ``"40%"``, bytes). Raises what :func:`engine.replay.replay` raises.
     """
     asked, points = list(budgets), list[BudgetPoint]()
     bounds: dict[int, float] = {}
-    for policy in policies:
+    for policy in _able(trace) if policies is None else policies:
         for budget in asked:
             what_if = replay(trace, gpu_memory=budget, policy=policy).trace
             plan, summary, length = what_if.plan, what_if.summary, what_if.duration_ns
@@ -93,3 +94,13 @@ def budget_curve(
                 )
             )
     return BudgetCurve(tuple(points))
+
+
+def _able(trace: Trace) -> Iterator[str]:
+    """The policies that find in this run what they go by."""
+    for policy in POLICIES:
+        try:
+            replay(trace, policy=policy)
+        except InputError:
+            continue
+        yield policy
