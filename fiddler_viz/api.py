@@ -6,6 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.bounds import Bound
+from engine.bounds import bound as bound_of
+from engine.budgets import BudgetCurve, budget_curve
+from engine.curves import Curves, hit_curves
 from engine.interchange.perfetto import to_perfetto as write_perfetto
 from engine.replay import Replay
 from engine.replay import replay as replay_trace
@@ -71,6 +75,31 @@ def compare(
         cache_slots=cache_slots,
     )
     return table.drop(columns="trace")
+
+
+def curves(source: Any, **options: Any) -> Curves:
+    """Hit rates of a run's routing for every cache size at once; ``.to_pandas()`` for a frame.
+
+    Options are those of :func:`engine.curves.hit_curves`: ``policies``, ``pinned``, ``sizes``,
+    ``half_life``.
+    """
+    return hit_curves(as_trace(source), **options)
+
+
+def budgets(source: Any, **options: Any) -> BudgetCurve:
+    """What a run would have cost at every budget; ``.to_pandas()`` for a frame.
+
+    Options are those of :func:`engine.budgets.budget_curve`: ``policies``, ``budgets``.
+    """
+    return budget_curve(as_trace(source), **options)
+
+
+def bound(source: Any) -> Bound:
+    """The speed that no policy can exceed for a run's routing, hardware and budget.
+
+    And what share of it the run achieved: see :mod:`engine.bounds`.
+    """
+    return bound_of(as_trace(source))
 
 
 def sweep(traces: Any, **options: Any) -> pd.DataFrame:

@@ -27,14 +27,14 @@ ENGINE_ABOVE = (
     ("spec hardware_spec model_spec", "latency"),
     ("events", "cost"),
     ("decision", "lineage"),
-    ("residency", "timeline"),
+    ("residency", "timeline", "stacks frequency"),
     ("policies", "layout"),
     ("plan",),
     ("trace trace_check trace_file trace_upgrade tables summary", "placement"),
     ("orchestrator", "records notes", "history", "run"),
     ("recorder",),
-    ("replay", "interchange"),
-    ("synthetic", "sweep", "heldout"),
+    ("replay", "interchange", "bounds"),
+    ("synthetic", "sweep", "heldout", "curves", "budgets"),
 )
 ENGINE_BELOW = (  # below the torch line
     ("probe", "checkpoint"),

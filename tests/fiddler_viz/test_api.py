@@ -37,7 +37,10 @@ def test_public_names() -> None:
         "Trace",
         "TraceError",
         "UnsupportedModelError",
+        "bound",
+        "budgets",
         "compare",
+        "curves",
         "heatmap",
         "load",
         "memory",
@@ -78,6 +81,14 @@ def test_compare(trace: Trace) -> None:
     assert list(fv.compare(trace)["policy"]) == [name for name in POLICIES if name != "prefetch"]
     with pytest.raises(fv.InputError, match="unknown policy"):
         fv.compare(trace, policies=["best"])
+
+
+def test_curves_budgets_and_bound(trace: Trace) -> None:
+    curves = fv.curves(trace, policies=("lru", "opt"))
+    assert list(curves.curves) == ["lru", "opt"] and len(curves.to_pandas()) > 0
+    points = fv.budgets(trace, policies=("cpu",), budgets=("0%", "100%")).to_pandas()
+    assert (points.tokens_per_s <= points.bound_tokens_per_s).all()
+    assert 0 < fv.bound(trace).achieved <= 1
 
 
 def test_compare_machines(trace: Trace) -> None:

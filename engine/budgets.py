@@ -1,0 +1,106 @@
+"""What a run would have cost at every budget, under several policies: one replay for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.bounds import bound
+from engine.errors import InputError
+from engine.policies import POLICIES
+from engine.replay import replay
+from engine.trace import Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class BudgetPoint:
+    """One policy under one budget: its replay in figures, on the modelled clock."""
+
+    policy: str
+    gpu_memory: int
+    """Budget in bytes."""
+    pinned: int
+    cache_slots: int
+    tokens_per_s: float
+    """Decode."""
+    bound_tokens_per_s: float
+    """What no policy can exceed under this budget (:mod:`engine.bounds`)."""
+    prefill_tokens_per_s: float
+    hit_rate: float
+    bytes_per_token: float
+    """Over the link, both ways."""
+    lane_ns: Mapping[str, int]
+    """How long each lane was busy."""
+
+
+@dataclass(frozen=True)
+class BudgetCurve:
+    """What a run would have cost at every budget, under several policies."""
+
+    points: tuple[BudgetPoint, ...]
+    """Policy by policy, budgets as given."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per policy and budget; lanes as columns ``gpu_ns``, ``cpu_ns``, ..."""
+        import pandas as pd
+
+        rows = [
+            {
+                **{name: value for name, value in vars(point).items() if name != "lane_ns"},
+                **{f"{lane}_ns": busy for lane, busy in point.lane_ns.items()},
+            }
+            for point in self.points
+        ]
+        return pd.DataFrame(rows)
+
+
+def budget_curve(
+    trace: Trace,
+    policies: Iterable[str] | None = None,
+    budgets: Iterable[int | str] = tuple(f"{share}%" for share in range(0, 101, 10)),
+) -> BudgetCurve:
+    """Replay a run under every policy and budget, with the policy's own planner and slots.
+
+    ``policies``: names; None: all that can replay this run. ``budgets`` are ``gpu_memory``
+    arguments (``"24GB"``, ``"40%"``, bytes). Raises what :func:`engine.replay.replay` raises.
+    """
+    asked, points = list(budgets), list[BudgetPoint]()
+    bounds: dict[int, float] = {}
+    for policy in _able(trace) if policies is None else policies:
+        for budget in asked:
+            what_if = replay(trace, gpu_memory=budget, policy=policy).trace
+            plan, summary, length = what_if.plan, what_if.summary, what_if.duration_ns
+            if plan.gpu_memory not in bounds:  # of all policies the same
+                bounds[plan.gpu_memory] = bound(what_if, plan).tokens_per_s
+            points.append(
+                BudgetPoint(
+                    policy,
+                    plan.gpu_memory,
+                    len(plan.pinned),
+                    plan.cache_slots,
+                    summary.tokens_per_s,
+                    bounds[plan.gpu_memory],
+                    summary.prefill_tokens_per_s,
+                    summary.hit_rate,
+                    summary.bytes_per_token,
+                    {
+                        lane: round(share * length) if length else 0
+                        for lane, share in summary.busy.items()
+                    },
+                )
+            )
+    return BudgetCurve(tuple(points))
+
+
+def _able(trace: Trace) -> Iterator[str]:
+    """The policies that find in this run what they go by."""
+    for policy in POLICIES:
+        try:
+            replay(trace, policy=policy)
+        except InputError:
+            continue
+        yield policy
