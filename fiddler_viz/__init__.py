@@ -27,8 +27,18 @@ if TYPE_CHECKING:
     from engine.replay import Replay
     from engine.run import Run
     from engine.spec import HardwareSpec, ModelSpec
+    from engine.synthetic import SyntheticRouting
     from engine.trace import Trace
-    from fiddler_viz.api import compare, load, replay, to_perfetto
+    from fiddler_viz.api import (
+        compare,
+        heldout,
+        likeness,
+        load,
+        replay,
+        sweep,
+        synthetic,
+        to_perfetto,
+    )
     from fiddler_viz.explorer import Explorer
     from fiddler_viz.figures import heatmap, memory, timeline
     from fiddler_viz.page import to_html
@@ -47,14 +57,19 @@ _HOME = {
     "Profile": "engine.profile",
     "Replay": "engine.replay",
     "Run": "engine.run",
+    "SyntheticRouting": "engine.synthetic",
     "Trace": "engine.trace",
     "TraceError": "engine.errors",
     "UnsupportedModelError": "engine.errors",
     "compare": "fiddler_viz.api",
     "heatmap": "fiddler_viz.figures",
+    "heldout": "fiddler_viz.api",
+    "likeness": "fiddler_viz.api",
     "load": "fiddler_viz.api",
     "memory": "fiddler_viz.figures",
     "replay": "fiddler_viz.api",
+    "sweep": "fiddler_viz.api",
+    "synthetic": "fiddler_viz.api",
     "timeline": "fiddler_viz.figures",
     "to_html": "fiddler_viz.page",
     "to_perfetto": "fiddler_viz.api",
@@ -73,14 +88,19 @@ __all__ = [
     "Profile",
     "Replay",
     "Run",
+    "SyntheticRouting",
     "Trace",
     "TraceError",
     "UnsupportedModelError",
     "compare",
     "heatmap",
+    "heldout",
+    "likeness",
     "load",
     "memory",
     "replay",
+    "sweep",
+    "synthetic",
     "timeline",
     "to_html",
     "to_perfetto",
