@@ -33,7 +33,7 @@ ENGINE_ABOVE = (
     ("orchestrator", "records notes", "history", "run"),
     ("recorder",),
     ("replay", "interchange"),
-    ("synthetic", "sweep", "heldout"),
+    ("synthetic", "sweep sweep_task", "heldout"),
 )
 ENGINE_BELOW = (  # below the torch line
     ("store",),
