@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+
+
+class Recorded(Protocol):
+    """What a profile can be counted on: a trace (which is in a row below this one)."""
+
+    @property
+    def model(self) -> Any: ...
+    @property
+    def routing(self) -> Any: ...
+    @property
+    def meta(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,23 @@ class Profile:
     def of(cls, counts: NDArray[np.int64], tokens: int, source: str) -> Self:
         """A profile from an array of counts, shape ``(layers, experts)``."""
         return cls(tuple(tuple(row) for row in counts.tolist()), tokens, source)
+
+    @classmethod
+    def from_trace(cls, trace: Recorded, source: str | None = None) -> Self:
+        """Counted on a :class:`~engine.trace.Trace`: tokens that went to each expert, prompts too.
+
+        ``source`` says in words what text it was; None: its prompt, as far as the trace knows it.
+        """
+        layers, experts = trace.model.grid
+        flat = trace.routing.flat(experts)
+        counts = np.bincount(flat, minlength=layers * experts).reshape(layers, experts)
+        tokens = len(np.unique(trace.routing.token))
+        if source is None:
+            prompt = trace.meta.get("prompt")
+            source = "a recorded run"
+            if isinstance(prompt, str) and prompt.strip():
+                source = f"a run that began {textwrap.shorten(prompt, 60, placeholder=' ...')!r}"
+        return cls.of(counts.astype(np.int64), tokens, source)
 
     @classmethod
     def uniform(cls, grid: tuple[int, int]) -> Self:

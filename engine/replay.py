@@ -78,9 +78,12 @@ def replay(
     return replay_plan(trace, plan)
 
 
-def playable(trace: Trace) -> list[str]:
-    """Names of the policies that a trace can be replayed under: some go by predicted experts."""
-    predicted = trace.routing.predicted is not None
+def playable(trace: Trace | None = None) -> list[str]:
+    """Names of the policies that a trace can be replayed under, or any trace can be.
+
+    Some go by predicted experts.
+    """
+    predicted = trace is not None and trace.routing.predicted is not None
     return [name for name, policy in POLICIES.items() if predicted or not policy.wants_predictions]
 
 

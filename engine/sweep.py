@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from engine.errors import FiddlerError, InputError, unknown_name
-from engine.events import MOVES, WORK, empty
 from engine.policies import POLICIES, resolve_policy
-from engine.replay import Replay, playable, replay
+from engine.replay import playable
 from engine.spec import HardwareSpec, resolve_hardware
 from engine.strict import check_int
+from engine.sweep_task import Combination, Row, Task
 from engine.trace import Trace
 from engine.units import parse_bytes, parse_percent
 
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 Hardware = str | Path | HardwareSpec
 """A profile's name, the path of a profile's file, or the profile itself."""
-Row = dict[str, Any]
 
 COLUMNS = (
     "trace", "hardware", "gpu_memory_gb", "policy", "pinned", "cache_slots", "tokens_per_s",
@@ -36,121 +33,6 @@ COLUMNS = (
 
 _TASKS_PER_CORE = 4
 """Tasks for each core of this machine, so that slow ones do not hold up the end."""
-
-
-@dataclass(frozen=True)
-class Combination:
-    """One what-if. None: as the trace's last plan has it."""
-
-    hardware: HardwareSpec | None
-    gpu_memory: int | str | None
-    policy: str
-    cache_slots: int | None
-
-    def __str__(self) -> str:
-        """The arguments of :func:`engine.replay.replay`, those that are given."""
-        shown = {
-            "hardware": None if self.hardware is None else self.hardware.name,
-            "gpu_memory": self.gpu_memory,
-            "policy": self.policy,
-            "cache_slots": self.cache_slots,
-        }
-        return ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
-
-
-@dataclass(frozen=True)
-class Task:
-    """Some combinations of one trace: what is sent to a worker."""
-
-    name: str
-    """The trace's, in the table."""
-    source: Trace | Path
-    """A path is opened where the task runs."""
-    combinations: tuple[Combination, ...]
-    coerce: bool
-    """Whether to go on after an error."""
-
-    def light(self) -> Task:
-        """The same without what a replay makes anew: a fraction of a trace's bytes."""
-        if isinstance(self.source, Path):
-            return self
-        bare = replace(
-            self.source, work_rows=empty(WORK), move_rows=empty(MOVES), texts=()
-        )  # also leaves behind what the trace keeps of itself
-        return replace(self, source=bare)
-
-    def run(self) -> list[Row | FiddlerError]:
-        """A row or an error for each combination; nothing after an error unless ``coerce``."""
-        return list(self.outcomes())
-
-    def outcomes(self) -> Iterator[Row | FiddlerError]:
-        """The same, one by one."""
-        trace: Trace | None = None
-        for combination in self.combinations:
-            try:
-                if trace is None:
-                    source = self.source
-                    trace = source if isinstance(source, Trace) else Trace.load(source)
-                outcome = self._row(trace, combination)
-            except FiddlerError as error:
-                if not self.coerce:
-                    yield _named(error, self.name, combination)
-                    return
-                outcome = self._no_row(trace, combination, error)
-            except Exception as error:  # a bug: it shall say where
-                error.add_note(f"in a sweep, trace {self.name}: {combination}")
-                raise
-            yield outcome
-
-    def _row(self, trace: Trace, asked: Combination) -> Row:
-        found = replay(
-            trace,
-            hardware=asked.hardware,
-            gpu_memory=asked.gpu_memory,
-            policy=asked.policy,
-            cache_slots=asked.cache_slots,
-        )
-        row = {"trace": self.name} | _figures(found)
-        return row | {"error": None} if self.coerce else row
-
-    def _no_row(self, trace: Trace | None, asked: Combination, error: FiddlerError) -> Row:
-        """What was asked for, NaN for what would have been found."""
-        budget, machine = asked.gpu_memory, None if asked.hardware is None else asked.hardware.name
-        if trace is not None:
-            budget = trace.plan.gpu_memory if budget is None else budget
-            machine = trace.plan.hardware if machine is None else machine
-        known = None if budget is None or parse_percent(budget) is not None else budget
-        return {
-            "trace": self.name,
-            "hardware": machine,
-            "gpu_memory_gb": math.nan if known is None else parse_bytes(known) / 1e9,
-            "policy": asked.policy,
-            "error": str(error),
-        }
-
-
-def _figures(found: Replay) -> Row:
-    summary, plan = found.summary, found.trace.plan
-    return {
-        "hardware": plan.hardware,
-        "gpu_memory_gb": plan.gpu_memory / 1e9,
-        "policy": plan.policy,
-        "pinned": len(plan.pinned),
-        "cache_slots": plan.cache_slots,
-        "tokens_per_s": summary.tokens_per_s,
-        "hit_rate": summary.hit_rate,
-        "mb_per_token": summary.bytes_per_token / 1e6,
-        "gpu_busy": summary.busy["gpu"],
-        "cpu_busy": summary.busy["cpu"],
-        "link_busy": summary.busy["h2d"],
-    }
-
-
-def _named(error: FiddlerError, name: str, combination: Combination) -> FiddlerError:
-    """The same error with a message that says of which combination it is."""
-    named = copy.copy(error)
-    named.args = (f"trace {name}, {combination}: {error}",)
-    return named
 
 
 def sweep(
@@ -174,7 +56,7 @@ def sweep(
             them; or a mapping of names to them. The column ``trace`` holds the name: the path, or
             the number among those given.
         policies: names; None: all there are, those that go by predicted experts only where every
-            trace holds some.
+            trace is at hand, not a path, and holds some.
         gpu_memory: budgets; None: each trace's own.
         hardware: names, profiles' files or profiles; None: each trace's own, with its costs.
         cache_slots: for the policies that admit; the others get one row.
@@ -207,7 +89,8 @@ def sweep(
         check_int("sweep, chunk", chunk, least=1)
     sources = _sources(traces)
     if policies is None:
-        sets = [set(playable(s if isinstance(s, Trace) else Trace.load(s))) for _, s in sources]
+        # a path is not opened here: it may be one of the machine that does the work
+        sets = [playable(s if isinstance(s, Trace) else None) for _, s in sources]
         policies = [name for name in POLICIES if all(name in names for names in sets)]
     combinations = _combinations(policies, gpu_memory, hardware, cache_slots)
     total = len(sources) * len(combinations)

@@ -27,8 +27,21 @@ if TYPE_CHECKING:
     from engine.replay import Replay
     from engine.run import Run
     from engine.spec import HardwareSpec, ModelSpec
+    from engine.synthetic import SyntheticRouting
     from engine.trace import Trace
-    from fiddler_viz.api import bound, budgets, compare, curves, load, replay, to_perfetto
+    from fiddler_viz.api import (
+        bound,
+        budgets,
+        compare,
+        curves,
+        heldout,
+        likeness,
+        load,
+        replay,
+        sweep,
+        synthetic,
+        to_perfetto,
+    )
     from fiddler_viz.explorer import Explorer
     from fiddler_viz.figures import heatmap, memory, timeline
     from fiddler_viz.page import to_html
@@ -47,6 +60,7 @@ _HOME = {
     "Profile": "engine.profile",
     "Replay": "engine.replay",
     "Run": "engine.run",
+    "SyntheticRouting": "engine.synthetic",
     "Trace": "engine.trace",
     "TraceError": "engine.errors",
     "UnsupportedModelError": "engine.errors",
@@ -55,9 +69,13 @@ _HOME = {
     "compare": "fiddler_viz.api",
     "curves": "fiddler_viz.api",
     "heatmap": "fiddler_viz.figures",
+    "heldout": "fiddler_viz.api",
+    "likeness": "fiddler_viz.api",
     "load": "fiddler_viz.api",
     "memory": "fiddler_viz.figures",
     "replay": "fiddler_viz.api",
+    "sweep": "fiddler_viz.api",
+    "synthetic": "fiddler_viz.api",
     "timeline": "fiddler_viz.figures",
     "to_html": "fiddler_viz.page",
     "to_perfetto": "fiddler_viz.api",
@@ -76,6 +94,7 @@ __all__ = [
     "Profile",
     "Replay",
     "Run",
+    "SyntheticRouting",
     "Trace",
     "TraceError",
     "UnsupportedModelError",
@@ -84,9 +103,13 @@ __all__ = [
     "compare",
     "curves",
     "heatmap",
+    "heldout",
+    "likeness",
     "load",
     "memory",
     "replay",
+    "sweep",
+    "synthetic",
     "timeline",
     "to_html",
     "to_perfetto",

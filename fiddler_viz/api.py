@@ -1,4 +1,4 @@
-"""Verbs of the package: load a model, replay and compare what it did."""
+"""Verbs of the package: load a model, replay, compare and judge what it did, or make it up."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from engine.bounds import Bound
 from engine.bounds import bound as bound_of
 from engine.budgets import BudgetCurve, budget_curve
 from engine.curves import Curves, hit_curves
+from engine.heldout import HeldOut
+from engine.heldout import heldout as judge
 from engine.interchange.perfetto import to_perfetto as write_perfetto
+from engine.profile import Profile
 from engine.replay import Replay
 from engine.replay import replay as replay_trace
 from engine.sweep import Hardware
 from engine.sweep import sweep as sweep_traces
+from engine.synthetic import Likeness, SyntheticRouting, synthetic_trace
+from engine.synthetic import likeness as compare_figures
+from engine.trace import Trace
 from fiddler_viz import demo
 from fiddler_viz.figures import as_trace
 
@@ -120,6 +126,44 @@ def sweep(traces: Any, **options: Any) -> pd.DataFrame:
     if isinstance(traces, Iterable) and not isinstance(traces, str):
         return sweep_traces([opened(item) for item in traces], **options)
     return sweep_traces(opened(traces), **options)
+
+
+def heldout(source: Any, profile: Any = None, **options: Any) -> HeldOut:
+    """Judge a profile's placement on a run of another text, beside chance and the best possible.
+
+    ``source``: what :func:`replay` takes; ``profile``: a Profile, or what leads to a run of
+    another text to count it on, or None: the one that the run was planned with. The option is
+    ``gpu_memory``, one budget or several. See :func:`engine.heldout.heldout`.
+    """
+    if profile is not None and not isinstance(profile, Profile):
+        profile = as_trace(profile)
+    return judge(as_trace(source), profile, **options)
+
+
+def synthetic(model: Any = demo.COSTED_AS, *, like: Any = None, **options: Any) -> Trace:
+    """A trace of made-up routing, for grids that nobody here can run.
+
+    ``model``: a preset's name or a ModelSpec. ``like``: a SyntheticRouting, or a recorded run (what
+    :func:`replay` takes) to fit one to. The options are those of
+    :func:`engine.synthetic.synthetic_trace`: ``skew``, ``locality``, ``coupling``, ``domains`` and
+    ``contrast`` where nothing is given to be like; ``requests``, ``prompt_tokens``,
+    ``decode_tokens``, ``switch_tokens``, ``seed``, ``gpu_memory``, ``cache_slots``, ``policy``,
+    ``hardware``.
+    """
+    if like is not None:
+        fitted = (
+            like if isinstance(like, SyntheticRouting) else SyntheticRouting.fit(as_trace(like))
+        )
+        options["routing"] = fitted
+    return synthetic_trace(model, **options)
+
+
+def likeness(source: Any, made: Any) -> Likeness:
+    """How like two runs are to a cache: popularity, reuse, predictability, LRU hit rates.
+
+    Both: what :func:`replay` takes. See :class:`engine.synthetic.Likeness`.
+    """
+    return compare_figures(as_trace(source), as_trace(made))
 
 
 def to_perfetto(source: Any, path: str | Path) -> Path:

@@ -34,7 +34,7 @@ ENGINE_ABOVE = (
     ("orchestrator", "records notes", "history", "run"),
     ("recorder",),
     ("replay", "interchange", "bounds"),
-    ("synthetic", "sweep", "heldout", "curves", "budgets"),
+    ("synthetic", "sweep sweep_task", "heldout", "curves", "budgets"),
 )
 ENGINE_BELOW = (  # below the torch line
     ("probe", "checkpoint"),

@@ -115,8 +115,11 @@ class Router:
             before = noise[-1].copy()
             # logistic noise from normal (E. Page, Applied Statistics 26, 1977), and the top_k of
             # logit + noise: Pareto sampling, which chooses each expert with its probability
-            score = self.logits[domain[part]]
-            score += 1.5976 * noise + 0.070566 * noise**3
+            score: NDArray[np.float32] = np.square(noise)  # in place from here: it is large
+            score *= 0.070566
+            score += 1.5976
+            score *= noise
+            score += self.logits[domain[part]]
             best = _best(score, self.top_k + (0 if predicted is None else spare))
             held = np.take_along_axis(score, best[..., : self.top_k], axis=2)
             power = np.exp(held - held[..., :1])
@@ -183,7 +186,7 @@ def chances(log_odds: Floats) -> Floats:
 def _best(score: NDArray[np.float32], many: int) -> NDArray[np.int64]:
     """Indices of the ``many`` largest along the last axis, the largest first."""
     if many < score.shape[-1]:
-        found = np.argpartition(-score, many - 1, axis=-1)[..., :many]
+        found = np.argpartition(score, -many, axis=-1)[..., -many:]
     else:
         found = np.broadcast_to(np.arange(many), score.shape)
     order = np.argsort(-np.take_along_axis(score, found, axis=-1), axis=-1, kind="stable")

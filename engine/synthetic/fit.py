@@ -52,13 +52,16 @@ def fit(trace: Trace, *, seed: int = 0) -> SyntheticRouting:
     choices = Choices.of(trace)
     grid, top_k = trace.model.grid, trace.model.top_k
     skew = _skew(choices.chance, grid[1], top_k)
-    # of one domain, for these are a request's own
-    found = SyntheticRouting(skew=tuple(skew.tolist()), locality=(0.0,))
 
     def drawn(routing: SyntheticRouting, tokens: int, turn: int) -> Choices:
         router = Router.of(routing, grid, top_k, seed + turn)
         return sample(router, tokens, np.random.default_rng((seed + turn, 1)))
 
+    # of one domain, for these are a request's own
+    found = SyntheticRouting(skew=tuple(skew.tolist()), locality=(0.0,))
+    off = drawn(found, 2 * _TOKENS, 0).chance - choices.chance  # drawing is close, not exact
+    skew = _skew(choices.chance - off, grid[1], top_k)
+    found = replace(found, skew=tuple(skew.tolist()))
     tries = (drawn(replace(found, locality=(at,)), _TOKENS, 0) for at in _LOCALITIES.tolist())
     reuse = np.array([made.reuse for made in tries])
     wanted = choices.reuse - choices.chance + reuse[0]

@@ -19,7 +19,8 @@ from engine.errors import BudgetError, FiddlerError, InputError, TraceError
 from engine.policies import POLICIES
 from engine.replay import playable, replay
 from engine.spec import HardwareSpec
-from engine.sweep import COLUMNS, Combination, Task, sweep
+from engine.sweep import COLUMNS, sweep
+from engine.sweep_task import Combination, Task
 from engine.synthetic import synthetic_trace
 from engine.trace import Trace
 from fiddler_viz import demo
@@ -246,7 +247,7 @@ def test_a_bug_says_where(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None
     def broken(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("engine.sweep.replay", broken)
+    monkeypatch.setattr("engine.sweep_task.replay", broken)
     with pytest.raises(ZeroDivisionError) as raised:
         sweep(trace, policies="cpu", errors="coerce")
     assert raised.value.__notes__ == ["in a sweep, trace 0: policy='cpu'"]

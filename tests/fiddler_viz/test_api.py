@@ -34,6 +34,7 @@ def test_public_names() -> None:
         "Profile",
         "Replay",
         "Run",
+        "SyntheticRouting",
         "Trace",
         "TraceError",
         "UnsupportedModelError",
@@ -42,9 +43,13 @@ def test_public_names() -> None:
         "compare",
         "curves",
         "heatmap",
+        "heldout",
+        "likeness",
         "load",
         "memory",
         "replay",
+        "sweep",
+        "synthetic",
         "timeline",
         "to_html",
         "to_perfetto",
@@ -101,6 +106,41 @@ def test_compare_machines(trace: Trace) -> None:
     assert fv.compare(custom, policies="fiddler")["tokens_per_s"][0] == table["tokens_per_s"][1]
     with pytest.raises(fv.InputError, match="unknown hardware"):
         fv.compare(trace, hardware="abacus")
+
+
+def test_compare_is_a_sweep_of_one_run(trace: Trace) -> None:
+    options: dict[str, Any] = {"policies": ["lru", "cpu"], "cache_slots": [3, 5]}
+    table = fv.sweep([trace, demo.trace_path()], **options)
+    assert table.drop(columns="trace")[:3].equals(fv.compare(trace, **options))
+    assert table["trace"].tolist() == ["0"] * 3 + [str(demo.trace_path())] * 3
+    assert fv.sweep(fv.replay(trace), **options).equals(table[:3])
+    named = fv.sweep({"mine": fv.replay(trace)}, **options)
+    assert named["trace"].unique().tolist() == ["mine"]
+    assert list(table.columns) == ["trace", *fv.compare(trace, policies="cpu").columns]
+    with pytest.raises(fv.InputError, match="expected a Trace"):
+        fv.sweep([42])
+
+
+def test_synthetic_after_a_run() -> None:
+    options: dict[str, Any] = {"decode_tokens": 40, "gpu_memory": "30%"}
+    fitted = fv.SyntheticRouting.fit(demo.trace())
+    made = fv.synthetic("qwen3-30b-a3b", like=demo.trace_path(), **options)
+    assert made.model.grid == (48, 128)
+    assert made.meta["synthetic"] == fitted.to_dict() | {"seed": 0}
+    again = fv.synthetic("qwen3-30b-a3b", like=fitted, **options)
+    np.testing.assert_array_equal(again.work_rows, made.work_rows)
+    assert "LRU of 50% of the experts" in repr(fv.likeness(demo.trace_path(), made))
+    with pytest.raises(fv.InputError, match="got routing and skew"):
+        fv.synthetic(like=fitted, skew=0.1)
+
+
+def test_heldout() -> None:
+    report = fv.heldout(demo.trace_path(), gpu_memory=["24GB", "48GB"])
+    assert "the bundled calibration text" in repr(report)
+    same = fv.heldout(demo.trace(), demo.trace().plan.profile, gpu_memory=["24GB", "48GB"])
+    assert same.to_pandas().equals(report.to_pandas())
+    other = fv.synthetic(decode_tokens=50)
+    assert fv.heldout(demo.trace(), other).profile == fv.Profile.from_trace(other)
 
 
 @pytest.mark.parametrize("name", ["policies", "gpu_memory", "hardware"])
