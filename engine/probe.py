@@ -157,8 +157,7 @@ def _bytes_per_token(layer: Any) -> int:
     kept = {
         part.data_ptr(): part  # some architectures' values are their keys
         for name, part in vars(layer).items()
-        if name.endswith(("keys", "values")) and not name.startswith("prefill")
-        if torch.is_tensor(part) and part.numel()
+        if name.endswith(("keys", "values")) and torch.is_tensor(part) and part.numel()
     }
     # (B, heads, tokens, size), or (B, tokens, size)
     tokens = {at: part.shape[-2 if part.ndim == 4 else 1] for at, part in kept.items()}

@@ -66,13 +66,10 @@ def page() -> str:
 
 def _line(kind: str) -> str:
     from engine.store import experts_modules
-    from tests.engine.tiny_models import NEEDS, NOT_AHEAD, auto_class, tiny_config
+    from tests.engine.tiny_models import NOT_AHEAD, auto_class, tiny_config
 
     ahead = NOT_AHEAD.get(kind)
     ahead = f"not all: {ahead}" if ahead else "yes"
-    if kind in NEEDS:
-        needs = f"needs the package {NEEDS[kind]}, tested where it is installed"
-        return f"| `{kind}` | | {needs} | | {ahead} |\n"
     config = tiny_config(kind)
     with torch.device("meta"):
         model = auto_class(config).from_config(config)

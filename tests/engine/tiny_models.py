@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -166,6 +165,7 @@ OWN: dict[str, dict[str, Any]] = {
     "glm5_next_text": LATENT | {"qk_rope_head_dim": 0, "index_kpool": 4},
     "glm_moe_dsa": LATENT,
     "granitemoehybrid": HYBRID,
+    "inkling_vision": {"n_layers": 8},
     "inkling_text": {"swa_num_attention_heads": 4, "swa_num_key_value_heads": 2, "swa_head_dim": 8},
     "inkling2_text": {
         "swa_num_attention_heads": 4,
@@ -203,9 +203,6 @@ NOT_AHEAD = {
 }
 """Model types with routers that cannot be asked about a hidden state alone -> why."""
 
-NEEDS = {"inkling_mm_model": "scipy"}
-"""Model types that transformers builds only where another package is installed."""
-
 
 def model_files() -> dict[str, str]:
     """Folder of each model file that uses the experts interface -> its source."""
@@ -226,11 +223,6 @@ def supported() -> list[str]:
     """The model types of all these files that the engine runs, in alphabetical order."""
     kinds = {kind for source in model_files().values() for kind in model_types(source)}
     return sorted(kinds - set(UNSUPPORTED))
-
-
-def available() -> list[str]:
-    """Those of them that can be built with the packages installed here."""
-    return [k for k in supported() if k not in NEEDS or importlib.util.find_spec(NEEDS[k])]
 
 
 def auto_class(config: Any) -> Any:
