@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from engine.run import Run
     from engine.spec import HardwareSpec, ModelSpec
     from engine.trace import Trace
-    from fiddler_viz.api import compare, load, replay, to_perfetto
+    from fiddler_viz.api import calibrate, compare, load, replay, to_perfetto
     from fiddler_viz.explorer import Explorer
     from fiddler_viz.figures import heatmap, memory, timeline
     from fiddler_viz.page import to_html
@@ -50,6 +50,7 @@ _HOME = {
     "Trace": "engine.trace",
     "TraceError": "engine.errors",
     "UnsupportedModelError": "engine.errors",
+    "calibrate": "fiddler_viz.api",
     "compare": "fiddler_viz.api",
     "heatmap": "fiddler_viz.figures",
     "load": "fiddler_viz.api",
@@ -76,6 +77,7 @@ __all__ = [
     "Trace",
     "TraceError",
     "UnsupportedModelError",
+    "calibrate",
     "compare",
     "heatmap",
     "load",

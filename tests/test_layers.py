@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ENGINE_ABOVE = (
     ("errors",),
     ("units", "strict", "destination", "profile"),
-    ("spec hardware_spec model_spec", "latency"),
-    ("events", "cost"),
+    ("spec hardware_spec model_spec measured machine latency",),
+    ("events", "cost", "fitting"),
     ("decision",),
     ("residency", "timeline"),
     ("plan", "policies", "layout"),
@@ -43,7 +43,9 @@ ENGINE_BELOW = (  # below the torch line
     ("hook",),
     ("loader", "prompt", "collector", "popularity", "threads"),
     ("generation",),
-    ("hybrid",),
+    ("hybrid", "probe", "generated"),
+    ("bandwidth",),
+    ("calibrate",),
 )
 FIDDLER_VIZ = (
     ("theme", "demo"),

@@ -37,6 +37,7 @@ def test_public_names() -> None:
         "Trace",
         "TraceError",
         "UnsupportedModelError",
+        "calibrate",
         "compare",
         "heatmap",
         "load",
