@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ import torch
 import fiddler_viz as fv
 from engine.calibrate import Calibrator
 from engine.generated import generated_model
+from engine.machine import this_machine
 from engine.profile import Profile
 from engine.run import Run
 
@@ -56,13 +56,10 @@ def main() -> None:
         engine = fv.load(
             folder, device="host", profile=Profile.uniform((chosen.layers, 8)), name="generated"
         )
-        gigabytes = engine.real_spec.total_bytes / 1e9
-        print(f"{gigabytes:.1f} GB, {chosen.layers} layers x 8 experts, top-2, bfloat16")
-        print(
-            f"{platform.processor() or platform.machine()}, {engine.threads} threads, "
-            f"torch {torch.__version__}, load at the start {os.getloadavg()[0]:.1f}"
-        )
-        measure(engine, chosen.rounds, chosen.save)
+    gigabytes = engine.real_spec.total_bytes / 1e9
+    print(f"{gigabytes:.1f} GB, {chosen.layers} layers x 8 experts, top-2, bfloat16")
+    print(f"{this_machine()}, {engine.threads} threads, load at the start {os.getloadavg()[0]:.1f}")
+    measure(engine, chosen.rounds, chosen.save)
 
 
 def measure(engine: fv.HybridEngine, rounds: int, save: str | None) -> None:

@@ -80,7 +80,7 @@ def _plain_strides(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | Non
     if not args or not torch.is_tensor(args[0]) or args[0].ndim != 3 or args[0].shape[1] != 1:
         return None
     hidden = args[0]  # (sequences, 1, H)
-    return (hidden.reshape(-1, hidden.shape[-1])[:, None], *args[1:])
+    return (hidden.reshape(-1, hidden.shape[-1]).contiguous()[:, None], *args[1:])
 
 
 def step_input(args: tuple[Any, ...], kwargs: dict[str, Any], texts: Texts) -> StepInput:
