@@ -28,6 +28,7 @@ import torch
 
 import fiddler_viz as fv
 from engine.calibrate import Calibrator
+from engine.costing import drift_of
 from engine.generated import generated_model
 from engine.machine import this_machine
 from engine.profile import Profile
@@ -86,7 +87,7 @@ def measure(engine: fv.HybridEngine, rounds: int, save: str | None) -> None:
     if save:
         spec.save(save)
     print(f"\n{spec.calibration!r}\n")
-    report(spec, traces, speeds, prefills, calibrator.drift)
+    report(spec, traces, speeds, prefills, drift_of(calibrator.samples))
 
 
 def report(

@@ -15,17 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import PreTrainedModel
 
 from engine import bandwidth
 from engine.bandwidth import Rates
+from engine.costing import drift_of, kernel_tflops, model_costs
 from engine.destination import prepare
 from engine.errors import FiddlerError, InputError
-from engine.fitting import Fit, fit_curve, fit_line
 from engine.generated import generated_model
 from engine.hybrid import HybridEngine
-from engine.latency import Curve
 from engine.loader import load_model, model_spec
 from engine.machine import this_machine, versions
 from engine.measured import Calibration, ModelCosts, Reading
@@ -38,9 +36,6 @@ QUICK_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 THOROUGH_LENGTHS = (1, 2, 3, 5, 8, 12, 20, 32, 48, 72, 112, 176, 264, 400, 608, 912, 1360, 2048)
 NEW_TOKENS = 6
 """Decode steps after each prompt, which are timed, too."""
-LEAST_ERROR = 0.03
-"""No prediction is stated to be better than this."""
-_MEASURED = "measured"
 
 
 class Calibrator:
@@ -77,86 +72,9 @@ class Calibrator:
         """One generation of the round under way."""
         self.samples.take(self.rounds, self.probe.run(prompt_tokens, NEW_TOKENS))
 
-    def model_costs(self) -> tuple[ModelCosts, list[Reading]]:
-        """Curves fitted to all rounds, and what to tell people about them."""
-        samples, spec = self.samples, self.probe.spec
-        if not samples.decode:
-            raise FiddlerError("nothing was measured: call measure() first")
-        experts = _cells(samples.experts)
-        counts = np.array(sorted(experts))
-        cpu = fit_curve(
-            counts,
-            [experts[count][0] for count in counts.tolist()],
-            [experts[count][1] ** 0.5 for count in counts.tolist()],  # or decode alone would count
-        )
-        cells = _cells(samples.dense)
-        single = {context: cells[1, context] for tokens, context in cells if tokens == 1}
-        contexts = sorted(single)
-        base, kv_ns = fit_line(
-            contexts, [single[c][0] for c in contexts], [single[c][1] for c in contexts]
-        )
-        decode = Fit(Curve(((base, kv_ns),)), 0.0, 0)
-        off = [single[c][0] / decode.curve(c) - 1 for c in contexts]
-        decode_residual = float(np.sqrt(np.median(np.square(off))))
-        points = [(1.0, base)]
-        for tokens, context in sorted(cells):
-            if tokens > 1:
-                points.append(
-                    (float(tokens), max(cells[tokens, context][0] - kv_ns * context, 1.0))
-                )
-        dense = Curve(points=tuple(points))
-        head_ns = _typical(samples.head)
-        drift = self.drift
-        residual = float(np.hypot(cpu.residual, decode_residual))
-        costs = ModelCosts(
-            model=spec.name,
-            shape=ModelCosts.shape_of(spec),
-            cpu=cpu.curve,
-            dense=dense,
-            head=Curve(
-                (
-                    (head_ns, 0.0),
-                    (0.0, spec.head_flops_per_token / (1e3 * _tflops(spec, cpu.curve))),
-                ),
-            ),
-            kv_ns=kv_ns,
-            relative_error=round(max(LEAST_ERROR, 2 * residual, drift), 3),
-        )
-        form = "table" if cpu.curve.points else f"{len(cpu.curve.lines)} line(s)"
-        shown = [n for n in (1, 4, 16, 64, 256, 1024) if n <= counts[-1]]
-        readings = [
-            Reading(f"CPU expert, {n} tokens", cpu.curve(n) / 1e6, "ms", cpu.residual,
-                    sum(len(v) for v in samples.experts.get(n, {}).values()), f"measured; {form}")
-            for n in shown
-        ]  # fmt: skip
-        many = sum(len(v) for cell in samples.dense.values() for v in cell.values())
-        readings += [
-            Reading("dense part of a layer, decode", base / 1e6, "ms", decode_residual, many,
-                    _MEASURED),
-            Reading("KV cache, 1000 positions", kv_ns / 1e3, "ms", decode_residual, many,
-                    _MEASURED),
-            Reading(f"dense part, {points[-1][0]:.0f} tokens", points[-1][1] / 1e6, "ms", 0.0, 0,
-                    "measured; table"),
-            Reading("output head", head_ns / 1e6, "ms", _scatter(samples.head),
-                    sum(map(len, samples.head.values())), _MEASURED),
-        ]  # fmt: skip
-        return costs, readings
-
-    @property
-    def drift(self) -> float:
-        """Half the range of a round's decode time, as a fraction: how steady the machine was."""
-        rounds = self.samples.decode
-        if len(rounds) == 1:  # its first half against its second
-            (steps,) = rounds.values()
-            half = max(len(steps) // 2, 1)
-            found = [float(np.median(part)) for part in (steps[:half], steps[half:]) if part]
-        else:
-            found = [float(np.median(steps)) for steps in rounds.values()]
-        return (max(found) - min(found)) / 2 / float(np.median(found))
-
     def spec(self, name: str = "this-machine") -> HardwareSpec:
         """The machine as measured so far."""
-        costs, readings = self.model_costs()
+        costs, readings = model_costs(self.samples, self.probe.spec)
         rates = self.rates = self.rates or bandwidth.measure(self.probe)
         return _hardware(name, self.probe, costs, readings, rates, self._record(costs, readings))
 
@@ -166,7 +84,7 @@ class Calibrator:
             versions=dict(versions()),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(time.perf_counter() - self._began, 1),
-            drift=round(self.drift, 4),
+            drift=round(drift_of(self.samples), 4),
             models=(costs,),
             readings=tuple(readings),
         )
@@ -268,34 +186,6 @@ def _opened(model: Any) -> tuple[PreTrainedModel, ModelSpec]:
     return made, model_spec(made, ExpertStore(made), name)
 
 
-def _cells(samples: dict[Any, dict[int, list[int]]]) -> dict[Any, tuple[float, int]]:
-    """Of every cell the typical time and the number of measurements."""
-    return {
-        key: (_typical(rounds), sum(map(len, rounds.values()))) for key, rounds in samples.items()
-    }
-
-
-def _typical(rounds: dict[int, list[int]]) -> float:
-    """The median over rounds of each round's median: what else a machine does is left out."""
-    return float(np.median([np.median(values) for values in rounds.values()]))
-
-
-def _scatter(rounds: dict[int, list[int]]) -> float:
-    """How far rounds are from each other, as a fraction."""
-    found = np.array([np.median(values) for values in rounds.values()])
-    return float(np.std(found) / np.median(found))
-
-
-def _tflops(spec: ModelSpec, cpu: Curve) -> float:
-    """Operations of the expert kernel per ns / 1000, from how its curve climbs at its end."""
-    last = round(cpu.points[-1][0]) if cpu.points else 1024
-    first = max(last // 4, 1)
-    if first == last:
-        return spec.expert_flops_per_token / max(cpu(1), 1) / 1e3
-    climb = max(cpu(last) - cpu(first), 1) / (last - first)
-    return spec.expert_flops_per_token / climb / 1e3
-
-
 def _hardware(
     name: str,
     probe: Probe,
@@ -307,7 +197,7 @@ def _hardware(
     """One machine's figures from one model's curves and the rates measured beside them."""
     spec, machine = probe.spec, record.machine
     call = rates.cpu_call_ns
-    tflops = _tflops(spec, costs.cpu)
+    tflops = kernel_tflops(spec, costs.cpu)
     compute = spec.expert_flops_per_token / (tflops * 1e3)
     gbps = spec.expert_bytes / max(costs.cpu(1) - call - compute, 0.1 * costs.cpu(1))
     layer_bytes = (spec.dense_bytes - spec.head_bytes - spec.embedding_bytes) / spec.layers

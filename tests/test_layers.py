@@ -44,7 +44,7 @@ ENGINE_BELOW = (  # below the torch line
     ("loader", "prompt", "collector", "popularity", "threads"),
     ("generation",),
     ("hybrid", "probe", "generated"),
-    ("bandwidth",),
+    ("bandwidth", "costing"),
     ("calibrate",),
 )
 FIDDLER_VIZ = (

@@ -26,11 +26,11 @@ from engine.hybrid import HybridEngine
 from engine.loader import model_spec
 from engine.machine import this_machine
 from engine.measured import Reading
-from engine.probe import Samples, _Laps
 from engine.recorder import Recorder
 from engine.replay import replay
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware
 from engine.store import ExpertStore
+from tests.engine.test_costing import made_up
 
 RATES = Rates(
     h2d_gbps=10.0, d2h_gbps=10.0, h2d_pageable_gbps=10.0, latency_ns=1000, link_contended=0.6,
@@ -60,54 +60,12 @@ def no_copies(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def laps(tokens: int, context: int, scale: float = 1.0) -> _Laps:
-    """A step on a machine whose costs are lines: see the test that recovers them."""
-    counts = [1, 1] if tokens == 1 else [tokens, max(tokens // 2, 1)]
-    dense = 500_000 + 20_000 * tokens + 300 * context
-    experts = [round(scale * (1_000_000 + 50_000 * count)) for count in counts]
-    made = _Laps(0, tokens, context, layers=1, dense_ns=round(scale * dense), counts=counts)
-    made.expert_ns, made.head_ns = experts, round(scale * 80_000)
-    made.end_ns = made.dense_ns + sum(experts) + made.head_ns
-    return made
-
-
-def filled(model: PreTrainedModel, spec: ModelSpec, scales: tuple[float, ...]) -> Calibrator:
-    made = Calibrator(model, spec)
-    made.samples = Samples()
-    for number, scale in enumerate(scales):
-        for length in (1, 2, 4, 8, 16, 32):
-            steps = [laps(length, length, scale)]
-            steps += [laps(1, length + new, scale) for new in range(1, 6)]
-            made.samples.take(number, steps)
-    return made
-
-
-def test_costs_are_recovered_from_laps(model: PreTrainedModel, spec: ModelSpec) -> None:
-    costs, readings = filled(model, spec, (1.0, 1.0, 1.0)).model_costs()
-    for tokens in (1, 3, 8, 30, 100):
-        assert costs.cpu(tokens) == pytest.approx(1_000_000 + 50_000 * tokens, rel=0.01)
-    assert costs.kv_ns == pytest.approx(300, rel=0.02)
-    assert costs.dense(1) == pytest.approx(520_000, rel=0.01)
-    assert costs.dense(24) == pytest.approx(500_000 + 20_000 * 24, rel=0.01)
-    assert costs.head(1) == 80_000
-    assert costs.relative_error == calibrate.LEAST_ERROR
-    assert [row.what for row in readings][:2] == ["CPU expert, 1 tokens", "CPU expert, 4 tokens"]
-
-
-def test_a_busy_round_is_left_out_but_widens_the_interval(
-    model: PreTrainedModel, spec: ModelSpec
-) -> None:
-    made = filled(model, spec, (1.0, 1.5, 1.0))
-    costs, _ = made.model_costs()
-    assert costs.cpu(4) == pytest.approx(1_200_000, rel=0.01)
-    assert made.drift == pytest.approx(0.25, abs=0.01)
-    assert costs.relative_error >= 0.25
-
-
 def test_the_spec_is_of_a_machine_without_a_gpu(
     model: PreTrainedModel, spec: ModelSpec, no_copies: None
 ) -> None:
-    made = filled(model, spec, (1.0,)).spec("mine")
+    calibrator = Calibrator(model, spec)
+    calibrator.samples = made_up((1.0,))
+    made = calibrator.spec("mine")
     assert (made.name, made.accelerator, made.gpu_memory_bytes) == ("mine", False, 0)
     assert made.calibrated and made.here() is made
     assert made.cpu_contended_gbps == pytest.approx(0.5 * made.cpu_gbps)
@@ -121,12 +79,6 @@ def test_the_spec_is_of_a_machine_without_a_gpu(
     bare = CostModel.of(spec, made).cpu(1)
     rate = spec.expert_bytes / made.cpu_gbps + spec.expert_flops_per_token / made.cpu_tflops / 1e3
     assert made.cpu_call_ns + rate == pytest.approx(bare, rel=0.01)
-
-
-def test_nothing_measured(model: PreTrainedModel, spec: ModelSpec) -> None:
-    made = Calibrator(model, spec)
-    with pytest.raises(FiddlerError, match="nothing was measured"):
-        made.model_costs()
 
 
 # ---------------------------------------------------------------------- end to end
