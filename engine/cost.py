@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.latency import MOST, TABLE_TOKENS, Curve
+from engine.measured import ModelCosts
 from engine.spec import HardwareSpec, ModelSpec
 from engine.strict import check_int, check_keys, check_number
 
@@ -64,7 +65,8 @@ class CostModel:
         """Derive costs from bytes, flops and the machine's effective rates (roofline).
 
         On the CPU reading the weights and computing are added, not overlapped: Fiddler's
-        measured CPU latency is affine in the token count.
+        measured CPU latency is affine in the token count. Where the machine was calibrated with
+        this very model, what was measured stands in place of that.
         """
 
         def stream(n_bytes: float, gbps: float) -> float:
@@ -86,7 +88,7 @@ class CostModel:
         layer_bytes = (model.dense_bytes - model.head_bytes - model.embedding_bytes) / model.layers
         layer_flops = model.dense_flops_per_token / model.layers
         gpu_read = stream(model.expert_bytes, hw.gpu_gbps)
-        return cls(
+        made = cls(
             gpu=Curve(
                 (
                     (hw.gpu_launch_ns + gpu_read, 0.0),
@@ -127,6 +129,19 @@ class CostModel:
             calibrated=hw.calibrated,
             overlap=hw.accelerator,
         )
+        known = () if hw.calibration is None else hw.calibration.models
+        for costs in known:
+            if costs.fits(model):
+                return made._measured(costs)
+        return made
+
+    def _measured(self, costs: ModelCosts) -> Self:
+        """With a calibration's curves of this model."""
+        error = costs.relative_error if self.calibrated else self.relative_error
+        made = replace(self, cpu=costs.cpu, relative_error=error)
+        if self.overlap:  # the dense part is the GPU's
+            return made
+        return replace(made, gpu=costs.cpu, dense=costs.dense, head=costs.head, kv_ns=costs.kv_ns)
 
     def dense_ns(self, tokens: int, context: int) -> int:
         """Dense part of one layer: ``tokens`` processed, ``context`` cached positions read."""

@@ -16,22 +16,28 @@ import json
 import math
 import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 from engine.errors import InputError, unknown_name
+from engine.machine import Machine, this_machine
+from engine.measured import Calibration
 from engine.strict import check_int, check_keys, check_number, check_text, read_json
 from engine.units import format_bytes
 
 _FOLDER = Path(__file__).parent / "data" / "hardware"
-_WORDS = ("name", "title", "calibrated", "sources", "accelerator")
+_WORDS = ("name", "title", "calibrated", "sources", "accelerator", "calibration")
 _DERIVED = {
     "h2d_pageable_gbps": ("h2d_gbps", 0.5),
     "h2d_contended_gbps": ("h2d_gbps", 8.4 / 13),
     "cpu_contended_gbps": ("cpu_gbps", 22 / 30),
 }
 """Figures that files of the first version lack: share of another one, assumed as in the presets."""
+
+UNCALIBRATED = "uncalibrated"
+UNCALIBRATED_ERROR = 0.3
+"""Uncertainty assumed where nothing was measured on the machine at hand, as in the presets."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,6 +88,8 @@ class HardwareSpec:
     accelerator: bool = True
     """False where there is no GPU: the GPU's figures are then those of the CPU itself, which does
     one thing after the other, and ``gpu_memory_bytes`` is 0."""
+    calibration: Calibration | None = field(default=None, hash=False)
+    """What :func:`engine.calibrate.calibrate` measured, where and when."""
 
     def __post_init__(self) -> None:
         what = f"hardware spec {self.name!r}"
@@ -107,11 +115,16 @@ class HardwareSpec:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> HardwareSpec:
         """The spec of `to_dict`. Raises InputError on unknown, missing or bad entries."""
-        return cls(**check_keys("hardware spec", data, [entry.name for entry in fields(cls)]))
+        given = check_keys("hardware spec", data, [entry.name for entry in fields(cls)])
+        if given["calibration"] is not None:
+            given["calibration"] = Calibration.from_dict(given["calibration"])
+        return cls(**given)
 
     @classmethod
     def load(cls, path: str | Path) -> HardwareSpec:
         """A spec from a JSON file: one that `save` wrote, or one shaped like a preset's.
+
+        One that was measured on another machine comes as `here` says: uncalibrated.
 
         Raises InputError where there is no such file or its content is not such a spec.
         """
@@ -119,7 +132,7 @@ class HardwareSpec:
         try:
             if isinstance(data, Mapping) and "sources" not in data:
                 return _derive(cast("Mapping[str, Any]", data))
-            return cls.from_dict(_completed(cast("Any", data)))
+            return cls.from_dict(_completed(cast("Any", data))).here()
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
@@ -130,6 +143,29 @@ class HardwareSpec:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise InputError(f"hardware spec: cannot write {path}: {reason}.") from error
+
+    def here(self, machine: Machine | None = None) -> HardwareSpec:
+        """The spec as it holds on this machine (or the one given).
+
+        Times measured on other hardware, or with another torch, are no calibration here: then it
+        says so in its title, and its uncertainty is at least that of a datasheet's figures.
+        """
+        if not self.calibrated:
+            return self
+        record = self.calibration
+        differs = ["nothing recorded"] if record is None else []
+        if record is not None:
+            differs = record.machine.unlike(machine or this_machine())
+        if not differs:
+            return self
+        return replace(
+            self,
+            calibrated=False,
+            title=f"{self.title} ({UNCALIBRATED} here: other {', '.join(differs)})"
+            if record is not None
+            else f"{self.title} ({UNCALIBRATED}: no record of the measurement)",
+            relative_error=max(self.relative_error, UNCALIBRATED_ERROR),
+        )
 
     @classmethod
     def preset(cls, name: str) -> HardwareSpec:
@@ -144,11 +180,19 @@ class HardwareSpec:
         return sorted(path.stem for path in _FOLDER.glob("*.json"))
 
     def __repr__(self) -> str:
-        return (
-            f"HardwareSpec({self.name!r}: {format_bytes(self.gpu_memory_bytes)} at "
-            f"{self.gpu_gbps:.4g} GB/s, link {self.h2d_gbps:.3g} GB/s, "
-            f"CPU {self.cpu_gbps:.3g} GB/s{', calibrated' if self.calibrated else ''})"
+        gpu = (
+            f"{format_bytes(self.gpu_memory_bytes)} at {self.gpu_gbps:.4g} GB/s, "
+            f"link {self.h2d_gbps:.3g} GB/s, "
+            if self.accelerator
+            else "no GPU, "
         )
+        state = ""
+        if self.calibrated:
+            when = f" {self.calibration.date[:10]}" if self.calibration is not None else ""
+            state = f", calibrated{when}"
+        elif self.calibration is not None:
+            state = f", {UNCALIBRATED}"
+        return f"HardwareSpec({self.name!r}: {gpu}CPU {self.cpu_gbps:.3g} GB/s{state})"
 
 
 def resolve_hardware(value: str | Path | HardwareSpec) -> HardwareSpec:
@@ -193,7 +237,7 @@ def _completed(data: Any) -> Any:
     """What `save` wrote, with figures that its version did not have yet."""
     if not isinstance(data, Mapping):
         return data
-    values = {"accelerator": True, **cast("Mapping[str, Any]", data)}
+    values = {"accelerator": True, "calibration": None, **cast("Mapping[str, Any]", data)}
     sources = values.get("sources")
     for name, (base, share) in _DERIVED.items():
         value = values.get(base)

@@ -16,6 +16,7 @@ from engine.errors import InputError
 from engine.policies import resolve_policy
 from engine.profile import Profile
 from engine.residency import Residency
+from engine.spec import UNCALIBRATED
 from engine.strict import check_int, check_keys, check_text
 from engine.units import format_bytes
 
@@ -53,9 +54,10 @@ class Plan:
 
     def __repr__(self) -> str:
         beyond = self.beyond_card
+        foreign = f" ({UNCALIBRATED})" if self.uncalibrated else ""
         return (
             f"Plan({format_bytes(self.gpu_memory)}{f', {beyond},' if beyond else ''} on "
-            f"{self.hardware}: {len(self.pinned)} of "
+            f"{self.hardware}{foreign}: {len(self.pinned)} of "
             f"{self.grid[0] * self.grid[1]} experts pinned, {self.cache_slots} cache slots, "
             f"policy {self.policy!r})"
         )
@@ -73,10 +75,17 @@ class Plan:
         return grid.reshape(self.grid)
 
     @property
+    def uncalibrated(self) -> bool:
+        """Whether the costs were measured, but on another machine than the plan was made on."""
+        return UNCALIBRATED in self.hardware_title
+
+    @property
     def beyond_card(self) -> str:
         """``more than the card's 24.0 GB`` where the budget is, else empty."""
         if self.gpu_memory <= self.card_bytes:
             return ""
+        if not self.card_bytes:
+            return "though there is no GPU"
         return f"more than the card's {format_bytes(self.card_bytes)}"
 
     @property
@@ -126,10 +135,10 @@ class Plan:
             raise InputError(
                 f"not a plan: a grid of {given['grid']!r}, its profile's is {list(profile.grid)}"
             )
-        for name in ("gpu_memory", "dense_bytes", "kv_bytes", "workspace_bytes", "cache_slots"):
+        least_0 = ("gpu_memory", "dense_bytes", "kv_bytes", "workspace_bytes", "cache_slots")
+        for name in (*least_0, "card_bytes"):  # no card where there is no GPU
             check_int(f"plan, {name}", given[name], least=0)
-        for name in ("expert_bytes", "card_bytes"):
-            check_int(f"plan, {name}", given[name], least=1)
+        check_int("plan, expert_bytes", given["expert_bytes"], least=1)
         for name in ("policy", "planner", "hardware", "hardware_title", "model"):
             check_text(f"plan, {name}", given[name])
         given |= {

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from engine.hardware_spec import HardwareSpec, resolve_hardware
+from engine.hardware_spec import UNCALIBRATED, HardwareSpec, resolve_hardware
 from engine.model_spec import ModelShapes, ModelSpec, resolve_model
 
-__all__ = ["HardwareSpec", "ModelShapes", "ModelSpec", "resolve_hardware", "resolve_model"]
+__all__ = [
+    "UNCALIBRATED",
+    "HardwareSpec",
+    "ModelShapes",
+    "ModelSpec",
+    "resolve_hardware",
+    "resolve_model",
+]

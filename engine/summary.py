@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from engine.events import Action, Clock, Lane, StepKind, Work
 from engine.lineage import best_path, searched
+from engine.spec import UNCALIBRATED
 from engine.trace import Trace
 from engine.units import format_bytes, format_ns
 
@@ -51,6 +52,8 @@ class Summary:
     """Bytes over the link in both directions, activations included, per token processed."""
     busy: dict[str, float]
     """Share of the whole time that each lane was busy."""
+    uncalibrated: bool = False
+    """True where times are modelled with what was measured, but on another machine."""
 
     def __str__(self) -> str:
         calls = ", ".join(f"{count} {name}" for name, count in self.calls.items())
@@ -58,9 +61,10 @@ class Summary:
         interval = ""
         if self.tokens_per_s_low < self.tokens_per_s_high:
             interval = f" ({self.tokens_per_s_low:.3g} to {self.tokens_per_s_high:.3g})"
+        clock = f"{self.clock} clock{f', {UNCALIBRATED}' if self.uncalibrated else ''}"
         return "\n".join(
             (
-                f"decode      {self.tokens_per_s:.3g} tokens/s{interval}, {self.clock} clock",
+                f"decode      {self.tokens_per_s:.3g} tokens/s{interval}, {clock}",
                 f"prefill     {self.prompt_tokens} tokens in {format_ns(self.prefill_ns)}",
                 f"hit rate    {self.hit_rate:.1%}",
                 f"experts     {calls}",
@@ -128,4 +132,5 @@ def summarize(trace: Trace) -> Summary:
         d2h_bytes=d2h,
         bytes_per_token=_ratio(h2d + d2h, int(steps["tokens"].sum())),
         busy={lane.name.lower(): _ratio(float(spent[lane]), trace.duration_ns) for lane in Lane},
+        uncalibrated=trace.clock == Clock.MODELLED and trace.plan.uncalibrated,
     )

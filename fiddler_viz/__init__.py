@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fiddler_viz.api import (
         bound,
         budgets,
+        calibrate,
         compare,
         curves,
         heldout,
@@ -66,6 +67,7 @@ _HOME = {
     "UnsupportedModelError": "engine.errors",
     "bound": "fiddler_viz.api",
     "budgets": "fiddler_viz.api",
+    "calibrate": "fiddler_viz.api",
     "compare": "fiddler_viz.api",
     "curves": "fiddler_viz.api",
     "heatmap": "fiddler_viz.figures",
@@ -100,6 +102,7 @@ __all__ = [
     "UnsupportedModelError",
     "bound",
     "budgets",
+    "calibrate",
     "compare",
     "curves",
     "heatmap",

@@ -1,4 +1,4 @@
-"""Command line: ``python -m fiddler_viz demo | page OUT.html | record OUT | trace FILE``."""
+"""Command line: ``python -m fiddler_viz demo | page | record | trace | calibrate``."""
 
 from __future__ import annotations
 
@@ -46,6 +46,16 @@ def parser() -> argparse.ArgumentParser:
     record = commands.add_parser("record", help="generate, and save the run's trace")
     record.add_argument("path", type=Path, metavar="OUT.safetensors", help="file to write")
     record.set_defaults(do=_record)
+
+    measure = commands.add_parser(
+        "calibrate", help="measure this machine and write a profile for --hardware"
+    )
+    measure.add_argument("path", type=Path, metavar="OUT.json", help="file to write")
+    measure.add_argument("--model", default=None, help="measure with this checkpoint")
+    measure.add_argument("--seconds", type=float, default=None, help="about how long (default 12)")
+    measure.add_argument("--thorough", action="store_true", help="more lengths and rounds, 90 s")
+    measure.add_argument("--beside", default=None, help="combine this CPU with that profile's GPU")
+    measure.set_defaults(do=_calibrate)
 
     trace = commands.add_parser(
         "trace",
@@ -135,6 +145,20 @@ def _record(options: argparse.Namespace) -> None:
     trace = _generate(options, show=False).trace
     print(f"saved {trace.save(options.path)}")
     _show(trace, options)
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    prepare(options.path)
+    from fiddler_viz.api import calibrate
+
+    found = calibrate(
+        options.model,
+        options.path,
+        seconds=options.seconds,
+        thorough=options.thorough,
+        beside=options.beside,
+    )
+    print(f"{found.calibration!r}\nsaved {options.path}: {found!r}")
 
 
 def _trace(options: argparse.Namespace) -> None:

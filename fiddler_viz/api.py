@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from engine.hybrid import HybridEngine
+    from engine.spec import HardwareSpec
 
 
 def load(path: str | Path = demo.NAME, **options: Any) -> HybridEngine:
@@ -47,6 +48,20 @@ def load(path: str | Path = demo.NAME, **options: Any) -> HybridEngine:
         return HybridEngine.load(path, **options)
     options = {"dtype": "float32", "name": demo.NAME} | options  # faster than bf16 at this size
     return HybridEngine.load(demo.model_folder(), **options)
+
+
+def calibrate(model: Any = None, path: str | Path | None = None, **options: Any) -> HardwareSpec:
+    """Measure this machine and return its profile, to be given as ``hardware=``.
+
+    ``model``: an engine, ``"demo"``, a checkpoint's folder or hub id, or None for a generated one.
+    ``path``: JSON file to write. Options are those of :func:`engine.calibrate.calibrate`:
+    ``seconds``, ``thorough``, ``name``, ``beside``, ``threads``, ``progress``.
+    """
+    from engine.calibrate import calibrate as measure  # torch only now
+
+    if isinstance(model, str) and model == demo.NAME:
+        model = load(demo.NAME, device="host")
+    return measure(model, path, **options)
 
 
 def replay(source: Any, **changes: Any) -> Replay:

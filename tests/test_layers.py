@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ENGINE_ABOVE = (
     ("errors", "native"),
     ("units", "strict", "destination", "profile", "unsupported"),
-    ("spec hardware_spec model_spec", "latency"),
-    ("events", "cost"),
+    ("spec hardware_spec model_spec measured machine latency",),
+    ("events", "cost", "fitting"),
     ("decision", "lineage"),
     ("residency", "timeline", "stacks frequency"),
     ("policies", "layout"),
@@ -47,7 +47,9 @@ ENGINE_BELOW = (  # below the torch line
     ("loader", "prompt", "collector", "popularity", "threads"),
     ("request",),
     ("generation",),
-    ("hybrid",),
+    ("hybrid", "timing", "generated"),
+    ("bandwidth", "costing"),
+    ("calibrate",),
 )
 FIDDLER_VIZ = (
     ("theme", "demo"),

@@ -74,7 +74,7 @@ def test_a_budget_beyond_the_card_says_so() -> None:
         ({"policy": ""}, "policy: expected a text"),
         ({"hardware": 7}, "hardware: expected a text"),
         ({"hardware_title": None}, "hardware_title: expected a text"),
-        ({"card_bytes": 0}, "card_bytes: expected a whole number of at least 1"),
+        ({"card_bytes": -1}, "card_bytes: expected a whole number of at least 0"),
         ({"colour": "red"}, "unknown colour"),
         ({"costs": {}}, "cost model: missing gpu"),
         ({"profile": 3}, "not a profile"),

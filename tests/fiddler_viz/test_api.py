@@ -40,6 +40,7 @@ def test_public_names() -> None:
         "UnsupportedModelError",
         "bound",
         "budgets",
+        "calibrate",
         "compare",
         "curves",
         "heatmap",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import fiddler_viz as fv
+from engine.spec import HardwareSpec
 from fiddler_viz import demo
 from fiddler_viz.__main__ import main
 
@@ -68,6 +69,16 @@ def test_what_cannot_be_written_is_refused_before_the_run(
 def test_what_is_refused_prints_no_prompt(tokens: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--tokens", tokens]) == 2
     assert capsys.readouterr().out == ""
+
+
+def test_calibrate_writes_a_profile_that_hardware_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "this.json"
+    assert main(["calibrate", str(out), "--model", "demo", "--seconds", "0.1"]) == 0
+    shown = capsys.readouterr().out
+    assert "CPU expert, 1 tokens" in shown and f"saved {out}" in shown
+    assert HardwareSpec.load(out).calibrated
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,111 @@
+"""Which machine this is, as far as measured times depend on it. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self, cast
+
+from engine.errors import InputError
+from engine.strict import check_int, check_keys, check_text
+
+NO_GPU = "none"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A fingerprint: times measured on one are not those of another."""
+
+    cpu: str
+    cores: int
+    """Cores this process may use."""
+    gpu: str
+    """Name of the first NVIDIA GPU, or ``none``."""
+    torch: str
+    """Version of torch, whose kernels were timed."""
+
+    def __str__(self) -> str:
+        gpu = "no GPU" if self.gpu == NO_GPU else self.gpu
+        return f"{self.cores} x {self.cpu}, {gpu}, torch {self.torch}"
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Read back what ``asdict`` gave; raises InputError."""
+        given = check_keys("machine", values, [field.name for field in fields(cls)])
+        check_int("machine, cores", given["cores"], least=1)
+        for name in ("cpu", "gpu", "torch"):
+            check_text(f"machine, {name}", given[name])
+        return cls(**given)
+
+    def unlike(self, other: Machine) -> list[str]:
+        """Names of what differs."""
+        mine, theirs = asdict(self), asdict(other)
+        return [name for name, value in mine.items() if theirs[name] != value]
+
+
+def this_machine() -> Machine:
+    """The machine this runs on."""
+    return Machine(_cpu(), _cores(), _gpu(), _version("torch"))
+
+
+def versions() -> Mapping[str, str]:
+    """Versions of what else was in play, for a record."""
+    return {
+        "python": platform.python_version(),
+        "transformers": _version("transformers"),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu() -> str:
+    return (
+        _field(Path("/proc/cpuinfo"), "model name")
+        or platform.processor()
+        or platform.machine()
+        or "unknown"
+    )
+
+
+def _gpu() -> str:
+    """As the Linux driver lists it, so that it is known without loading torch."""
+    listed = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    return (_field(listed[0], "Model") if listed else "") or NO_GPU
+
+
+def _field(path: Path, name: str) -> str:
+    """The first ``name : value`` in a file of the system; empty where there is none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                key, _, value = line.partition(":")
+                if key.strip() == name:
+                    return " ".join(value.split())
+    except OSError:
+        return ""
+    return ""
+
+
+def require_text_map(what: str, values: Any) -> dict[str, str]:
+    """A dict of texts by name, or InputError."""
+    if not isinstance(values, dict):
+        raise InputError(f"{what}: expected texts by name, got {type(values).__name__}.")
+    for key, text in cast("dict[object, object]", values).items():
+        check_text(f"{what}, {key}", text)
+    return cast("dict[str, str]", values)

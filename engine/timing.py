@@ -1,0 +1,192 @@
+"""Times of a model's own forward passes on the CPU: every expert, dense part and head, one by one.
+
+What is timed is what a user runs: transformers' ``generate`` through the engine's session and
+executor, so weights stream from memory as they do in use (each pass reads far more than a cache
+holds), threads wake as they do in use, and attention reads a real KV cache. Nothing is recorded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.cost import CostModel
+from engine.decision import Decision
+from engine.devices.host import HostDevice
+from engine.hook import attach
+from engine.notes import Span
+from engine.orchestrator import Change
+from engine.placement import make_plan
+from engine.profile import Profile
+from engine.recorder import Recorder
+from engine.session import Session
+from engine.spec import ModelSpec
+from engine.store import ExpertStore
+from engine.threads import choose_threads, torch_threads
+
+_Step = tuple[int, int]
+"""Tokens processed, KV positions read."""
+
+
+@dataclass
+class Samples:
+    """Times in ns by what was done; of each, one list for each round of the calibration."""
+
+    experts: dict[int, dict[int, list[int]]] = field(default_factory=dict)
+    """By token count, then round."""
+    dense: dict[_Step, dict[int, list[int]]] = field(default_factory=dict)
+    """By step, then round: one layer's share of the step's dense time."""
+    head: dict[int, list[int]] = field(default_factory=dict)
+    """By round."""
+    decode: dict[int, list[int]] = field(default_factory=dict)
+    """By round: whole decode steps, which show how the machine drifts."""
+
+    def take(self, round_: int, steps: Sequence[_Laps]) -> None:
+        """Enter a generation's steps."""
+        for laps in steps:
+            key = laps.tokens, laps.context
+            share = laps.dense_ns // max(laps.layers, 1)
+            self.dense.setdefault(key, {}).setdefault(round_, []).append(share)
+            self.head.setdefault(round_, []).append(laps.head_ns)
+            if laps.tokens == 1:
+                self.decode.setdefault(round_, []).append(laps.end_ns - laps.start_ns)
+            for tokens, ns in zip(laps.counts, laps.expert_ns, strict=True):
+                self.experts.setdefault(tokens, {}).setdefault(round_, []).append(ns)
+
+
+@dataclass
+class _Laps:
+    """One step's times, added up as they come."""
+
+    start_ns: int
+    tokens: int = 0
+    context: int = 0
+    layers: int = 0
+    dense_ns: int = 0
+    head_ns: int = 0
+    end_ns: int = 0
+    counts: list[int] = field(default_factory=list)
+    expert_ns: list[int] = field(default_factory=list)
+
+
+class _Watch:
+    """A pace (see :class:`engine.devices.base.Pace`) that only notes what the session tells it."""
+
+    def __init__(self, costs: CostModel) -> None:
+        self.costs = costs
+        self.now_ns = 0
+        self.steps: list[_Laps] = []
+        self._last = 0
+
+    def pins(self, changes: Sequence[Change], costs: CostModel) -> None:
+        """Nothing is pinned here."""
+
+    def begin(self) -> None:
+        """A step begins."""
+        self._last = time.perf_counter_ns()
+        self.steps.append(_Laps(self._last))
+
+    def layer(
+        self, layer: int, tokens: int, context: int, decision: Decision, spans: Sequence[Span]
+    ) -> Sequence[Span]:
+        """What came before the first expert was dense."""
+        laps = self.steps[-1]
+        laps.tokens, laps.context = tokens, context
+        laps.layers += 1
+        laps.dense_ns += spans[0][0] - self._last
+        laps.counts += decision.tokens
+        laps.expert_ns += [end - start for start, end in spans]
+        self._last = spans[-1][1]
+        return ()
+
+    def head(self, tokens: int) -> None:
+        """What ran since the last expert."""
+        laps = self.steps[-1]
+        laps.end_ns = time.perf_counter_ns()
+        laps.head_ns = laps.end_ns - self._last
+
+
+class _Watched(HostDevice):
+    """The host, with a stopwatch in place of its clock."""
+
+    def pace(self, costs: CostModel) -> Any:
+        self.watch = _Watch(costs)
+        return self.watch
+
+
+class Probe:
+    """Runs a model on random prompts and times its parts. Between runs the model is as it was.
+
+    The model must not be generating meanwhile. ``spec`` is what the model is (its own, not one it
+    is costed as).
+    """
+
+    def __init__(self, model: nn.Module, spec: ModelSpec, *, threads: int | None = None) -> None:
+        self.model = model
+        self.spec = spec
+        store = ExpertStore(model)
+        self._usual = torch.get_num_threads()
+        self.threads = choose_threads(threads, store.expert_bytes)
+        config = model.config.get_text_config()
+        self.positions: int = getattr(config, "max_position_embeddings", None) or 4096
+        self._vocabulary = int(config.vocab_size)
+        self._random = torch.Generator().manual_seed(0)
+        plan = make_plan(
+            spec,
+            "rtx-4090",  # any: what it costs is what is to be measured
+            Profile.uniform(spec.grid),
+            gpu_memory="0%",
+            policy="cpu",
+            max_tokens=self.positions,
+        )
+        self._device = _Watched()
+        self._session = Session(store, self._device, plan)
+
+    def __repr__(self) -> str:
+        return f"Probe({self.spec.name}, {self.threads} threads)"
+
+    @contextmanager
+    def _attached(self) -> Iterator[None]:
+        """The model with this probe's session; afterwards with the one it had."""
+        modules = self._session.store.modules
+        before = [getattr(module, "fiddler_session", None) for module in modules]
+        hooks = attach(self.model, self._session, lambda ids: [])
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for module, session in zip(modules, before, strict=True):
+                module.fiddler_session = session
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Threads and gradients as the engine sets them."""
+        with torch_threads(self.threads, self._usual), torch.no_grad():
+            yield
+
+    def run(self, prompt_tokens: int, new_tokens: int) -> list[_Laps]:
+        """Generate from a random prompt; returns the laps of its complete steps."""
+        ids = torch.randint(self._vocabulary, (1, prompt_tokens), generator=self._random)
+        owner = object()
+        try:
+            self._session.begin_run(owner, partial(Recorder, self.spec), record=False)
+            with self._attached(), self.running():
+                self.model.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=new_tokens,
+                    do_sample=False,
+                    eos_token_id=None,
+                    pad_token_id=0,
+                )
+        finally:
+            self._session.end_run(owner)
+        return [laps for laps in self._device.watch.steps if laps.end_ns]

@@ -1,0 +1,61 @@
+"""The probe: every step, expert and layer of a generation is timed, and the model is left alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from engine.generated import generated_model
+from engine.loader import model_spec
+from engine.store import ExpertStore
+from engine.timing import Probe, Samples
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    return generated_model(
+        layers=3, experts=4, hidden=32, expert_width=48, heads=4, kv_heads=2, vocabulary=64,
+        positions=64, dtype=torch.float32,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def probe(model: PreTrainedModel) -> Probe:
+    return Probe(model, model_spec(model, ExpertStore(model), "small"))
+
+
+def test_all_of_a_generation_is_timed(probe: Probe) -> None:
+    steps = probe.run(5, 4)
+    assert [(laps.tokens, laps.context) for laps in steps] == [(5, 5), (1, 6), (1, 7), (1, 8)]
+    for laps in steps:
+        assert laps.layers == 3
+        assert sum(laps.counts) == 3 * 2 * laps.tokens  # top-2 in three layers
+        assert len(laps.counts) == len(laps.expert_ns)
+        parts = laps.dense_ns + sum(laps.expert_ns) + laps.head_ns
+        assert 0 < parts <= laps.end_ns - laps.start_ns
+    assert steps[1].counts == [1] * 6
+
+
+def test_samples_by_what_was_done(probe: Probe) -> None:
+    samples = Samples()
+    samples.take(0, probe.run(5, 3))
+    samples.take(1, probe.run(5, 3))
+    assert set(samples.dense) == {(5, 5), (1, 6), (1, 7)}
+    assert {number: len(found) for number, found in samples.dense[1, 6].items()} == {0: 1, 1: 1}
+    assert {number: len(found) for number, found in samples.decode.items()} == {0: 2, 1: 2}
+    assert len(samples.experts[1][0]) >= 12
+    assert len(samples.head[0]) == 3
+
+
+def test_the_model_is_left_as_it_was(probe: Probe, model: PreTrainedModel) -> None:
+    modules = ExpertStore(model).modules
+    mark = object()
+    for module in modules:
+        module.fiddler_session = mark
+    threads = torch.get_num_threads()
+    probe.run(2, 2)
+    assert all(module.fiddler_session is mark for module in modules)
+    assert not model._forward_hooks and not model._forward_pre_hooks
+    assert not model.get_output_embeddings()._forward_pre_hooks
+    assert torch.get_num_threads() == threads
