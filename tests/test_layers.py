@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # The longest name that fits a file counts. Top row first.
 ENGINE_ABOVE = (
     ("errors", "native"),
-    ("units", "strict", "destination", "profile"),
-    ("spec hardware_spec model_spec", "latency"),
+    ("units", "strict", "destination"),
+    ("spec hardware_spec model_spec", "latency", "profile sample"),
     ("events", "cost"),
     ("decision",),
     ("residency", "timeline"),
