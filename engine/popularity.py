@@ -46,8 +46,4 @@ def measure_profile(
                 model(row[None], use_cache=False, logits_to_keep=1)
     finally:
         session.end_run(owner)
-    routing = recorder.trace({}).routing
-    layers, experts = spec.grid
-    pairs = routing.layer.astype(np.int64)[:, None] * experts + routing.experts
-    counts = np.bincount(pairs.ravel(), minlength=layers * experts).reshape(layers, experts)
-    return Profile.of(counts, ids.numel(), source)
+    return Profile.from_trace(recorder.trace({}), source)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
+from engine.sample import Sample
 
 
 class Recorded(Protocol):
@@ -22,6 +23,10 @@ class Recorded(Protocol):
     def model(self) -> Any: ...
     @property
     def routing(self) -> Any: ...
+    @property
+    def token_rows(self) -> Any: ...
+    @property
+    def tokens(self) -> Mapping[str, NDArray[np.int64]]: ...
     @property
     def meta(self) -> Mapping[str, Any]: ...
 
@@ -36,6 +41,8 @@ class Profile:
     """Tokens counted."""
     source: str
     """What text it was measured on, in words."""
+    sample: Sample | None = None
+    """Where tokens of that text went, one by one; None where only the counts are known."""
 
     def __repr__(self) -> str:
         layers, experts = self.grid
@@ -52,26 +59,57 @@ class Profile:
         return np.array(self.counts, dtype=np.int64).reshape(self.grid)
 
     @classmethod
-    def of(cls, counts: NDArray[np.int64], tokens: int, source: str) -> Self:
+    def of(
+        cls, counts: NDArray[np.int64], tokens: int, source: str, sample: Sample | None = None
+    ) -> Self:
         """A profile from an array of counts, shape ``(layers, experts)``."""
-        return cls(tuple(tuple(row) for row in counts.tolist()), tokens, source)
+        return cls(tuple(tuple(row) for row in counts.tolist()), tokens, source, sample)
+
+    @classmethod
+    def from_choices(
+        cls,
+        choices: NDArray[np.integer[Any]],
+        experts: int,
+        source: str,
+        starts: Iterable[int] = (0,),
+    ) -> Self:
+        """Counted on choices, shape ``(tokens, layers, top_k)``, which become its sample.
+
+        ``starts``: tokens at which another piece of text begins.
+        """
+        tokens, layers, _ = choices.shape
+        flat = np.arange(layers)[:, None] * experts + choices.astype(np.int64)
+        counts = np.bincount(flat.ravel(), minlength=layers * experts).reshape(layers, experts)
+        sample = Sample.of(choices, experts, starts) if tokens else None
+        return cls.of(counts.astype(np.int64), tokens, source, sample)
 
     @classmethod
     def from_trace(cls, trace: Recorded, source: str | None = None) -> Self:
         """Counted on a :class:`~engine.trace.Trace`: tokens that went to each expert, prompts too.
 
         ``source`` says in words what text it was; None: its prompt, as far as the trace knows it.
+        Its sample holds the tokens that went through every layer, sequence by sequence.
         """
         layers, experts = trace.model.grid
-        flat = trace.routing.flat(experts)
+        routing = trace.routing
+        flat = routing.flat(experts)
         counts = np.bincount(flat, minlength=layers * experts).reshape(layers, experts)
-        tokens = len(np.unique(trace.routing.token))
         if source is None:
             prompt = trace.meta.get("prompt")
             source = "a recorded run"
             if isinstance(prompt, str) and prompt.strip():
                 source = f"a run that began {textwrap.shorten(prompt, 60, placeholder=' ...')!r}"
-        return cls.of(counts.astype(np.int64), tokens, source)
+        choices = np.full((len(trace.token_rows), layers, routing.experts.shape[1]), -1, np.int16)
+        choices[routing.token, routing.layer] = routing.experts
+        sequence, position = trace.tokens["sequence"], trace.tokens["position"]
+        order = np.argsort(sequence, kind="stable")
+        order = order[(choices >= 0).all(axis=(1, 2))[order] & (position[order] >= 0)]  # no padding
+        onward = np.diff(position[order], prepend=-2) == 1
+        onward &= np.diff(sequence[order], prepend=-1) == 0
+        sample = None
+        if len(order):
+            sample = Sample.of(choices[order], experts, np.flatnonzero(~onward).tolist())
+        return cls.of(counts.astype(np.int64), len(np.unique(routing.token)), source, sample)
 
     @classmethod
     def uniform(cls, grid: tuple[int, int]) -> Self:
@@ -80,11 +118,12 @@ class Profile:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
+        values = {
             "counts": [list(row) for row in self.counts],
             "tokens": self.tokens,
             "source": self.source,
         }
+        return values if self.sample is None else values | {"sample": self.sample.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -101,7 +140,9 @@ class Profile:
         for count in (made.tokens, *(count for row in rows for count in row)):
             if type(count) is not int or not 0 <= count < 2**63:
                 raise InputError(f"not a profile: expected whole numbers from 0, got {count!r}")
-        return made
+        if values.get("sample") is None:  # profiles of earlier versions have none
+            return made
+        return replace(made, sample=Sample.from_dict(values["sample"], made.grid))
 
     def save(self, path: str | Path) -> Path:
         """Write as JSON and return the path."""

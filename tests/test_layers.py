@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # The longest name that fits a file counts. Top row first.
 ENGINE_ABOVE = (
     ("errors", "native"),
-    ("units", "strict", "destination", "profile", "unsupported"),
-    ("spec hardware_spec model_spec measured machine latency",),
+    ("units", "strict", "destination", "unsupported"),
+    ("spec hardware_spec model_spec measured machine latency", "profile sample"),
     ("events", "cost", "fitting"),
     ("decision", "lineage"),
     ("residency", "timeline", "stacks frequency"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from engine.cost import CostModel
 from engine.decision import Request
 from engine.events import Action
@@ -33,10 +36,15 @@ class Dynamic(Policy):
         self, residency: Residency, costs: CostModel, profile: Profile | None = None
     ) -> None:
         super().__init__(residency, costs, profile)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Nothing was seen yet: scores as if the profile's text had always been decoded."""
         assert isinstance(self.cache, Scores)
-        if profile is not None and profile.tokens:
-            for flat, count in enumerate(profile.array.ravel().tolist()):
-                self.cache.missed(flat, count / profile.tokens)
+        if self.profile is not None and self.profile.tokens:
+            ever = self.cache.half_life_steps / math.log(2)  # what a use in every step fades to
+            for flat, count in enumerate(self.profile.array.ravel().tolist()):
+                self.cache.missed(flat, ever * count / self.profile.tokens)
 
     def miss(self, tokens: int) -> Action:
         return Action.CPU
@@ -49,3 +57,10 @@ class Dynamic(Policy):
         away = [flat for flat in cache.scores if place[flat] == Place.HOST]
         away.sort(key=lambda flat: (-cache.scores[flat], flat))
         return away[: self.residency.cache_slots]
+
+    def restore(self, state: Mapping[str, list[int] | list[float]]) -> None:
+        super().restore(state)
+        if "scored" not in state:
+            self._begin()
+            for flat in list(self.cache):
+                self.cache.add(flat)  # ranked by what the profile says

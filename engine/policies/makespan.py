@@ -5,23 +5,27 @@ from __future__ import annotations
 import numpy as np
 
 from engine.cost import CostModel
-from engine.decision import Batch, Decision, Decisions, Request
+from engine.decision import Batch, Decision, Decisions, Ints, Request
 from engine.events import Action
 from engine.policies.base import Policy
 from engine.profile import Profile
 from engine.residency import Place, Residency
-from engine.timeline import Timeline
+from engine.timeline import STAGING_BUFFERS, Timeline
 
 _RESIDENT, _STREAM, _CPU = int(Action.RESIDENT), int(Action.STREAM), int(Action.CPU)
 
 
-class Makespan(Policy):
-    """Of all splits that copy the experts with the most tokens, the one whose layer ends first.
+TRY_ALL = 8
+"""Misses up to which every split is tried."""
 
-    All copies cost the same and an expert on the CPU costs more the more tokens it has, so only the
-    heaviest are worth copying; each number of them is laid on the lanes, copies overlapped with
-    compute, and the shortest layer wins, fewer copies on a tie. Fiddler's own choice is tried too:
-    from the same residency a layer never takes longer than under ``fiddler``.
+
+class Makespan(Policy):
+    """Of all splits of a layer's misses the one whose layer ends first, fewer copies on a tie.
+
+    Splits are laid on the lanes, copies overlapped with compute: all of them for up to
+    ``TRY_ALL`` misses. For more, those that copy the experts with the most tokens, since all copies
+    cost the same and an expert on the CPU costs more the more tokens it has; and Fiddler's own.
+    From the same residency a layer never takes longer than under ``fiddler``.
     """
 
     name = "makespan"
@@ -41,19 +45,19 @@ class Makespan(Policy):
         if max(tokens) == 1:  # all misses are alike
             copied = self._copies(len(tokens) - many, many, request.step_tokens)
             return [_STREAM] * copied + [_CPU] * (many - copied)
-        order = sorted(missing, key=lambda at: -tokens[at])
-        choices = [set(order[:copied]) for copied in range(many + 1)]
-        streams = self.costs.streams_array(np.array([tokens[at] for at in missing]))
-        choices.append({at for at, copy in zip(missing, streams.tolist(), strict=True) if copy})
-        actions = [_RESIDENT] * len(tokens)
-
-        def length(copied: set[int]) -> tuple[int, int]:
-            for at in missing:
-                actions[at] = _STREAM if at in copied else _CPU
-            return _length_ns(self.costs, tokens, actions, request.step_tokens), len(copied)
-
-        best = min(choices, key=length)
-        return [_STREAM if at in best else _CPU for at in missing]
+        lone = np.array([tokens[at] for at in missing], dtype=np.int64)
+        if many <= TRY_ALL:
+            copied = (np.arange(1 << many)[:, None] >> np.arange(many) & 1).astype(np.bool_)
+        else:
+            rank = np.empty(many, dtype=np.int64)
+            rank[np.argsort(-lone, kind="stable")] = np.arange(many)
+            heaviest = rank < np.arange(many + 1)[:, None]
+            copied = np.concatenate((heaviest, self.costs.streams_array(lone)[None]))
+        choices = np.full((len(copied), len(tokens)), _RESIDENT)  # (choices, experts)
+        choices[:, missing] = np.where(copied, _STREAM, _CPU)
+        lengths = lengths_ns(self.costs, tokens, choices, request.step_tokens)
+        best = np.lexsort((copied.sum(axis=1), lengths))[0]
+        return choices[best, missing].tolist()
 
     def _copies(self, resident: int, missing: int, step_tokens: int) -> int:
         """How many of so many misses to copy where every expert has one token. Remembered."""
@@ -63,7 +67,7 @@ class Makespan(Policy):
         if key not in self._known:
             tokens = [1] * (resident + missing)
             lengths = [
-                _length_ns(
+                length_ns(
                     self.costs,
                     tokens,
                     [_RESIDENT] * resident + [_STREAM] * copied + [_CPU] * (missing - copied),
@@ -93,7 +97,32 @@ class Makespan(Policy):
         return Decisions.plain(batch, np.where(host, miss, _RESIDENT))
 
 
-def _length_ns(costs: CostModel, tokens: list[int], actions: list[int], step_tokens: int) -> int:
+def lengths_ns(costs: CostModel, tokens: list[int], choices: Ints, step_tokens: int) -> Ints:
+    """:func:`length_ns` for many choices at once, shape ``(choices, experts)`` (tested equal)."""
+    count = np.array(tokens, dtype=np.int64)
+    gpu_ns, cpu_ns = costs.gpu.array(count), costs.cpu.array(count)
+    streamed, on_host = choices == _STREAM, choices == _CPU
+    dense = costs.dense_ns(step_tokens, 0)
+    gpu: Ints = dense + (choices == _RESIDENT) @ gpu_ns
+    link = np.full(len(choices), dense)
+    buffers = [link] * STAGING_BUFFERS
+    for at in np.flatnonzero(streamed.any(axis=0)).tolist():
+        here = streamed[:, at]
+        copy = np.maximum(link, buffers[0])
+        if not costs.overlap:
+            copy = np.maximum(copy, gpu)
+        link = np.where(here, copy + costs.copy_ns, link)
+        gpu = np.where(here, np.maximum(gpu, link) + gpu_ns[at], gpu)
+        moved = [*buffers[1:], gpu]
+        buffers = [np.where(here, b, a) for a, b in zip(buffers, moved, strict=True)]
+    crossing = np.minimum(step_tokens, on_host @ count)
+    leave = np.full(len(choices), dense) if costs.overlap else np.maximum(gpu, link)
+    cpu = leave + costs.to_host.array(crossing) + on_host @ cpu_ns
+    home = np.maximum(cpu, link) + costs.to_device.array(crossing)
+    return np.where(crossing > 0, np.maximum(gpu, home), np.maximum(gpu, link))
+
+
+def length_ns(costs: CostModel, tokens: list[int], actions: list[int], step_tokens: int) -> int:
     """How long a layer takes from the end of its dense part on."""
     timeline, many = Timeline(costs), len(tokens)
     decision = Decision(many, list(range(many)), tokens, actions, [False] * many)

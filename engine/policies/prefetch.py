@@ -19,5 +19,8 @@ class Prefetch(Lru):
     wants_predictions = True
 
     def ahead(self, request: Request) -> list[int]:
-        base = (request.layer + 1) * self.residency.grid[1]
+        layers, columns = self.residency.grid
+        base = (request.layer + 1) * columns
+        if request.layer + 1 >= layers:
+            return []
         return [base + expert for expert in request.predicted or ()]

@@ -49,4 +49,5 @@ class QStar(Policy):
 
     def restore(self, state: Mapping[str, list[int] | list[float]]) -> None:
         super().restore(state)
-        self.carried = float(next(iter(state.get("carried", ())), 0.0))
+        carried = float(next(iter(state.get("carried", ())), 0.0))
+        self.carried = carried if 0.0 <= carried < 1.0 else 0.0

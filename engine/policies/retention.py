@@ -149,12 +149,14 @@ class LayerRecency(Retention):
         if not share or len(gone) < over:
             return None
         if self._many - len(gone) >= slots:  # a smaller plan left another layer with too many
-            gone += next(
-                [other]
+            above = (
+                other
                 for layer, others in enumerate(self._of)
                 for other in others
                 if len(others) > self._share(layer, slots) and other not in keep
             )
+            other = next(above, None)
+            return None if other is None else [*gone, other]
         return gone
 
     def _share(self, layer: int, slots: int) -> int:

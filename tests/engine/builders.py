@@ -76,6 +76,7 @@ def toy_plan(
     model: ModelSpec = MODEL,
     planner: str | None = None,
     counts: NDArray[np.int64] | None = None,
+    profile: Profile | None = None,
     costs: CostModel = COSTS,
     **options: Any,
 ) -> Plan:
@@ -87,8 +88,8 @@ def toy_plan(
         counts = np.arange(model.experts_total, 0, -1).reshape(model.grid)
     options = {"max_tokens": 10, "gpu_memory": "0%"} | options
     made = make_plan(
-        model, hardware(), Profile.of(counts, 100, "a test"), policy=policy, planner=planner,
-        **options,
+        model, hardware(), profile or Profile.of(counts, 100, "a test"), policy=policy,
+        planner=planner, **options,
     )  # fmt: skip
     room = model.experts_total if experts is None else experts
     again = options | {"gpu_memory": made.minimum_bytes + room * model.expert_bytes}
