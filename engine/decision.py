@@ -147,10 +147,11 @@ class Batch:
             None if self.predicted is None else self.predicted.part(start, stop),
         )
 
-    def requests(self) -> Iterator[Request]:
-        """What a policy is asked, one segment after the other."""
+    def requests(self, *, weights: bool, predictions: bool) -> Iterator[Request]:
+        """What a policy is asked, one segment after the other, with what it wants to know."""
         experts, counts = self.expert.tolist(), self.count.tolist()
-        weights = None if self.weight is None else self.weight.tolist()
+        routed = self.weight.tolist() if weights and self.weight is not None else None
+        foreseen = self.predicted if predictions else None
         heads = zip(self.step.tolist(), self.layer.tolist(), self.tokens.tolist(), strict=True)
         spans = pairwise(self.first.tolist())
         for number, ((step, layer, tokens), (a, b)) in enumerate(zip(heads, spans, strict=True)):
@@ -160,8 +161,8 @@ class Batch:
                 experts[a:b],
                 counts[a:b],
                 tokens,
-                None if weights is None else weights[a:b],
-                None if self.predicted is None else self.predicted.of(number),
+                None if routed is None else routed[a:b],
+                None if foreseen is None else foreseen.of(number),
             )
 
 

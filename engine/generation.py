@@ -70,6 +70,7 @@ class Generator:
         *,
         on_text: Callable[[str], None] | None = None,
         record: bool = True,
+        predictions: bool = False,
         **options: Any,
     ) -> Run:
         """See :meth:`engine.hybrid.HybridEngine.generate`; ``about`` goes into the trace's meta."""
@@ -88,7 +89,10 @@ class Generator:
         ended = "error"
         try:
             recorder = self.session.begin_run(
-                owner, partial(self._new_recorder, lineage), record=record
+                owner,
+                partial(self._new_recorder, lineage),
+                record=record,
+                predictions=predictions,
             )
             if record:
                 self.recorder = recorder

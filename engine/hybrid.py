@@ -16,7 +16,7 @@ from engine.hook import attach
 from engine.loader import load_model, load_tokenizer, model_spec
 from engine.placement import change_plan, make_plan
 from engine.plan import Plan
-from engine.policies import resolve_policy
+from engine.policies import LIVE, resolve_policy
 from engine.popularity import measure_profile
 from engine.profile import Profile
 from engine.prompt import PromptLike, TokenTexts
@@ -97,6 +97,7 @@ class HybridEngine:
             )
         if not self.device.offloads:
             gpu_memory, policy, planner, cache_slots = "0%", "cpu", None, None
+        self._check_policy(policy)
         plan = make_plan(
             self.model_spec,
             self.hardware,
@@ -241,6 +242,7 @@ class HybridEngine:
                 "device='virtual', or replay a trace under another plan"
             )
         spec = None if hardware is None else resolve_hardware(hardware)
+        self._check_policy(policy)
         plan = change_plan(
             self.plan,
             model=self.model_spec,
@@ -261,6 +263,7 @@ class HybridEngine:
         *,
         on_text: Callable[[str], None] | None = None,
         record: bool = True,
+        predictions: bool = False,
         seed: int | None = None,
         prefill_chunk_tokens: int | None = None,
         **options: Any,
@@ -273,6 +276,8 @@ class HybridEngine:
             max_new_tokens: at most so many tokens for each sequence.
             on_text: called with each piece of text as it is generated (single sequences).
             record: False runs without a trace (the run's trace is empty then).
+            predictions: record what each layer's router would choose one layer early, so that the
+                trace can be replayed under policies that fetch ahead.
             seed: makes sampling repeatable: the same tokens as after ``torch.manual_seed(seed)``,
                 whose state is put back afterwards. torch has one such generator for a process, so
                 two engines that sample at the same time disturb each other.
@@ -288,12 +293,15 @@ class HybridEngine:
                 that cannot be recorded or streamed.
             FiddlerError: the engine is generating already.
         """
+        if predictions:
+            self._check_foresight("predictions=True")
         return self._generator.generate(
             prompt,
             max_new_tokens,
             self._about(),
             on_text=on_text,
             record=record,
+            predictions=predictions,
             seed=seed,
             prefill_chunk_tokens=prefill_chunk_tokens,
             **options,
@@ -306,6 +314,24 @@ class HybridEngine:
         beams: raises InputError for others, at once.
         """
         return self._generator.stream(prompt, max_new_tokens, self._about(), **options)
+
+    def _check_policy(self, name: str | None) -> None:
+        """Raise InputError for a policy that cannot run here."""
+        policy = None if name is None else resolve_policy(name)
+        if policy is not None and not policy.live:
+            raise InputError(
+                f"policy {policy.name!r} needs to know the whole run: use it in a replay, for an "
+                f"engine choose one of {', '.join(LIVE)}"
+            )
+        if policy is not None and policy.wants_predictions:
+            self._check_foresight(f"policy {policy.name!r}")
+
+    def _check_foresight(self, what: str) -> None:
+        if not self.session.foresight:
+            raise InputError(
+                f"{what}: no layer of {self.real_spec.name} can be foreseen from the one before "
+                f"it: {self.session.foresight.why_not}"
+            )
 
     def _about(self) -> dict[str, Any]:
         return {

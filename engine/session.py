@@ -15,6 +15,7 @@ from engine.devices.base import Device, Pace, sync
 from engine.errors import FiddlerError
 from engine.events import Rows, StepKind
 from engine.executor import Executor, active_experts, added_up
+from engine.foresight import Foresight
 from engine.notes import Pins
 from engine.orchestrator import Change, Orchestrator
 from engine.plan import Plan
@@ -55,10 +56,8 @@ class Session:
         self.orchestrator = Orchestrator(plan)
         self.executor = Executor(store, device)
         self.recorder: Recorder | None = None
-        self.predict: Callable[[int, Tensor], Tensor] | None = None
-        """A layer's router on any hidden state: ``(layer, (T, H)) -> (T, K)``."""
-        self.predicting = False
-        """Whether to predict also where the policy does not ask for it."""
+        self.foresight = Foresight(store)
+        self._predicting = False
         self._owner: object | None = None
         self._dirty = False
         """True while ledger, policy and device are being changed: an interrupt leaves it so."""
@@ -101,13 +100,19 @@ class Session:
     # ------------------------------------------------------------------ a run
 
     def begin_run(
-        self, owner: object, make: Callable[[Plan, Start], Recorder], *, record: bool = True
+        self,
+        owner: object,
+        make: Callable[[Plan, Start], Recorder],
+        *,
+        record: bool = True,
+        predictions: bool = False,
     ) -> Recorder:
         """Times, steps and tokens count from 0; ``make`` makes the recorder of the run.
 
         It is given the plan in force and the state from which a replay has to start: no replan
-        can come between them and the first step. Without ``record`` it stays empty. ``owner`` is
-        what :meth:`end_run` has to be given, whatever ends the run.
+        can come between them and the first step. Without ``record`` it stays empty. With
+        ``predictions`` each layer's experts are foreseen whether the policy asks or not. ``owner``
+        is what :meth:`end_run` has to be given, whatever ends the run.
         """
         with self._lock:
             if self._owner is not None:
@@ -120,6 +125,7 @@ class Session:
             plan = self.orchestrator.plan
             recorder = make(plan, self.orchestrator.start())
         self.recorder = recorder if record else None
+        self._predicting = predictions
         self._number = self._plan_number = 0
         self._step = None
         self._pace = self.device.pace(plan.lane_costs)
@@ -200,10 +206,11 @@ class Session:
 
     def _foresee(self, layer: int, hidden: Tensor) -> NDArray[np.int64] | None:
         """What the next layer's router would choose for this layer's hidden state, ``(T, K)``."""
-        wanted = self.predicting or self.orchestrator.policy.wants_predictions
-        if not wanted or self.predict is None or layer + 1 == len(self.store):
+        wanted = self._predicting or self.orchestrator.policy.wants_predictions
+        if not wanted or layer + 1 == len(self.store):
             return None
-        return self.predict(layer + 1, hidden).numpy().astype(np.int64)
+        chosen = self.foresight(layer + 1, hidden)
+        return None if chosen is None else chosen.numpy().astype(np.int64)
 
     def _request(
         self,
@@ -217,7 +224,7 @@ class Session:
         request = Request(self._number, layer, experts, counts, chosen.shape[0])
         if self.orchestrator.policy.wants_weights:
             request.weights = added_up(chosen, routed, experts)
-        if foreseen is not None:
+        if foreseen is not None and self.orchestrator.policy.wants_predictions:
             request.predicted = np.unique(foreseen).tolist()
         return request
 

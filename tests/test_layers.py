@@ -40,6 +40,7 @@ ENGINE_BELOW = (  # below the torch line
     ("probe", "checkpoint"),
     ("store",),
     ("routers",),
+    ("foresight",),
     ("devices",),
     ("executor",),
     ("session",),

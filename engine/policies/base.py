@@ -182,7 +182,8 @@ class Policy(ABC):
     def decide_each(self, batch: Batch) -> Decisions:
         """The readable reference of :meth:`decide_all`: one :meth:`decide` after the other."""
         made: list[Decision] = []
-        for request in batch.requests():
+        wants = {"weights": self.wants_weights, "predictions": self.wants_predictions}
+        for request in batch.requests(**wants):
             made.append(self.decide(request))
             self.residency.apply(request.layer, made[-1])
         return Decisions.of(made)

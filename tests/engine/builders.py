@@ -119,8 +119,8 @@ def random_choices(
         for _ in range(tokens)
     ]
     chosen = np.array(rows, dtype=np.int64).reshape(tokens, model.top_k)
-    weights = np.full(chosen.shape, 1 / model.top_k, dtype=np.float32)
-    return chosen, weights
+    weights = np.array([rng.random() for _ in range(chosen.size)], dtype=np.float32)
+    return chosen, weights.reshape(chosen.shape)
 
 
 def random_batch(rng: random.Random, segments: int, model: ModelSpec = MODEL) -> Batch:
@@ -214,8 +214,10 @@ class Driver:
             if self.orchestrator.policy.wants_predictions and layer + 1 < self.model.layers:
                 foreseen, _ = random_choices(rng, tokens, self.model)
             active, counts = np.unique(chosen, return_counts=True)
-            sums = np.bincount(chosen.ravel(), weights=weights.ravel())[active].tolist()
-            request = Request(self.number, layer, active.tolist(), counts.tolist(), tokens, sums)
+            request = Request(self.number, layer, active.tolist(), counts.tolist(), tokens)
+            if self.orchestrator.policy.wants_weights:
+                sums = np.bincount(chosen.ravel(), weights=weights.ravel())
+                request.weights = sums[active].tolist()
             request.predicted = None if foreseen is None else np.unique(foreseen).tolist()
             decision = self.orchestrator.decide(request)
             begin = timeline.now_ns
