@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from engine.events import STEPS, TOKENS, Clock, Rows
+from engine.happened import Recorded
 from engine.lineage import Lineage
 from engine.notes import Notes
 from engine.plan import Plan
@@ -107,14 +108,12 @@ class Recorder:
         complete = np.append(step_rows[:, _COMPLETE] > 0, False)
         kept = notes.step < steps
         notes = notes.where(kept & (complete[notes.step.clip(max=steps)] | ~notes.is_head))
-        work, moves = notes.rows()
         return Trace(
             model=self.model,
             routing=notes.routing(),
             step_rows=step_rows,
             token_rows=tokens,
-            work_rows=work,
-            move_rows=moves,
+            happened=Recorded(*notes.rows()),
             plan_list=tuple((step, plan) for step, plan in self.plans if step <= steps),
             start=self._start,
             texts=tuple(self.texts[: len(tokens)]),

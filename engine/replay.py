@@ -6,15 +6,16 @@ No model and no torch: the same policies, ledger and timeline that the engine dr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from engine.errors import InputError
-from engine.events import MOVES, STEPS, WORK, Clock, Rows, empty
-from engine.layout import Course, lay_out
+from engine.events import MOVES, STEPS, Clock
+from engine.happened import Recorded, Rehearsed, Stretch
+from engine.layout import lay_out
 from engine.orchestrator import Change, Orchestrator
 from engine.placement import change_plan
 from engine.plan import Plan
@@ -101,40 +102,36 @@ def replay_plan(trace: Trace, plan: Plan) -> Replay:
 
 
 def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> Trace:
-    """Run a trace's routing under plans that take turns: pairs ``(first step, plan)``."""
+    """Run a trace's routing under plans that take turns: pairs ``(first step, plan)``.
+
+    Everything is decided and timed at once; rows of work and moves are made when asked for.
+    """
     step_rows = trace.step_rows.copy()
     field = {name: i for i, name in enumerate(STEPS.names or ())}
-    heads = np.flatnonzero(step_rows[:, field["complete"]])
-    heads = np.stack((heads, step_rows[heads, field["sequences"]]), axis=1)  # (step, tokens)
-    contexts = step_rows[:, field["context"]]
     orchestrator = Orchestrator(plans[0][1], start)
-    work: list[Rows] = []
-    moves: list[Rows] = []
+    stretches: list[Stretch] = []
     now, waiting = 0, dict[int, int]()
-    pins: list[Change] | None = None  # of plans under which no step ran, too
+    changes: list[Change] | None = None  # of plans under which no step ran, too
     costs = plans[0][1].lane_costs
     bounds = [step for step, _ in plans] + [len(step_rows)]
     for number, ((first, stop), (_, plan)) in enumerate(zip(pairwise(bounds), plans, strict=True)):
         if number:
-            pins = [*(pins or ()), *orchestrator.change(plan)]
+            changes = [*(changes or ()), *orchestrator.change(plan)]
         if stop == first:
             continue
-        began = now
-        if pins is not None:
+        began, pins = now, Recorded.nothing()
+        if changes is not None:
             columns = plan.grid[1]
-            made = pin_rows(costs, plan.lane_costs, first, columns, now, pins, waiting)
-            now = int(made[1][-1, _MOVE_END]) if len(made[1]) else now
-            work.append(made[0])
-            moves.append(made[1])
-            pins, waiting = None, {}
+            rows = pin_rows(costs, plan.lane_costs, first, columns, now, changes, waiting)
+            pins, changes = Recorded(*rows), None
+            now = int(pins.move_rows[-1, _MOVE_END]) if len(pins.move_rows) else now
         costs = plan.lane_costs
-        batch = trace.batch.part(*np.searchsorted(trace.batch.step, (first, stop)).tolist())
-        mine = heads[(heads[:, 0] >= first) & (heads[:, 0] < stop)]
-        decisions = orchestrator.decide_all(batch)
-        course = Course.of(costs, batch, decisions, contexts[batch.step], mine)
-        laid = lay_out(course, now)
-        work.append(laid.work)
-        moves.append(laid.moves)
+        segments = np.searchsorted(trace.batch.step, (first, stop)).tolist()
+        outline = np.searchsorted(trace.outline.batch.step, (first, stop)).tolist()
+        decisions = orchestrator.decide_all(trace.batch.part(*segments))
+        course = trace.outline.part(*outline).course(costs, decisions)
+        laid = lay_out(course, now, rows=slice(0))
+        stretches.append(Stretch(pins, course, laid))
         waiting = dict(laid.waiting)
         last = np.searchsorted(course.batch.step, np.arange(first, stop), side="right")
         ends = np.concatenate(([now], laid.end))[last]
@@ -143,16 +140,5 @@ def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> 
         step_rows[first:stop, field["end_ns"]] = ends
         now = int(ends[-1])
     step_rows[:, field["clock"]] = Clock.MODELLED
-    return replace(
-        trace,
-        step_rows=step_rows,
-        work_rows=_joined(work, WORK),
-        move_rows=_joined(moves, MOVES),
-        plan_list=tuple(plans),
-        start=start,
-    )
-
-
-def _joined(parts: list[Rows], dtype: np.dtype[np.void]) -> Rows:
-    """Rows one after the other; a single part as it is, for speed."""
-    return parts[0] if len(parts) == 1 else np.concatenate([empty(dtype), *parts])
+    happened = Rehearsed(stretches, len(step_rows))
+    return trace.again(step_rows, happened, tuple(plans), start)

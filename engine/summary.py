@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.events import Action, Clock, Lane, StepKind, Work
+from engine.events import Action, Clock, Lane, StepKind
 from engine.lineage import best_path, searched
 from engine.spec import UNCALIBRATED
 from engine.trace import Trace
@@ -99,7 +99,7 @@ def _prompt(tokens: dict[str, Ints], steps: Flags) -> int:
 
 def summarize(trace: Trace) -> Summary:
     """Count a trace's rows. Steps that were cut short count as work, not as speed."""
-    steps, work, moves = trace.steps, trace.work, trace.moves
+    steps = trace.steps
     whole = steps["complete"] == 1
     decode = whole & (steps["kind"] == StepKind.DECODE)
     prefill = whole & (steps["kind"] == StepKind.PREFILL)
@@ -108,13 +108,9 @@ def summarize(trace: Trace) -> Summary:
     generated, prompt = _generated(trace.tokens, decode), _prompt(trace.tokens, prefill)
     speed = _ratio(generated * 1e9, decode_ns)
     error = trace.plan.costs.relative_error if trace.clock == Clock.MODELLED else 0.0
-    actions = work["action"][work["kind"] == Work.EXPERT]
-    calls = np.bincount(actions, minlength=len(Action))
-    h2d = int(moves["bytes"][moves["lane"] == Lane.H2D].sum())
-    d2h = int(moves["bytes"][moves["lane"] == Lane.D2H].sum())
-    spent = np.bincount(
-        work["lane"], weights=work["end_ns"] - work["start_ns"], minlength=len(Lane)
-    )
+    totals = trace.happened.totals
+    calls = np.array(totals.calls)
+    h2d, d2h = totals.bytes[Lane.H2D], totals.bytes[Lane.D2H]
     return Summary(
         clock=trace.clock.name.lower(),
         steps=len(trace.step_rows),
@@ -131,6 +127,6 @@ def summarize(trace: Trace) -> Summary:
         h2d_bytes=h2d,
         d2h_bytes=d2h,
         bytes_per_token=_ratio(h2d + d2h, int(steps["tokens"].sum())),
-        busy={lane.name.lower(): _ratio(float(spent[lane]), trace.duration_ns) for lane in Lane},
+        busy={lane.name.lower(): _ratio(totals.busy_ns[lane], trace.duration_ns) for lane in Lane},
         uncalibrated=trace.clock == Clock.MODELLED and trace.plan.uncalibrated,
     )

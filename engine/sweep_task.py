@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import FiddlerError
-from engine.events import MOVES, WORK, empty
+from engine.happened import Recorded
 from engine.replay import Replay, replay
 from engine.spec import HardwareSpec
 from engine.trace import Trace
@@ -56,7 +56,7 @@ class Task:
         if isinstance(self.source, Path):
             return self
         bare = replace(
-            self.source, work_rows=empty(WORK), move_rows=empty(MOVES), texts=()
+            self.source, happened=Recorded.nothing(), texts=()
         )  # also leaves behind what the trace keeps of itself
         return replace(self, source=bare)
 

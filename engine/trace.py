@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from engine.events import (
     StepKind,
     columns,
 )
+from engine.happened import Happened
+from engine.layout import Outline
 from engine.lineage import path
 from engine.plan import Plan
 from engine.spec import ModelSpec
@@ -118,8 +120,8 @@ class Trace:
     routing: Routing
     step_rows: Rows
     token_rows: Rows
-    work_rows: Rows
-    move_rows: Rows
+    happened: Happened
+    """Work and moves, row by row."""
     plan_list: tuple[tuple[int, Plan], ...]
     """Pairs ``(first step, plan)``, in order."""
     start: Start = Start()
@@ -145,6 +147,16 @@ class Trace:
     def tokens(self) -> dict[str, NDArray[np.int64]]:
         """One row per token processed (:data:`engine.events.TOKENS`)."""
         return columns(self.token_rows, TOKENS)
+
+    @property
+    def work_rows(self) -> Rows:
+        """Rows of :data:`engine.events.WORK`."""
+        return self.happened.work_rows
+
+    @property
+    def move_rows(self) -> Rows:
+        """Rows of :data:`engine.events.MOVES`."""
+        return self.happened.move_rows
 
     @cached_property
     def work(self) -> dict[str, NDArray[np.int64]]:
@@ -200,6 +212,14 @@ class Trace:
             predicted=None if routing.predicted is None else self._predictions(begins),
         )
 
+    @cached_property
+    def outline(self) -> Outline:
+        """Layers and heads in the order in which they ran. Made once."""
+        steps = self.steps
+        heads = np.flatnonzero(steps["complete"])
+        tokens = np.stack((heads, steps["sequences"][heads]), axis=1)
+        return Outline.of(self.batch, steps["context"][self.batch.step], tokens)
+
     def _predictions(self, begins: NDArray[np.bool_]) -> Ragged:
         """Per segment: the experts predicted for the next layer, of all its tokens."""
         experts = self.model.experts
@@ -240,6 +260,22 @@ class Trace:
         steps = self.steps
         chosen = (steps["kind"] == StepKind.DECODE) & (steps["complete"] == 1)
         return steps["step"][chosen]
+
+    def again(
+        self,
+        step_rows: Rows,
+        happened: Happened,
+        plan_list: tuple[tuple[int, Plan], ...],
+        start: Start,
+    ) -> Trace:
+        """The same routing, run in another way. What was worked out of the routing is kept."""
+        made = replace(
+            self, step_rows=step_rows, happened=happened, plan_list=plan_list, start=start
+        )
+        for name in ("batch", "outline", "tokens"):
+            if name in vars(self):
+                vars(made)[name] = vars(self)[name]
+        return made
 
     def path(self, row: int = -1) -> NDArray[np.int64]:
         """Rows of the tokens table that led to ``row``: its text, from the prompt's first token on.

@@ -21,6 +21,7 @@ from engine.cost import from_schema_1
 from engine.destination import writing
 from engine.errors import InputError, TraceError
 from engine.events import MOVES, STEPS, TOKENS, WORK
+from engine.happened import Recorded
 from engine.plan import Plan
 from engine.spec import ModelSpec
 from engine.trace import Routing, Start, Trace
@@ -188,8 +189,10 @@ def _assemble(
     texts = tuple(content[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(ends))
     start = meta["start"]
     state = {str(name): _numbers(values) for name, values in start["policy"].items()}
+    happened = Recorded(tables.pop("work_rows"), tables.pop("move_rows"))
     return Trace(
         model=model,
+        happened=happened,
         routing=routing,
         plan_list=tuple(plans),
         start=Start(tuple(int(v) for v in start["cached"]), state),

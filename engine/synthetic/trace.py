@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.events import MOVES, STEPS, TOKENS, WORK, Clock, StepKind, empty
+from engine.events import STEPS, TOKENS, Clock, StepKind
+from engine.happened import Recorded
 from engine.placement import make_plan
 from engine.profile import Profile
 from engine.replay import run_plans
@@ -113,8 +114,7 @@ def synthetic_trace(
         routing=_routing(drawing, np.repeat(np.arange(len(sizes)), sizes)),
         step_rows=_steps(sizes, position, prompt_tokens),
         token_rows=_tokens(np.repeat(np.arange(len(sizes)), sizes), position),
-        work_rows=empty(WORK),
-        move_rows=empty(MOVES),
+        happened=Recorded.nothing(),
         plan_list=((0, plan),),
         meta={"synthetic": routing.to_dict() | {"seed": seed}, "ended": "length"},
     )

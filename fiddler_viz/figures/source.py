@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
-from engine.events import MOVES, STEPS, TOKENS, WORK, empty
+from engine.events import STEPS, TOKENS, empty
+from engine.happened import Recorded
 from engine.trace import Routing, Trace
 
 ACCEPTED = "a Trace, a run or replay (anything with .trace), an engine, or the path of a trace file"
@@ -46,8 +47,7 @@ def _not_run_yet(engine: Any) -> Trace:
         routing=Routing.none(spec.top_k),
         step_rows=empty(STEPS),
         token_rows=empty(TOKENS),
-        work_rows=empty(WORK),
-        move_rows=empty(MOVES),
+        happened=Recorded.nothing(),
         plan_list=((0, engine.plan),),
         meta=about(engine),
     )

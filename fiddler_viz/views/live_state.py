@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from engine.events import MOVES, STEPS, TOKENS, WORK, Action, Rows, Work
+from engine.happened import Recorded
 from engine.recorder import Recorder
 from engine.spec import ModelSpec
 from engine.trace import Routing, Trace
@@ -59,6 +60,8 @@ class LiveState:
         """Tokens routed to each expert."""
         self.actions: Ints = np.zeros((len(Action), *shape), dtype=np.int64)
         """Calls of each expert by action."""
+        self._waiting: dict[int, int] = {}
+        """Copies that wait for the link, between two pulls."""
         self.last = Routing.none(self.model.top_k)
         """Routing of the newest step that has any."""
 
@@ -90,7 +93,7 @@ class LiveState:
         self.tables["steps"].append(steps)
         self.tables["tokens"].append(tokens)
         if len(notes):
-            work, moves = notes.rows()
+            work, moves = notes.rows(self._waiting)
             self.tables["work"].append(work)
             self.tables["moves"].append(moves)
             self._count_actions(work)
@@ -132,8 +135,9 @@ class LiveState:
             routing=Routing.none(self.model.top_k),
             step_rows=self.tables["steps"].rows,
             token_rows=tokens,
-            work_rows=_before(self.tables["work"].rows, done),
-            move_rows=_before(self.tables["moves"].rows, done),
+            happened=Recorded(
+                _before(self.tables["work"].rows, done), _before(self.tables["moves"].rows, done)
+            ),
             plan_list=tuple(recorder.plans) if recorder else (),
             texts=texts if len(texts) == len(tokens) else (),
         )

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.events import Why
+from engine.events import Rows, Why
+from engine.happened import Recorded
 from engine.history import memory_at, memory_over_time, places_at
 from engine.replay import replay
 from engine.residency import Memory, Place
@@ -17,6 +18,10 @@ from engine.trace import Trace
 from tests.engine.builders import LEAST, Driver, random_plan, toy_plan
 
 PARTS = ("dense", "kv", "workspace", "pinned", "cached", "free", "budget")
+
+
+def with_moves(trace: Trace, rows: Rows) -> Trace:
+    return replace(trace, happened=Recorded(trace.work_rows, rows))
 
 
 def driven(seed: int) -> tuple[Trace, list[NDArray[np.uint8]], list[Memory]]:
@@ -74,7 +79,7 @@ def test_by_hand() -> None:
         (3, 2, 3, Why.PIN),
     ]
     rows = np.array([(*move, -1, 0, 0, 0, 1) for move in moves], dtype=np.int64)
-    trace = replace(driver.trace(), move_rows=rows)
+    trace = with_moves(driver.trace(), rows)
     host, pinned, cached = int(Place.HOST), int(Place.PINNED), int(Place.CACHED)
     changed = [[places_at(trace, step)[at] for at in ((0, 0), (1, 2), (2, 3))] for step in range(4)]
     assert changed == [
@@ -116,7 +121,7 @@ def test_without_steps() -> None:
 
 def test_without_moves() -> None:
     trace, _, _ = driven(2)
-    bare = replace(trace, move_rows=trace.move_rows[:0])
+    bare = with_moves(trace, trace.move_rows[:0])
     np.testing.assert_array_equal(places_at(bare, 14), places_at(bare, -1))
     assert len(set(memory_over_time(bare)["pinned"].tolist())) == 1
 

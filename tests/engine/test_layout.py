@@ -12,7 +12,7 @@ import pytest
 from engine.cost import CostModel, Curve
 from engine.decision import Batch, Decisions, Ragged
 from engine.events import MOVES, WORK, Action, Clock, Lane, Why, Work, columns
-from engine.layout import HEAD, Course, Laid, lay_out
+from engine.layout import HEAD, Course, Laid, Outline, lay_out
 from engine.native import SWITCH, library
 from tests.engine.builders import COSTS, MODEL, random_batch
 
@@ -64,7 +64,8 @@ def random_course(seed: int, costs: CostModel) -> Course:
     whole = [step for step in np.unique(batch.step).tolist() if rng.random() < 0.9]
     heads = np.array([(step, rng.randrange(1, 3)) for step in whole], dtype=np.int64)
     context = np.array([rng.randrange(100) for _ in batch.step], dtype=np.int64)
-    return Course.of(costs, batch, random_decisions(rng, batch), context, heads.reshape(-1, 2))
+    outline = Outline.of(batch, context, heads.reshape(-1, 2))
+    return outline.course(costs, random_decisions(rng, batch))
 
 
 @pytest.fixture(params=["compiled", "python"])
@@ -105,13 +106,7 @@ def test_a_run_laid_in_parts_is_the_run(seed: int, both: None) -> None:
     cuts = sorted(rng.randrange(len(course) + 1) for _ in range(3))
     waiting, work, moves = dict[int, int](), [], []
     for start, stop in pairwise([0, *cuts, len(course)]):
-        part = Course(
-            course.costs,
-            course.batch.part(start, stop),
-            course.decisions.part(course.batch, start, stop),
-            course.context[start:stop],
-        )
-        laid = lay_out(part, whole.start[start:stop], waiting)
+        laid = lay_out(course.part(start, stop), whole.start[start:stop], waiting)
         waiting = dict(laid.waiting)
         work.append(laid.work)
         moves.append(laid.moves)
@@ -167,5 +162,5 @@ def test_nothing_at_all(both: None) -> None:
     none = np.zeros(0, dtype=np.int64)
     batch = Batch(4, none, none, none, none, none, none)
     heads = np.zeros((0, 2), dtype=np.int64)
-    laid = lay_out(Course.of(COSTS, batch, Decisions.plain(batch, none), none, heads), 100)
+    laid = lay_out(Outline.of(batch, none, heads).course(COSTS, Decisions.plain(batch, none)), 100)
     assert len(laid.work) == len(laid.moves) == len(laid.end) == 0

@@ -11,6 +11,7 @@ import pytest
 
 from engine.errors import InputError, TraceError, UnknownNameError
 from engine.events import MOVES, STEPS, TOKENS, WORK, Clock, Rows, StepKind, Why, Work
+from engine.happened import Recorded
 from engine.recorder import Recorder
 from engine.trace import Start, Trace
 from tests.engine.builders import MODEL, Driver, note_routing, recorded, toy_plan, use
@@ -24,12 +25,19 @@ def trace() -> Trace:
     return recorded(11, toy_plan(6, 2), 12, replans=0.2, aborts=0.2)
 
 
+def with_rows(trace: Trace, table: str, rows: Rows) -> Trace:
+    if table in ("work_rows", "move_rows"):
+        known = {"work_rows": trace.work_rows, "move_rows": trace.move_rows}
+        return replace(trace, happened=Recorded(**known | {table: rows}))
+    return replace(trace, **{table: rows})
+
+
 def put(trace: Trace, column: str, row: int, value: int) -> Trace:
     """The trace with one number replaced: ``put(trace, "work_rows.lane", 3, 9)``."""
     table, field = column.split(".")
     rows: Rows = getattr(trace, table).copy()
     rows[row, list(TABLES[table].names or ()).index(field)] = value
-    return replace(trace, **{table: rows})
+    return with_rows(trace, table, rows)
 
 
 # ---------------------------------------------------------------------- what it holds
@@ -217,7 +225,7 @@ def test_a_move_names_its_expert_unless_it_is_activations(trace: Trace) -> None:
 def test_rows_stand_in_the_order_of_steps(trace: Trace) -> None:
     for name in ("work_rows", "move_rows"):
         with pytest.raises(TraceError, match="must not decrease"):
-            replace(trace, **{name: getattr(trace, name)[::-1].copy()}).check()
+            with_rows(trace, name, getattr(trace, name)[::-1].copy()).check()
     routing = replace(trace.routing, step=trace.routing.step[::-1].copy())
     with pytest.raises(TraceError, match=r"routing\.step must not decrease"):
         replace(trace, routing=routing).check()

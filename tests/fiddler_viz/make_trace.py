@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.events import MOVES, STEPS, TOKENS, WORK, empty
+from engine.events import STEPS, TOKENS, empty
+from engine.happened import Recorded
 from engine.spec import ModelSpec
 from engine.synthetic import synthetic_trace
 from engine.trace import Routing, Trace
@@ -62,7 +63,6 @@ def empty_trace(model: ModelSpec | None = None) -> Trace:
         routing=nothing,
         step_rows=empty(STEPS),
         token_rows=empty(TOKENS),
-        work_rows=empty(WORK),
-        move_rows=empty(MOVES),
+        happened=Recorded.nothing(),
         texts=(),
     )

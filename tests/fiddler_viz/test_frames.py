@@ -7,6 +7,7 @@ import pytest
 
 from engine.errors import InputError, UnknownNameError
 from engine.events import Action, Lane, Work
+from engine.happened import Recorded
 from engine.residency import Place
 from engine.trace import Trace
 from fiddler_viz import frames
@@ -176,7 +177,7 @@ def test_hit_rates_match_a_slow_count(trace: Trace) -> None:
 def test_routing_without_work_is_no_call(trace: Trace) -> None:
     """A step that was stopped has routed what it never ran."""
     kept = trace.work_rows[trace.work["step"] < 3]
-    cut = replace(trace, work_rows=kept)
+    cut = replace(trace, happened=Recorded(kept, trace.move_rows))
     rates = frames.token_table(cut).hit_rate
     assert np.isfinite(rates[:7]).all()
     assert np.isnan(rates[7:]).all()
