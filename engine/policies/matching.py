@@ -34,8 +34,9 @@ class Activations(Scores):
         self.expected: Collection[int] = ()
 
     def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
-        rule = Ranked if flat in self.expected else Scores
-        return rule.make_room(self, flat, slots, keep)
+        if flat in self.expected:
+            return Ranked.make_room(self, flat, slots, keep)
+        return super().make_room(flat, slots, keep)
 
 
 class Matching(Policy):

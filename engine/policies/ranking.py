@@ -167,7 +167,9 @@ class Scores(Ranked):
     def missed(self, flat: int, weight: float = 1.0) -> None:
         """An expert was used that is not cached."""
         if weight > 0:
-            gained = self.steps / self.half_life_steps + math.log2(weight)
+            gained = self.steps / self.half_life_steps
+            if weight != 1.0:
+                gained += math.log2(weight)
             known = self.scores.get(flat)
             self.scores[flat] = gained if known is None else _log2_sum(known, gained)
 
@@ -176,7 +178,7 @@ class Scores(Ranked):
 
     def touch(self, flat: int, weight: float = 1.0) -> None:
         self.missed(flat, weight)
-        self.add(flat)
+        self.place(flat, self.scores.get(flat, UNKNOWN))
 
     def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
         gone = super().make_room(flat, slots, keep)
