@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from engine.errors import InputError
 from engine.sample import Sample
 
+Ints = NDArray[np.int64]
+
 
 class Recorded(Protocol):
     """What a profile can be counted on: a trace (which is in a row below this one)."""
@@ -78,7 +80,7 @@ class Profile:
         ``starts``: tokens at which another piece of text begins.
         """
         tokens, layers, _ = choices.shape
-        flat = np.arange(layers)[:, None] * experts + choices.astype(np.int64)
+        flat: Ints = np.arange(layers, dtype=np.int64)[:, None] * experts + choices
         counts = np.bincount(flat.ravel(), minlength=layers * experts).reshape(layers, experts)
         sample = Sample.of(choices, experts, starts) if tokens else None
         return cls.of(counts.astype(np.int64), tokens, source, sample)
@@ -103,7 +105,8 @@ class Profile:
         choices[routing.token, routing.layer] = routing.experts
         sequence, position = trace.tokens["sequence"], trace.tokens["position"]
         order = np.argsort(sequence, kind="stable")
-        order = order[(choices >= 0).all(axis=(1, 2))[order] & (position[order] >= 0)]  # no padding
+        whole: NDArray[np.bool_] = np.all(choices >= 0, axis=(1, 2))
+        order = order[whole[order] & (position[order] >= 0)]  # padding has no position
         onward = np.diff(position[order], prepend=-2) == 1
         onward &= np.diff(sequence[order], prepend=-1) == 0
         sample = None

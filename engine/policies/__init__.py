@@ -19,6 +19,7 @@ from engine.policies.lrfu import Lrfu
 from engine.policies.lru import Lru
 from engine.policies.lru_layer import LruLayer
 from engine.policies.makespan import Makespan
+from engine.policies.matching import Matching
 from engine.policies.prefetch import Prefetch
 from engine.policies.qstar import QStar
 from engine.policies.stream import Stream
@@ -41,6 +42,7 @@ POLICIES: Mapping[str, type[Policy]] = MappingProxyType(
             HybriMoe,
             Dynamic,
             Prefetch,
+            Matching,
             StreamAll,
             FiddlerReleased,
             Belady,
@@ -79,6 +81,7 @@ __all__ = [
     "Lru",
     "LruLayer",
     "Makespan",
+    "Matching",
     "Policy",
     "Prefetch",
     "QStar",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 
 from engine.policies.retention import Retention, State
 
@@ -15,14 +15,16 @@ _Entry = tuple[float, int, int]
 class Ranked(Retention):
     """The lowest rank goes first, and of equal ranks the one whose last use is longest ago.
 
-    Kept as a heap in which an expert's older entries stay until they come up, so a use costs
-    O(log slots).
+    A use never lowers a rank. So the heap may hold an older, lower entry of a cached expert: where
+    it comes up it is replaced by the expert's present one. A use costs O(1), a victim
+    O(log slots) for each older entry that comes up.
     """
 
     def __init__(self, grid: tuple[int, int]) -> None:
         super().__init__(grid)
         self._entry: dict[int, _Entry] = {}
         self._heap: list[_Entry] = []
+        self._heaped: dict[int, _Entry] = {}  # of each expert with an entry in the heap: which
         self._uses = 0
         self.steps = 0
         """Steps seen."""
@@ -50,22 +52,34 @@ class Ranked(Retention):
         """Give an expert a rank, as of now."""
         self._uses += 1
         self._entry[flat] = entry = (rank, self._uses, flat)
-        heappush(self._heap, entry)
-        if len(self._heap) > 8 * len(self._entry) + 64:
-            self._heap = list(self._entry.values())
-            heapify(self._heap)
+        heaped = self._heaped.get(flat)
+        if heaped is None or entry < heaped:  # an older, higher one is of an earlier stay
+            self._heaped[flat] = entry
+            heappush(self._heap, entry)
 
     def lowest(self, keep: Collection[int]) -> int | None:
         """The cached expert that would go first, of those not in ``keep``."""
+        heap, entries, heaped = self._heap, self._entry, self._heaped
         aside: list[_Entry] = []
         found = None
-        while self._heap and found is None:
-            entry = heappop(self._heap)
-            if self._entry.get(entry[2]) == entry:
-                aside.append(entry)
-                found = None if entry[2] in keep else entry[2]
+        while heap:
+            top = heap[0]
+            flat = top[2]
+            entry = entries.get(flat)
+            if entry is None or heaped.get(flat) is not top:  # gone, or there is a lower entry
+                heappop(heap)
+                if heaped.get(flat) is top:
+                    del heaped[flat]
+            elif entry is not top:
+                heaped[flat] = entry
+                heapreplace(heap, entry)
+            elif flat in keep:
+                aside.append(heappop(heap))
+            else:
+                found = flat
+                break
         for entry in aside:
-            heappush(self._heap, entry)
+            heappush(heap, entry)
         return found
 
     def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
@@ -98,7 +112,7 @@ class Ranked(Retention):
                 self._uses += 1
                 self._entry[flat] = (self.first_rank(flat), self._uses, flat)
         self._uses = max((use for _, use, _ in self._entry.values()), default=0)
-        self._heap = list(self._entry.values())
+        self._heap, self._heaped = list(self._entry.values()), dict(self._entry)
         heapify(self._heap)
 
     def first_rank(self, flat: int) -> float:
@@ -153,7 +167,9 @@ class Scores(Ranked):
     def missed(self, flat: int, weight: float = 1.0) -> None:
         """An expert was used that is not cached."""
         if weight > 0:
-            gained = self.steps / self.half_life_steps + math.log2(weight)
+            gained = self.steps / self.half_life_steps
+            if weight != 1.0:
+                gained += math.log2(weight)
             known = self.scores.get(flat)
             self.scores[flat] = gained if known is None else _log2_sum(known, gained)
 
@@ -162,7 +178,7 @@ class Scores(Ranked):
 
     def touch(self, flat: int, weight: float = 1.0) -> None:
         self.missed(flat, weight)
-        self.add(flat)
+        self.place(flat, self.scores.get(flat, UNKNOWN))
 
     def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
         gone = super().make_room(flat, slots, keep)
@@ -189,5 +205,4 @@ class Scores(Ranked):
 
 def _log2_sum(a: float, b: float) -> float:
     """``log2(2 ** a + 2 ** b)`` without overflow."""
-    high, low = max(a, b), min(a, b)
-    return high + math.log2(1.0 + 2.0 ** (low - high))
+    return a + math.log2(1.0 + 2.0 ** (b - a)) if a > b else b + math.log2(1.0 + 2.0 ** (a - b))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 
 State = dict[str, list[int] | list[float]]
 """A rule's or a policy's own memory, as JSON values."""
@@ -145,7 +146,8 @@ class LayerRecency(Retention):
     def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
         mine, share = self._of[flat // self.grid[1]], self._share(flat // self.grid[1], slots)
         over = len(mine) + 1 - share
-        gone = [other for other in mine if other not in keep][: max(over, 0)] if over > 0 else []
+        may_go = (other for other in mine if other not in keep)
+        gone = list(islice(may_go, max(over, 0)))
         if not share or len(gone) < over:
             return None
         if self._many - len(gone) >= slots:  # a smaller plan left another layer with too many

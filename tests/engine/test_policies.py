@@ -313,7 +313,8 @@ def test_the_policy_in_force_is_exactly_the_plan_s() -> None:
 def test_policies_by_name() -> None:
     assert list(POLICIES) == [
         "fiddler", "makespan", "stream", "lru", "cpu", "layers", "lfu", "lrfu", "lru_layer",
-        "qstar", "hybrimoe", "dynamic", "prefetch", "stream_all", "fiddler_released", "belady",
+        "qstar", "hybrimoe", "dynamic", "prefetch", "matching", "stream_all",
+        "fiddler_released", "belady",
     ]  # fmt: skip
     assert set(POLICIES) - set(LIVE) == {"belady"}
     for name, policy in POLICIES.items():
