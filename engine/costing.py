@@ -103,12 +103,16 @@ def _cells(samples: dict[Any, dict[int, list[int]]]) -> dict[Any, tuple[float, i
 
 
 def _typical(rounds: dict[int, list[int]]) -> float:
-    """The median over rounds of each round's mean.
+    """The median over rounds of the mean of each round's middle half.
 
-    Means, for parts have to add up to a whole; over rounds the median, for a round in which the
-    machine was busy with something else says nothing about it.
+    A mean, for parts have to add up to a whole; of the middle half, and over rounds the median, for
+    times at which the machine was busy with something else say nothing about it.
     """
-    return float(np.median([np.mean(values) for values in rounds.values()]))
+    middles: list[float] = []
+    for values in rounds.values():
+        cut = len(values) // 4
+        middles.append(float(np.mean(np.sort(values)[cut : len(values) - cut])))
+    return float(np.median(middles))
 
 
 def _scatter(rounds: dict[int, list[int]]) -> float:
