@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.events import MOVES, WORK, Action, Lane, Rows, Work, columns, empty
 from engine.layout import Course, Laid, lay_out
@@ -33,6 +34,10 @@ class Happened(Protocol):
     def move_rows(self) -> Rows: ...
     @property
     def totals(self) -> Totals: ...
+    @property
+    def places(self) -> NDArray[np.uint8] | None:
+        """Where every expert is at the end, ``(layers, experts)``; None where only moves tell."""
+        ...
 
     def window(self, first: int, stop: int) -> tuple[Rows, Rows]:
         """Rows of the steps ``first`` to ``stop`` (exclusive)."""
@@ -45,6 +50,10 @@ class Recorded:
 
     work_rows: Rows
     move_rows: Rows
+
+    @property
+    def places(self) -> None:
+        """To be read off the moves."""
 
     @classmethod
     def nothing(cls) -> Recorded:
@@ -107,9 +116,11 @@ class Stretch:
 class Rehearsed:
     """A replay's rows, made of its decisions when somebody asks for them."""
 
-    def __init__(self, stretches: list[Stretch], steps: int) -> None:
+    def __init__(self, stretches: list[Stretch], steps: int, places: NDArray[np.uint8]) -> None:
         self._stretches = stretches
         self._steps = steps
+        self.places = places
+        """Where every expert is at the end, ``(layers, experts)``."""
 
     def __repr__(self) -> str:
         return f"Rehearsed({self._steps} steps)"

@@ -31,6 +31,9 @@ def places_at(trace: Trace, step: int) -> NDArray[np.uint8]:
 
     ``step`` -1 is before the first step.
     """
+    final = trace.happened.places
+    if final is not None and step >= len(trace.step_rows) - 1:
+        return final.copy()
     places = _initial(trace)
     moves = trace.moves
     upto = int(np.searchsorted(moves["step"], step, side="right"))

@@ -140,5 +140,5 @@ def run_plans(trace: Trace, plans: Sequence[tuple[int, Plan]], start: Start) -> 
         step_rows[first:stop, field["end_ns"]] = ends
         now = int(ends[-1])
     step_rows[:, field["clock"]] = Clock.MODELLED
-    happened = Rehearsed(stretches, len(step_rows))
+    happened = Rehearsed(stretches, len(step_rows), orchestrator.residency.places())
     return trace.again(step_rows, happened, tuple(plans), start)

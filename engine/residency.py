@@ -183,11 +183,22 @@ class Residency:
             self.admit(flat)
 
     def mark(self, pinned: Iterable[int], cached: Iterable[int]) -> None:
-        """Set an initial state at once (a replay's start); same checks as one by one."""
-        for expert in pinned:
-            self.pin(expert)
-        for expert in cached:
-            self.admit(expert)
+        """Set an initial state (a replay's start); checked as one by one, but all at once."""
+        pins, slots = list(pinned), list(cached)
+        named, known = {*pins, *slots}, range(len(self.place))
+        room = (self.budget_bytes - self.used_bytes) // max(self.expert_bytes, 1)
+        fits = len(pins) + len(slots) == len(named) <= room and len(slots) <= self.cache_slots
+        if any(self.place) or not fits or not all(flat in known for flat in named):
+            for flat in pins:  # one by one, to say what is wrong
+                self.pin(flat)
+            for flat in slots:
+                self.admit(flat)
+            return
+        for flat in pins:
+            self.place[flat] = Place.PINNED
+        for flat in slots:
+            self.place[flat] = Place.CACHED
+        self.pinned_count, self.cached_count = len(pins), len(slots)
 
     def _expect(self, expert: int, verb: str, *places: Place) -> None:
         if not 0 <= expert < len(self.place):

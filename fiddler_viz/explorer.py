@@ -193,6 +193,9 @@ class Explorer(widgets.VBox):
         sent = self._screen.draw(self._session, name=self.name, state=self._state, busy=busy)
         if sent:
             self._screen.beat.sent = self._pump.frames + 1
+        if self._screen.owes:
+            self._dirty.set()
+            self._pump.mark()
         return sent
 
     def wait_s(self) -> float | None:

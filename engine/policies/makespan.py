@@ -88,9 +88,11 @@ class Makespan(Policy):
         before = np.concatenate(([0], np.cumsum(host)))
         missing = before[first[1:]] - before[first[:-1]]  # per segment
         resident = np.diff(first) - missing
-        kinds = np.stack((resident, missing, np.minimum(batch.tokens, missing)), axis=1)
-        kinds, which = np.unique(kinds, axis=0, return_inverse=True)
-        copies = np.array([self._copies(*kind) for kind in kinds.tolist()], dtype=np.int64)
+        most = batch.columns + 1  # a layer's experts, and none: the digits of a number
+        kind = (resident * most + missing) * most + np.minimum(batch.tokens, missing)
+        kinds, which = np.unique(kind, return_inverse=True)
+        split = np.stack((kinds // most**2, kinds // most % most, kinds % most), axis=1)
+        copies = np.array([self._copies(*each) for each in split.tolist()], dtype=np.int64)
         rank = before[:-1] - before[first[:-1]][segment]  # misses of the layer before this one
         copied = rank < copies[which.ravel()][segment]
         miss = np.where(copied, _STREAM, _CPU)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.events import Clock, Lane, StepKind
+from engine.events import WORK, Clock, Lane, StepKind, columns
 from engine.trace import Trace
 from fiddler_viz.figures.raster import Shares, occupancy
 from fiddler_viz.frames import Ints, Segments, pick_step, segments
@@ -70,8 +70,11 @@ def window(
         start_ns, end_ns = int(steps["start_ns"][step]), int(steps["end_ns"][step])
     start_ns = 0 if start_ns is None else start_ns
     end_ns = trace.duration_ns if end_ns is None else end_ns
+    first = int(np.searchsorted(steps["end_ns"], start_ns, side="right"))
+    stop = int(np.searchsorted(steps["start_ns"], end_ns))
+    work, _ = trace.happened.window(first, max(stop, first))
     return live_window(
-        segments(trace.work),
+        segments(columns(work, WORK)),
         start_ns=start_ns,
         end_ns=end_ns,
         clock=trace.clock,

@@ -27,6 +27,9 @@ from fiddler_viz.views.timeline_view import TimelineView
 from fiddler_viz.views.words import Words
 
 LEAST_HEIGHT_PX = 560
+_MANY_ROWS = 20_000
+"""Choices of the router from which on the heatmap and the text are drawn after the rest."""
+PENDING = "counting ..."
 _AROUND_PX = 208
 """What stands above and below the panels."""
 
@@ -52,6 +55,8 @@ class Screen:
         lines = 150 if room > 500 else 84
         self._theme = theme
         self._drawn_plan: Plan | None = None
+        self.owes = False
+        """Whether heatmap and text are still those of the plan before."""
         self.header, self.tiles, self.status = Header(), Tiles(), Status()
         self.runs = RunControls(on_run=on_run, on_stop=on_stop)
         self.controls = PlanControls(session.view.plan, on_change)
@@ -97,6 +102,9 @@ class Screen:
         if replanned and not busy:
             self.status.say(plan_words(view, example=session.example))
         self.runs.busy(busy)
+        if replanned and not view.live and len(view.trace.routing) > _MANY_ROWS:
+            return self._draw_first(session, name=name, state=state)
+        self.owes = False
         token = self.heatmap.selected(tokens_processed(session), live=view.live)
         grid = grid_of(session, self.heatmap.show.value, token)
         tiles = make_tiles(view.predicted, view.run, what_if=view.what_if)
@@ -110,6 +118,19 @@ class Screen:
             self.tiles.show(tiles, fade=replanned and not view.live),
             self.text.show(view.trace, token, live=view.live),
             self.header.show(name, view.trace, state, what_if=view.what_if),
+        ]
+        return any(sent)
+
+    def _draw_first(self, session: Session, *, name: str, state: str) -> bool:
+        """What a slider is watched for; the rest, which takes longer, is drawn right after."""
+        view, plan = session.view, session.view.plan
+        self.owes = True
+        tiles = make_tiles(view.predicted, view.run, what_if=view.what_if)
+        sent = [
+            self.timeline.draw(view.trace),
+            self.memory.show(memory_now(session), room_of(view.trace), plan.expert_bytes),
+            self.tiles.show(tiles, fade=True),
+            self.header.show(name, view.trace, PENDING, what_if=view.what_if),
         ]
         return any(sent)
 
