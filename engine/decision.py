@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,21 +186,24 @@ class Decisions:
         return cls(action, np.zeros(len(action), dtype=np.bool_), none, none, none)
 
     @classmethod
-    def of(cls, decisions: Sequence[Decision]) -> Decisions:
-        """From one decision per segment."""
-
-        def joined(lists: list[list[int]]) -> Ragged:
-            first = np.cumsum([0, *map(len, lists)])
-            return Ragged(first, as_ints(chain.from_iterable(lists), int(first[-1])))
-
-        entries = sum(len(decision.actions) for decision in decisions)
-        return cls(
-            as_ints(chain.from_iterable(each.actions for each in decisions), entries),
-            as_ints(chain.from_iterable(each.keep for each in decisions), entries).astype(bool),
-            joined([each.evict for each in decisions]),
-            joined([each.fetch for each in decisions]),
-            joined([each.unused for each in decisions]),
+    def of(cls, decisions: Iterable[Decision]) -> Decisions:
+        """From one decision per segment; each may go once the next one is asked for."""
+        actions, keep = list[int](), list[bool]()
+        lists = list[int](), list[int](), list[int]()
+        ends = [0], [0], [0]
+        for made in decisions:
+            actions += made.actions
+            keep += made.keep
+            for values, end, more in zip(
+                lists, ends, (made.evict, made.fetch, made.unused), strict=True
+            ):
+                values += more
+                end.append(len(values))
+        ragged = (
+            Ragged(as_ints(end, len(end)), as_ints(values, len(values)))
+            for values, end in zip(lists, ends, strict=True)
         )
+        return cls(as_ints(actions, len(actions)), np.array(keep, dtype=np.bool_), *ragged)
 
     def part(self, batch: Batch, start: int, stop: int) -> Decisions:
         """Those of the batch's segments ``start`` to ``stop`` (exclusive)."""

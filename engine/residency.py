@@ -24,6 +24,9 @@ class Place(IntEnum):
     """Resident in a cache slot; may be evicted."""
 
 
+_HOST, _CACHED = int(Place.HOST), int(Place.CACHED)
+
+
 @dataclass(frozen=True)
 class Memory:
     """How the device's budget is spent, in bytes."""
@@ -92,6 +95,11 @@ class Residency:
     def used_bytes(self) -> int:
         """Reserved bytes plus those of every resident expert."""
         return self.reserved_bytes + (self.pinned_count + self.cached_count) * self.expert_bytes
+
+    @property
+    def free_bytes(self) -> int:
+        """What is left of the budget."""
+        return self.budget_bytes - self.used_bytes
 
     def memory(self) -> Memory:
         """The ledger's current entries."""
@@ -174,13 +182,30 @@ class Residency:
 
         A fetched expert holds its slot from now on, though its copy is still to come.
         """
-        for flat in decision.evict:
-            self.evict(flat)
-        for expert, keep in zip(decision.experts, decision.keep, strict=True):
-            if keep:
-                self.admit(layer * self.grid[1] + expert)
-        for flat in decision.fetch:
-            self.admit(flat)
+        base, place = layer * self.grid[1], self.place
+        come = [base + e for e, keep in zip(decision.experts, decision.keep, strict=True) if keep]
+        come += decision.fetch
+        gone = decision.evict
+        more = len(come) - len(gone)
+        cached = self.cached_count + more
+        sound = cached <= self.cache_slots and more * self.expert_bytes <= self.free_bytes
+        if (
+            not sound
+            or any(place[flat] != _CACHED for flat in gone)
+            or any(place[flat] != _HOST for flat in come)
+            or len(set(come)) < len(come)
+            or len(set(gone)) < len(gone)
+        ):
+            for flat in gone:  # one by one, to say what is wrong
+                self.evict(flat)
+            for flat in come:
+                self.admit(flat)
+            return
+        for flat in gone:
+            place[flat] = _HOST
+        for flat in come:
+            place[flat] = _CACHED
+        self.cached_count = cached
 
     def mark(self, pinned: Iterable[int], cached: Iterable[int]) -> None:
         """Set an initial state (a replay's start); checked as one by one, but all at once."""

@@ -181,12 +181,13 @@ class Policy(ABC):
 
     def decide_each(self, batch: Batch) -> Decisions:
         """The readable reference of :meth:`decide_all`: one :meth:`decide` after the other."""
-        made: list[Decision] = []
         wants = {"weights": self.wants_weights, "predictions": self.wants_predictions}
-        for request in batch.requests(**wants):
-            made.append(self.decide(request))
-            self.residency.apply(request.layer, made[-1])
-        return Decisions.of(made)
+        return Decisions.of(map(self._enter, batch.requests(**wants)))
+
+    def _enter(self, request: Request) -> Decision:
+        decision = self.decide(request)
+        self.residency.apply(request.layer, decision)
+        return decision
 
     # ------------------------------------------------------------------ between plans
 

@@ -28,7 +28,7 @@ from engine.trace import Start
 from tests.engine.builders import LEAST, MODEL, random_batch, random_choices, random_plan, toy_plan
 
 EXPERT = 1000
-CHANGES = ("resize", "pin", "unpin", "admit", "evict")
+CHANGES = ("resize", "pin", "unpin", "admit", "evict", "apply")
 
 
 def everything(ledger: Residency) -> tuple[Any, ...]:
@@ -344,7 +344,7 @@ def test_a_replanned_engine_keeps_to_its_budget(seed: int, watched: list[str]) -
             assert orchestrator.change(orchestrator.plan) == []
             assert orchestrator.start() == before
         assert_in_step(orchestrator)
-    assert {"pin", "unpin", "admit", "evict", "resize"} <= set(watched)
+    assert {"pin", "unpin", "apply", "evict", "resize"} <= set(watched)
 
 
 def test_what_a_change_does_in_which_order(watched: list[str]) -> None:
