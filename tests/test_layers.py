@@ -29,7 +29,7 @@ ENGINE_ABOVE = (
     ("decision",),
     ("residency", "timeline"),
     ("policies", "layout"),
-    ("plan",),
+    ("plan", "planners"),
     ("trace trace_check trace_file tables summary", "placement"),
     ("orchestrator", "records notes", "history", "run"),
     ("recorder",),
