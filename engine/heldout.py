@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError, unknown_name
-from engine.placement import PLANNERS, change_plan
+from engine.placement import change_plan
+from engine.planners import at_random, by_popularity
 from engine.profile import Profile
 from engine.trace import Trace
 from engine.units import format_bytes
@@ -161,9 +162,9 @@ def heldout(
             trace.plan, model=trace.model, gpu_memory=value, policy="fiddler", cache_slots=0
         )
         pinned = {
-            "profile": PLANNERS["popularity"](profile.array, plan.room),
-            "random": PLANNERS["random"](calls, plan.room),
-            "oracle": PLANNERS["popularity"](calls, plan.room),
+            "profile": by_popularity(profile.array, plan.room),
+            "random": at_random(calls, plan.room),
+            "oracle": by_popularity(calls, plan.room),
         }
         hits: dict[str, NDArray[np.int64]] = {}
         for name, chosen in pinned.items():

@@ -138,7 +138,7 @@ class HybridEngine:
             as_model: cost another model's bytes and flops on this one's routing (same grid).
             policy: name in :data:`engine.policies.POLICIES`.
             cache_slots: experts' worth of budget for a cache; None: the policy's default.
-            planner: name in :data:`engine.placement.PLANNERS`; None: the policy's own.
+            planner: name in :data:`engine.planners.PLANNERS`; None: the policy's own.
             dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``.
             device: ``auto``, ``virtual`` (modelled clock) or ``host`` (all on the CPU, measured:
                 budget, policy and cache do not apply).

@@ -1,49 +1,19 @@
-"""Planners: which experts a budget pins, and the plan that comes of it."""
+"""Placement: a budget resolved into the plan that comes of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
-
-import numpy as np
-from numpy.typing import NDArray
 
 from engine.cost import CostModel
 from engine.errors import BudgetError, InputError, unknown_name
 from engine.plan import Plan
+from engine.planners import PLANNERS, Known
 from engine.policies import resolve_policy
 from engine.profile import Profile
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware
 from engine.timeline import STAGING_BUFFERS
 from engine.units import format_bytes, parse_bytes, parse_percent
-
-Planner = Callable[[NDArray[np.int64], int], NDArray[np.int64]]
-"""``(counts (layers, experts), room in experts) -> flat indices to pin``."""
-
-
-def by_popularity(counts: NDArray[np.int64], room: int) -> NDArray[np.int64]:
-    """The experts with the most tokens; ties go to the earlier layer, then the lower expert."""
-    order: NDArray[np.int64] = np.argsort(-counts.ravel(), kind="stable")
-    return order[:room]
-
-
-def by_layers(counts: NDArray[np.int64], room: int) -> NDArray[np.int64]:
-    """Whole layers from the last backwards, as llama.cpp's ``--n-cpu-moe`` leaves them."""
-    layers, experts = counts.shape
-    whole = min(room // experts, layers)
-    return np.arange((layers - whole) * experts, layers * experts, dtype=np.int64)
-
-
-def at_random(counts: NDArray[np.int64], room: int) -> NDArray[np.int64]:
-    """Any experts, always the same ones (seed 0): the yardstick for the others."""
-    return np.random.default_rng(0).permutation(counts.size)[:room]
-
-
-PLANNERS: Mapping[str, Planner] = MappingProxyType(
-    {"popularity": by_popularity, "layers": by_layers, "random": at_random}
-)
 
 
 def workspace_bytes(model: ModelSpec, max_tokens: int, max_sequences: int) -> int:
@@ -97,7 +67,7 @@ def make_plan(
         cache_slots: experts' worth of the budget left for a cache; None: what the policy does by
             default (``lru`` caches in all the room there is, the others do not cache).
         policy: a name in :data:`engine.policies.POLICIES`.
-        planner: a name in :data:`PLANNERS`; None: the policy's own.
+        planner: a name in :data:`engine.planners.PLANNERS`; None: the policy's own.
         max_tokens: KV cache positions reserved for each sequence.
         max_sequences: sequences (beams count) the KV cache is reserved for.
 
@@ -192,7 +162,8 @@ def _with_room(plan: Plan, cache_slots: int | None) -> Plan:
         )
     if plan.planner not in PLANNERS:
         raise unknown_name("planner", plan.planner, PLANNERS)
-    chosen = PLANNERS[plan.planner](plan.profile.array, plan.room - cache_slots)
+    known = Known(plan.profile, plan.costs, resolve_policy(plan.policy))
+    chosen = PLANNERS[plan.planner](known, plan.room - cache_slots)
     return replace(plan, pinned=tuple(sorted(chosen.tolist())), cache_slots=cache_slots)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -27,7 +28,7 @@ class Recorded(Protocol):
     def routing(self) -> Any: ...
     @property
     def token_rows(self) -> Any: ...
-    @property
+    @cached_property
     def tokens(self) -> Mapping[str, NDArray[np.int64]]: ...
     @property
     def meta(self) -> Mapping[str, Any]: ...
@@ -59,6 +60,15 @@ class Profile:
     def array(self) -> NDArray[np.int64]:
         """Counts, shape ``(layers, experts)``."""
         return np.array(self.counts, dtype=np.int64).reshape(self.grid)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process: all but the memo."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
+    def memo(self) -> dict[Hashable, Any]:
+        """What planners worked out from this profile, by what else they looked at."""
+        return {}
 
     @classmethod
     def of(

@@ -29,7 +29,7 @@ ENGINE_ABOVE = (
     ("decision", "lineage"),
     ("residency", "timeline", "stacks frequency"),
     ("policies", "layout"),
-    ("plan", "happened"),
+    ("plan", "happened", "planners"),
     ("trace trace_check trace_file trace_upgrade tables summary", "placement"),
     ("orchestrator", "records notes", "history", "run"),
     ("recorder",),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,11 @@ from engine.notes import Notes, Pins
 from engine.orchestrator import Orchestrator
 from engine.placement import make_plan
 from engine.plan import Plan
+from engine.planners import PLANNERS
 from engine.policies import LIVE
 from engine.profile import Profile
 from engine.recorder import Recorder
+from engine.sample import Sample
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware
 from engine.timeline import Timeline
 from engine.trace import Start, Trace
@@ -68,6 +71,14 @@ def hardware() -> HardwareSpec:
     return replace(resolve_hardware("rtx-4090"), name="toy-machine")
 
 
+@cache
+def toy_sample(model: ModelSpec = MODEL) -> Sample:
+    """Some tokens' routing, the first experts likelier, in three pieces of text."""
+    rng = random.Random(0)
+    chosen = [random_choices(rng, 40, model)[0] for _ in range(model.layers)]
+    return Sample.of(np.stack(chosen, axis=1), model.experts, (0, 9, 30))
+
+
 def toy_plan(
     experts: int | None = None,
     cache_slots: int | None = 0,
@@ -88,8 +99,8 @@ def toy_plan(
         counts = np.arange(model.experts_total, 0, -1).reshape(model.grid)
     options = {"max_tokens": 10, "gpu_memory": "0%"} | options
     made = make_plan(
-        model, hardware(), profile or Profile.of(counts, 100, "a test"), policy=policy,
-        planner=planner, **options,
+        model, hardware(), profile or Profile.of(counts, 100, "a test", toy_sample(model)),
+        policy=policy, planner=planner, **options,
     )  # fmt: skip
     room = model.experts_total if experts is None else experts
     again = options | {"gpu_memory": made.minimum_bytes + room * model.expert_bytes}
@@ -105,7 +116,7 @@ def random_plan(rng: random.Random, model: ModelSpec = MODEL) -> Plan:
     room = rng.randrange(model.experts_total + 1)
     slots = rng.choice((None, 0, room, rng.randrange(room + 1)))
     policy = rng.choice(sorted(LIVE))
-    planner = rng.choice((None, "popularity", "layers", "random"))
+    planner = rng.choice((None, *PLANNERS))
     return toy_plan(room, slots, policy, model=model, planner=planner)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,6 @@ import pytest
 from engine.cost import CostModel
 from engine.errors import BudgetError, InputError, UnknownNameError
 from engine.placement import (
-    PLANNERS,
-    at_random,
-    by_layers,
-    by_popularity,
     change_plan,
     make_plan,
     resolve_budget,
@@ -38,44 +33,6 @@ def plan(**options: Any) -> Plan:
 
 def change(old: Plan, **options: Any) -> Plan:
     return change_plan(old, model=MODEL, **options)
-
-
-# ---------------------------------------------------------------------- planners
-
-
-def test_by_popularity_takes_the_most_tokens_first_and_the_earlier_on_a_tie() -> None:
-    assert by_popularity(COUNTS, 5).tolist() == [1, 5, 10, 0, 2]
-    assert by_popularity(COUNTS, 0).tolist() == []
-    assert sorted(by_popularity(COUNTS, 12).tolist()) == list(range(12))
-
-
-def test_by_layers_takes_whole_layers_from_the_last() -> None:
-    assert [by_layers(COUNTS, room).tolist() for room in (0, 3, 4, 7, 8, 12)] == [
-        [],
-        [],
-        [8, 9, 10, 11],
-        [8, 9, 10, 11],
-        [4, 5, 6, 7, 8, 9, 10, 11],
-        list(range(12)),
-    ]
-
-
-def test_at_random_takes_always_the_same_and_more_of_them_with_more_room() -> None:
-    all_of_them = at_random(COUNTS, 12).tolist()
-    assert all_of_them == [9, 2, 7, 4, 5, 11, 0, 3, 6, 10, 8, 1]
-    assert [at_random(COUNTS, room).tolist() for room in range(13)] == [
-        all_of_them[:room] for room in range(13)
-    ]
-
-
-@pytest.mark.parametrize("planner", PLANNERS.values())
-def test_no_planner_takes_more_than_the_room(
-    planner: Callable[[np.ndarray, int], np.ndarray],
-) -> None:
-    for room in range(13):
-        chosen = planner(COUNTS, room).tolist()
-        assert len(set(chosen)) == len(chosen) <= room
-        assert all(0 <= flat < 12 for flat in chosen)
 
 
 # ---------------------------------------------------------------------- budgets

@@ -17,8 +17,8 @@ import pytest
 from engine.errors import BudgetError, InputError
 from engine.events import Clock, Why
 from engine.orchestrator import Orchestrator
-from engine.placement import PLANNERS
 from engine.plan import Plan
+from engine.planners import PLANNERS
 from engine.policies import LIVE
 from engine.replay import replay, replay_plan, run_plans
 from engine.spec import ModelSpec

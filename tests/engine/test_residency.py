@@ -21,7 +21,8 @@ from engine.decision import Decision, Request
 from engine.errors import BudgetError, InputError, LedgerError
 from engine.events import Action, Why
 from engine.orchestrator import Orchestrator
-from engine.placement import PLANNERS, change_plan
+from engine.placement import change_plan
+from engine.planners import PLANNERS
 from engine.policies import LIVE
 from engine.residency import Memory, Place, Residency
 from engine.trace import Start

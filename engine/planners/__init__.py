@@ -1,0 +1,31 @@
+"""Planners by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from engine.planners.base import Known, Planner
+from engine.planners.counted import at_random, by_layers, by_popularity, counted, evenly
+from engine.planners.makespan import by_makespan
+
+PLANNERS: Mapping[str, Planner] = MappingProxyType(
+    {
+        "popularity": counted(by_popularity),
+        "makespan": by_makespan,
+        "layers": counted(by_layers),
+        "uniform": counted(evenly),
+        "random": counted(at_random),
+    }
+)
+
+__all__ = [
+    "PLANNERS",
+    "Known",
+    "Planner",
+    "at_random",
+    "by_layers",
+    "by_makespan",
+    "by_popularity",
+    "evenly",
+]
