@@ -57,6 +57,11 @@ class Ranked(Retention):
             self._heaped[flat] = entry
             heappush(self._heap, entry)
 
+    def again(self, flat: int, rank: float) -> None:
+        """Give a cached expert a rank that is not lower, as of now."""
+        self._uses += 1
+        self._entry[flat] = (rank, self._uses, flat)
+
     def lowest(self, keep: Collection[int]) -> int | None:
         """The cached expert that would go first, of those not in ``keep``."""
         heap, entries, heaped = self._heap, self._entry, self._heaped
@@ -83,7 +88,7 @@ class Ranked(Retention):
         return found
 
     def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
-        if len(self) < slots:
+        if len(self._entry) < slots:
             return []
         lowest = self.lowest(keep)
         return None if lowest is None else [lowest]
@@ -127,7 +132,7 @@ class Frequency(Ranked):
         self.place(flat, 1.0)
 
     def touch(self, flat: int, weight: float = 1.0) -> None:
-        self.place(flat, self.rank(flat) + 1.0)
+        self.again(flat, self._entry[flat][0] + 1.0)
 
 
 HALF_LIFE_STEPS = 32
@@ -148,7 +153,7 @@ class FrequencyRecency(Ranked):
         self.place(flat, self.steps / HALF_LIFE_STEPS)
 
     def touch(self, flat: int, weight: float = 1.0) -> None:
-        self.place(flat, _log2_sum(self.rank(flat), self.steps / HALF_LIFE_STEPS))
+        self.again(flat, _log2_sum(self._entry[flat][0], self.steps / HALF_LIFE_STEPS))
 
 
 class Scores(Ranked):
@@ -178,7 +183,7 @@ class Scores(Ranked):
 
     def touch(self, flat: int, weight: float = 1.0) -> None:
         self.missed(flat, weight)
-        self.place(flat, self.scores.get(flat, UNKNOWN))
+        self.again(flat, self.scores.get(flat, UNKNOWN))
 
     def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
         gone = super().make_room(flat, slots, keep)
