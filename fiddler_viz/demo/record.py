@@ -1,12 +1,11 @@
 """Make the bundled run: ``python -m fiddler_viz.demo.record``.
 
 256 tokens of the demo model, costed as Mixtral-8x7B on an RTX 4090 with a 24 GB budget. Greedy
-text of so small a model loops, so it is sampled, with a seed.
+text of so small a model loops, so it is sampled, with a seed. What each layer's router would choose
+one layer early is recorded too, for policies that fetch ahead.
 """
 
 from __future__ import annotations
-
-import torch
 
 from fiddler_viz.api import load
 from fiddler_viz.demo import COSTED_AS, NAME, trace_path
@@ -19,8 +18,9 @@ SEED = 0
 def main() -> None:
     """Generate, save, and say what was made."""
     engine = load(NAME, as_model=COSTED_AS, gpu_memory="24GB", hardware="rtx-4090")
-    torch.manual_seed(SEED)
-    run = engine.generate(PROMPT, max_new_tokens=TOKENS, do_sample=True, temperature=0.7)
+    run = engine.generate(
+        PROMPT, TOKENS, do_sample=True, temperature=0.7, seed=SEED, predictions=True
+    )
     path = run.trace.save(trace_path())
     print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB, {run.trace!r}")
     print(run.summary)
