@@ -16,7 +16,7 @@ from engine.hook import attach
 from engine.loader import load_model, load_tokenizer, model_spec
 from engine.placement import change_plan, make_plan
 from engine.plan import Plan
-from engine.policies import LIVE, resolve_policy
+from engine.policies import LIVE, Policy, resolve_policy
 from engine.popularity import measure_profile
 from engine.profile import Profile
 from engine.prompt import PromptLike, TokenTexts
@@ -44,7 +44,7 @@ class HybridEngine:
         gpu_memory: int | str | None,
         hardware: str | Path | HardwareSpec,
         as_model: str | ModelSpec | None,
-        policy: str,
+        policy: str | type[Policy],
         cache_slots: int | None,
         planner: str | None,
         device: str,
@@ -118,7 +118,7 @@ class HybridEngine:
         gpu_memory: int | str | None = None,
         hardware: str | Path | HardwareSpec = DEFAULT_HARDWARE,
         as_model: str | ModelSpec | None = None,
-        policy: str = "fiddler",
+        policy: str | type[Policy] = "fiddler",
         cache_slots: int | None = None,
         planner: str | None = None,
         dtype: str = "auto",
@@ -136,7 +136,7 @@ class HybridEngine:
             gpu_memory: device memory budget; None: the hardware's memory.
             hardware: profile whose latencies decisions are made by.
             as_model: cost another model's bytes and flops on this one's routing (same grid).
-            policy: name in :data:`engine.policies.POLICIES`.
+            policy: name in :data:`engine.policies.POLICIES`, or a policy class of your own.
             cache_slots: experts' worth of budget for a cache; None: the policy's default.
             planner: name in :data:`engine.planners.PLANNERS`; None: the policy's own.
             dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``.
@@ -227,7 +227,7 @@ class HybridEngine:
         *,
         gpu_memory: int | str | None = None,
         cache_slots: int | None = None,
-        policy: str | None = None,
+        policy: str | type[Policy] | None = None,
         planner: str | None = None,
         hardware: str | Path | HardwareSpec | None = None,
     ) -> Plan:
@@ -315,7 +315,7 @@ class HybridEngine:
         """
         return self._generator.stream(prompt, max_new_tokens, self._about(), **options)
 
-    def _check_policy(self, name: str | None) -> None:
+    def _check_policy(self, name: str | type[Policy] | None) -> None:
         """Raise InputError for a policy that cannot run here."""
         policy = None if name is None else resolve_policy(name)
         if policy is not None and not policy.live:

@@ -7,7 +7,6 @@ import numpy as np
 from engine.decision import Batch, Decision, Decisions, Request
 from engine.events import Why
 from engine.plan import Plan
-from engine.policies import resolve_policy
 from engine.residency import Place
 from engine.trace import Start
 
@@ -23,7 +22,7 @@ class Orchestrator:
         self.plan = plan
         self.residency = plan.residency()
         self.residency.mark(plan.pinned, start.cached)
-        self.policy = resolve_policy(plan.policy)(self.residency, plan.costs, plan.profile)
+        self.policy = plan.policy_class(self.residency, plan.costs, plan.profile)
         self.policy.restore(start.policy)
 
     def __repr__(self) -> str:
@@ -83,7 +82,7 @@ class Orchestrator:
         )
         for flat in sorted(wanted - pinned):
             note(flat, Why.PIN, ledger.pin(flat))
-        chosen = resolve_policy(plan.policy)
+        chosen = plan.policy_class
         if type(self.policy) is chosen:
             self.policy.costs, self.policy.profile = plan.costs, plan.profile
         else:

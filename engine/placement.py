@@ -9,7 +9,7 @@ from engine.cost import CostModel
 from engine.errors import BudgetError, InputError, unknown_name
 from engine.plan import Plan
 from engine.planners import PLANNERS, Known
-from engine.policies import resolve_policy
+from engine.policies import POLICIES, Policy, resolve_policy
 from engine.profile import Profile
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware
 from engine.timeline import STAGING_BUFFERS
@@ -51,7 +51,7 @@ def make_plan(
     *,
     gpu_memory: int | str | None = None,
     cache_slots: int | None = None,
-    policy: str = "fiddler",
+    policy: str | type[Policy] = "fiddler",
     planner: str | None = None,
     max_tokens: int = 4096,
     max_sequences: int = 1,
@@ -66,7 +66,7 @@ def make_plan(
             the hardware has is a what-if: allowed, and the plan says so.
         cache_slots: experts' worth of the budget left for a cache; None: what the policy does by
             default (``lru`` caches in all the room there is, the others do not cache).
-        policy: a name in :data:`engine.policies.POLICIES`.
+        policy: a name in :data:`engine.policies.POLICIES`, or a class of your own.
         planner: a name in :data:`engine.planners.PLANNERS`; None: the policy's own.
         max_tokens: KV cache positions reserved for each sequence.
         max_sequences: sequences (beams count) the KV cache is reserved for.
@@ -109,6 +109,7 @@ def make_plan(
             model=model.name,
             profile=profile,
             costs=CostModel.of(model, hardware),
+            own_policy=_own(chosen),
         ),
         cache_slots,
     )
@@ -120,7 +121,7 @@ def change_plan(
     model: ModelSpec,
     gpu_memory: int | str | None = None,
     cache_slots: int | None = None,
-    policy: str | None = None,
+    policy: str | type[Policy] | None = None,
     planner: str | None = None,
     hardware: str | Path | HardwareSpec | None = None,
 ) -> Plan:
@@ -129,15 +130,17 @@ def change_plan(
     Kept cache slots shrink where a smaller budget has no room for them. A new policy brings its
     own planner and its own default of slots unless these are given too.
     """
-    chosen = resolve_policy(plan.policy if policy is None else policy)
+    chosen = plan.policy_class if policy is None else resolve_policy(policy)
     spec = None if hardware is None else resolve_hardware(hardware)
-    other = chosen.name != plan.policy
+    other = chosen is not plan.policy_class
     if planner is None:
         planner = chosen.planner if other else plan.planner
     budget = plan.gpu_memory
     if gpu_memory is not None:
         budget = resolve_budget(gpu_memory, plan.minimum_bytes, plan.full_bytes)
-    changed = replace(plan, gpu_memory=budget, policy=chosen.name, planner=planner)
+    changed = replace(
+        plan, gpu_memory=budget, policy=chosen.name, planner=planner, own_policy=_own(chosen)
+    )
     if spec is not None:
         changed = replace(
             changed,
@@ -162,11 +165,16 @@ def _with_room(plan: Plan, cache_slots: int | None) -> Plan:
         )
     if plan.planner not in PLANNERS:
         raise unknown_name("planner", plan.planner, PLANNERS)
-    known = Known(plan.profile, plan.costs, resolve_policy(plan.policy))
+    known = Known(plan.profile, plan.costs, plan.policy_class)
     chosen = PLANNERS[plan.planner](known, plan.room - cache_slots)
     return replace(plan, pinned=tuple(sorted(chosen.tolist())), cache_slots=cache_slots)
 
 
 def _usual_slots(plan: Plan) -> int:
     """Cache slots where nobody says how many."""
-    return int(plan.room * resolve_policy(plan.policy).slot_share)
+    return int(plan.room * plan.policy_class.slot_share)
+
+
+def _own(policy: type[Policy]) -> type[Policy] | None:
+    """The class itself where its name does not lead to it."""
+    return None if POLICIES.get(policy.name) is policy else policy

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.cost import CostModel
 from engine.errors import InputError
-from engine.policies import resolve_policy
+from engine.policies import Policy, resolve_policy
 from engine.profile import Profile
 from engine.residency import Residency
 from engine.spec import UNCALIBRATED
@@ -51,6 +51,8 @@ class Plan:
     profile: Profile
     """The popularity that planners rank experts by, and where it was measured."""
     costs: CostModel
+    own_policy: type[Policy] | None = None
+    """A policy of the caller's own, not one of ours; files keep its name only."""
 
     def __repr__(self) -> str:
         beyond = self.beyond_card
@@ -65,7 +67,12 @@ class Plan:
     @cached_property
     def lane_costs(self) -> CostModel:
         """The costs as the policy's own system has them: what work is laid on the lanes by."""
-        return self.costs if resolve_policy(self.policy).overlap else self.costs.in_turn()
+        return self.costs if self.policy_class.overlap else self.costs.in_turn()
+
+    @property
+    def policy_class(self) -> type[Policy]:
+        """The policy itself. Raises UnknownNameError where a file names one of somebody's own."""
+        return self.own_policy or resolve_policy(self.policy)
 
     @property
     def pinned_grid(self) -> NDArray[np.bool_]:
@@ -118,7 +125,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {name: getattr(self, name) for name in _saved()}
         return values | {
             "grid": list(self.grid),
             "pinned": list(self.pinned),
@@ -129,7 +136,7 @@ class Plan:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read back :meth:`to_dict`; raises InputError where a field is missing, unknown or bad."""
-        given = check_keys("plan", values, [field.name for field in fields(cls)])
+        given = check_keys("plan", values, _saved())
         profile = Profile.from_dict(given["profile"])
         if given["grid"] != list(profile.grid):
             raise InputError(
@@ -156,6 +163,11 @@ class Plan:
                 f"do not fit in {format_bytes(made.gpu_memory)}"
             )
         return made
+
+
+def _saved() -> list[str]:
+    """Names of the fields that a file holds."""
+    return [field.name for field in fields(Plan) if field.name != "own_policy"]
 
 
 def _pinned(values: Any, grid: tuple[int, int]) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from engine.layout import lay_out
 from engine.orchestrator import Change, Orchestrator
 from engine.placement import change_plan
 from engine.plan import Plan
-from engine.policies import POLICIES
+from engine.policies import POLICIES, Policy
 from engine.spec import HardwareSpec
 from engine.summary import Summary
 from engine.timeline import pin_rows
@@ -48,7 +48,7 @@ def replay(
     *,
     gpu_memory: int | str | None = None,
     cache_slots: int | None = None,
-    policy: str | None = None,
+    policy: str | type[Policy] | None = None,
     planner: str | None = None,
     hardware: str | Path | HardwareSpec | None = None,
 ) -> Replay:
@@ -93,7 +93,7 @@ def replay_plan(trace: Trace, plan: Plan) -> Replay:
 
     Raises InputError where the policy needs predictions that the trace does not hold.
     """
-    if plan.policy not in playable(trace):
+    if plan.policy_class.wants_predictions and trace.routing.predicted is None:
         raise InputError(
             f"policy {plan.policy!r} goes by the experts predicted for the next layer, which this "
             "trace does not hold: generate with predictions=True, or under that policy"

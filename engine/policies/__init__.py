@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from engine.errors import unknown_name
+from engine.errors import InputError, unknown_name
 from engine.policies.base import Policy
 from engine.policies.belady import Belady
 from engine.policies.cpu import Cpu
@@ -58,12 +58,21 @@ LIVE: Mapping[str, type[Policy]] = MappingProxyType(
 
 
 def resolve_policy(value: str | type[Policy]) -> type[Policy]:
-    """A policy class from its name, or itself; raises UnknownNameError with the valid names."""
-    if isinstance(value, type):
-        return value
-    if value not in POLICIES:
-        raise unknown_name("policy", value, POLICIES)
-    return POLICIES[value]
+    """A policy class from its name, or itself; raises UnknownNameError with the valid names.
+
+    Raises InputError for a class that is no policy, or one that lacks a name.
+    """
+    if isinstance(value, str):
+        if value not in POLICIES:
+            raise unknown_name("policy", value, POLICIES)
+        return POLICIES[value]
+    of_ours = isinstance(value, type) and issubclass(value, Policy)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not of_ours or not all(hasattr(value, word) for word in ("name", "title", "summary")):
+        raise InputError(
+            "policy: expected a name or a subclass of engine.policies.Policy with name, title and "
+            f"summary, got {value!r}"
+        )
+    return value
 
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from engine.plan import Plan
-from engine.policies import POLICIES
+from engine.policies import POLICIES, Policy
 from engine.spec import HardwareSpec
 from engine.units import format_bytes
 
@@ -98,9 +98,14 @@ class PlanControls:
         try:
             self._follow_memory(plan, moving)
             self._follow_cache(plan, moving)
-            self.policy.tooltip = POLICIES[plan.policy].summary
+            policy = plan.own_policy or plan.policy
+            if policy not in {value for _, value in self.policy.options}:
+                title = plan.own_policy.title if plan.own_policy else plan.policy
+                self.policy.options = (*self.policy.options, (title, policy))
+            known = plan.own_policy or POLICIES.get(plan.policy)
+            self.policy.tooltip = known.summary if known else "A policy that is not at hand."
             if "policy" not in moving():
-                self.policy.value = plan.policy
+                self.policy.value = policy
             if plan.hardware not in {name for _, name in self.hardware.options}:
                 self.hardware.options = (
                     *self.hardware.options,
@@ -127,13 +132,13 @@ class PlanControls:
         self.memory_label.value = format_bytes(plan.gpu_memory)
 
     def _follow_cache(self, plan: Plan, moving: Callable[[], Collection[str]]) -> None:
-        policy = POLICIES[plan.policy]
+        policy = plan.own_policy or POLICIES.get(plan.policy, Policy)
         _set_range(self.cache, 0, max(plan.room, 1), 1)
         self.cache.disabled = not policy.admits or plan.room == 0
         self.cache.tooltip = (
             "Experts' worth of the memory in which experts come and go; each is one pinned less."
             if policy.admits
-            else f"No effect: the policy “{policy.title}” keeps nothing that it copies."
+            else "No effect: this policy keeps nothing that it copies."
         )
         if "cache_slots" not in moving():
             self.cache.value = plan.cache_slots

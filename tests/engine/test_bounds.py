@@ -54,9 +54,7 @@ def test_no_policy_beats_it_under_any_plan_or_machine() -> None:
     for seed in range(40):
         run = recorded(seed, toy_plan(rng.randrange(TOTAL + 1)), steps=rng.randrange(1, 14))
         for policy in POLICIES:
-            plan = random_plan(rng)
-            while plan.policy != policy:
-                plan = random_plan(rng)
+            plan = replace(random_plan(rng), policy=policy)
             for costs in (COSTS, random_costs(rng)):
                 with suppress(InputError):  # a policy that the run lacks predictions for
                     check(replay_plan(run, replace(plan, costs=costs)).trace)

@@ -13,10 +13,11 @@ import pytest
 
 from engine.cost import Curve
 from engine.decision import Decision, Request
-from engine.errors import UnknownNameError
+from engine.errors import InputError, UnknownNameError
 from engine.events import Action
 from engine.orchestrator import Orchestrator
 from engine.placement import make_plan
+from engine.plan import Plan
 from engine.policies import (
     LIVE,
     POLICIES,
@@ -30,9 +31,18 @@ from engine.policies import (
     resolve_policy,
 )
 from engine.profile import Profile
+from engine.replay import replay
 from engine.residency import Place, Residency
 from engine.trace import Start
-from tests.engine.builders import COSTS, MODEL, hardware, random_batch, random_plan, toy_plan
+from tests.engine.builders import (
+    COSTS,
+    MODEL,
+    hardware,
+    random_batch,
+    random_plan,
+    recorded,
+    toy_plan,
+)
 
 RESIDENT, STREAM, CPU = Action.RESIDENT, Action.STREAM, Action.CPU
 
@@ -348,13 +358,29 @@ def test_the_ten_line_policy_of_the_docstring_decides() -> None:
     both(orchestrator, other, random.Random(0))
 
 
-def test_a_plan_names_its_policy_so_it_cannot_carry_a_users_own() -> None:
-    """The present limit: a plan holds a name, and names are looked up in POLICIES alone."""
-    profile = Profile.uniform(MODEL.grid)
+def test_a_policy_of_one_s_own_runs_replans_and_replays() -> None:
+    """A plan carries the class; a file keeps its name, and says so when that leads nowhere."""
+    cautious = docstrings_policy()
+    made = make_plan(MODEL, hardware(), Profile.uniform(MODEL.grid), max_tokens=10, policy=cautious)
+    assert (made.policy, made.policy_class) == ("cautious", cautious)
+    trace = recorded(3, toy_plan(5))
+    what_if = replay(trace, policy=cautious)
+    assert type(Orchestrator(what_if.trace.plan).policy) is cautious
+    again = replay(what_if.trace, gpu_memory="50%").trace.plan
+    assert again.policy_class is cautious
+    assert replay(what_if.trace, policy="cpu").trace.plan.own_policy is None
+    read = Plan.from_dict(made.to_dict())
     with pytest.raises(UnknownNameError, match="unknown policy 'cautious'"):
-        make_plan(MODEL, hardware(), profile, max_tokens=10, policy=docstrings_policy())  # type: ignore[arg-type]
-    with pytest.raises(UnknownNameError, match="unknown policy 'cautious'"):
-        Orchestrator(replace(toy_plan(5), policy="cautious"), Start())
+        Orchestrator(read, Start())
+
+
+@pytest.mark.parametrize("wrong", [int, object(), 3, None, Policy, type("Nameless", (Lru,), {})])
+def test_what_is_no_policy(wrong: Any) -> None:
+    if isinstance(wrong, type) and issubclass(wrong, Lru):
+        assert resolve_policy(wrong) is wrong  # it has a name: its parent's
+        return
+    with pytest.raises(InputError, match="a name or a subclass of"):
+        resolve_policy(wrong)
 
 
 def test_reprs() -> None:
