@@ -44,6 +44,10 @@ class BudgetCurve:
     points: tuple[BudgetPoint, ...]
     """Policy by policy, budgets as given."""
 
+    def __repr__(self) -> str:
+        names = dict.fromkeys(point.policy for point in self.points)
+        return f"BudgetCurve({len(self.points)} replays of {', '.join(names)})"
+
     def to_pandas(self) -> pd.DataFrame:
         """One row per policy and budget; lanes as columns ``gpu_ns``, ``cpu_ns``, ..."""
         import pandas as pd

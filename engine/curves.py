@@ -37,6 +37,9 @@ class Curve:
     calls: int
     """All expert calls."""
 
+    def __repr__(self) -> str:
+        return f"Curve({self.policy}: {len(self.slots)} sizes, {self.calls} calls)"
+
     @property
     def hit_rate(self) -> NDArray[np.float64]:
         """``hits`` as a share of all calls; ``nan`` where there are none."""
@@ -60,6 +63,12 @@ class Curves:
     cliff: int
     """Slots that one decode step fills: layers x top-k for one sequence, less what is pinned (the
     median of all decode steps). With fewer an LRU forgets an expert before it is used again."""
+
+    def __repr__(self) -> str:
+        return (
+            f"Curves({', '.join(self.curves)}: {self.calls} calls of {self.experts} experts, "
+            f"{self.pinned} pinned, one token's set {self.cliff})"
+        )
 
     def __getitem__(self, policy: str) -> Curve:
         if policy not in self.curves:
