@@ -6,6 +6,10 @@ it until the replay is done and every view's messages are written. Messages go t
 jupyter_client's own ``Session.serialize`` (JSON, signature, buffers) as in a kernel; only the
 socket is missing.
 
+Then the same on a long run of a large model (``benchmarks/replay.py``'s: 2,000 tokens on 48 x 128
+experts, top-8), under the policies that have a closed form: until the plan, the summary and the
+visible timeline are drawn, exact, and until all the rest is.
+
     python benchmarks/replan.py [--moves 240]
 """
 
@@ -16,6 +20,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
@@ -23,6 +28,7 @@ import comm
 import numpy as np
 from comm.base_comm import BaseComm
 from jupyter_client.session import Session
+from replay import CLOSED_FORMS, large_trace
 
 from engine.events import StepKind
 from engine.policies import POLICIES
@@ -61,14 +67,14 @@ class Wire:
         return Comm(**options)
 
 
-def moves(explorer: Explorer, count: int) -> list[tuple[str, Any, Any]]:
+def moves(explorer: Explorer, count: int, policies: Sequence[str]) -> list[tuple[str, Any, Any]]:
     """``(what, widget, value)``: policies take turns; under each, both sliders move."""
     controls = explorer.screen.controls
     plan = explorer.plan
     low, high = plan.minimum_bytes, plan.full_bytes
     budgets = np.linspace(low + 4 * plan.expert_bytes, high, 23)
     found: list[tuple[str, Any, Any]] = []
-    for budget, policy in zip(cycle(budgets.tolist()), cycle(POLICIES), strict=False):
+    for budget, policy in zip(cycle(budgets.tolist()), cycle(policies), strict=False):
         found.append(("policy", controls.policy, list(POLICIES).index(policy)))
         for shift in (0.0, 0.13, 0.29):
             value = low + (budget - low + shift * (high - low)) % (high - low)
@@ -79,6 +85,35 @@ def moves(explorer: Explorer, count: int) -> list[tuple[str, Any, Any]]:
         if len(found) >= count:
             return found[:count]
     return found
+
+
+def large(count: int) -> tuple[list[float], list[float]]:
+    """Milliseconds until the first frame, and until the last, of moves on the large run."""
+    trace = large_trace()
+    explorer = Explorer(trace)
+    controls = explorer.screen.controls
+    low, high = explorer.plan.minimum_bytes, explorer.plan.full_bytes
+    first: list[float] = []
+    whole: list[float] = []
+    policies = cycle(("fiddler", "lru", "makespan", "stream", "cpu", "layers", "fiddler_released"))
+    for number, budget in enumerate(np.linspace(low, high, count + 5)):
+        if number % 5 == 0:
+            controls.policy.set_state({"index": list(POLICIES).index(next(policies))})
+            while explorer.flush():
+                pass
+        value = low + (budget - low) * 0.98 + (number % 5) / 5 * 0.02 * (high - low)
+        began = time.perf_counter()
+        controls.memory.set_state({"value": value / controls.unit})
+        explorer.flush()
+        drawn = time.perf_counter()
+        while explorer.flush():
+            pass
+        if number >= 5:
+            first.append((drawn - began) * 1e3)
+            whole.append((time.perf_counter() - began) * 1e3)
+        time.sleep(0.02)
+    explorer.close()
+    return first, whole
 
 
 def main() -> None:
@@ -92,10 +127,13 @@ def main() -> None:
     times: dict[str, list[float]] = {}
     cpu: list[float] = []
     size: list[int] = []
-    for number, (what, widget, value) in enumerate(moves(explorer, count + WARM_UP)):
+    others = [name for name in POLICIES if name not in CLOSED_FORMS]
+    asked = moves(explorer, count + WARM_UP, CLOSED_FORMS)
+    asked += [("others", *move[1:]) for move in moves(explorer, count // 2, others)]
+    for number, (what, widget, value) in enumerate(asked):
         before = wire.bytes
         began, began_cpu = time.perf_counter(), time.process_time()
-        widget.set_state({"index" if what == "policy" else "value": value})
+        widget.set_state({"index" if widget is explorer.screen.controls.policy else "value": value})
         explorer.flush()
         ended, ended_cpu = time.perf_counter(), time.process_time()
         if number >= WARM_UP:
@@ -112,7 +150,7 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
         f"load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
     )
-    every = np.concatenate([np.array(values) for values in times.values()])
+    every = np.concatenate([np.array(times[what]) for what in times if what != "others"])
     print(f"{'moved':8} {'moves':>6} {'p50 ms':>8} {'p95 ms':>8} {'max ms':>8}")
     for what, values in [*times.items(), ("all", every)]:
         row = np.percentile(values, (50, 95, 100))
@@ -121,12 +159,20 @@ def main() -> None:
         f"of the process's CPU time per move: p50 {np.percentile(cpu, 50):.1f} ms, "
         f"p95 {np.percentile(cpu, 95):.1f} ms; on the wire: {np.median(size) / 1e3:.0f} kB"
     )
-    p50, p95 = np.percentile(every, (50, 95))
-    print(
-        json.dumps(
-            {"p95_ms": round(float(p95), 1), "p50_ms": round(float(p50), 1), "moves": len(every)}
-        )
-    )
+    first, whole = large(count // 3)
+    print("the large run, closed forms:")
+    for what, values in (("first frame", first), ("everything", whole)):
+        row = np.percentile(values, (50, 95, 100))
+        print(f"{what:12} {len(values):6} " + " ".join(f"{value:8.1f}" for value in row))
+    figures = {
+        "p95_ms": np.percentile(every, 95),
+        "p50_ms": np.percentile(every, 50),
+        "others_p95_ms": np.percentile(times["others"], 95),
+        "large_p95_ms": np.percentile(first, 95),
+        "large_whole_p95_ms": np.percentile(whole, 95),
+    }
+    rounded = {name: round(float(value), 1) for name, value in figures.items()}
+    print(json.dumps(rounded | {"moves": len(every), "large_moves": len(first)}))
 
 
 if __name__ == "__main__":
