@@ -208,10 +208,16 @@ class Scores(Ranked):
         self.again(flat, score)
 
     def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
-        gone = super().make_room(flat, slots, keep)
-        if gone and self.rank(gone[0]) >= self.scores.get(flat, 0.0):
+        if len(self._entry) < slots:
+            return []
+        lowest = self.lowest(keep)
+        if lowest is None or self._entry[lowest][0] >= self.score_of(flat):
             return None
-        return gone
+        return [lowest]
+
+    def score_of(self, flat: int) -> float:
+        """What an expert has to offer for a slot."""
+        return self.scores.get(flat, 0.0)
 
     def first_rank(self, flat: int) -> float:
         return self.scores.get(flat, 0.0)
