@@ -61,9 +61,9 @@ DIFFERS = """what differs, and why:
 - long prompts: nearly all experts of a layer are used, the link is the limit, and policies that
   copy weights come to similar times. `layers` leaves prompts to the CPU, as llama.cpp did not
   (it copies weights for large batches): its time here is an upper bound.
-- beam search: llama.cpp b2956 evaluated one beam after the other ("in turn"; it also went over a
-  beam's tokens again since the beams parted, which is not counted). With the beams side by side, as
-  later servers run them, most of the published ratio is gone.
+- beam search: llama.cpp's own of that time evaluated one beam after the other ("in turn"; it also
+  went over a beam's tokens again since the beams parted, which is not counted). With the beams side
+  by side, as later servers run them, most of the published ratio is gone.
 - beams are fed with tokens that follow each other in synthetic routing; real beams share their past
   and are more alike."""
 

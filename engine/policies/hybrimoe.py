@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from engine.cost import CostModel
 from engine.decision import Request
 from engine.events import Action
 from engine.policies.base import Policy
 from engine.policies.ranking import Scores
+from engine.profile import Profile
+from engine.residency import Residency
+
+MOST_KNOWN = 4096
+"""Splits remembered, by the misses' tokens."""
 
 
 class HybriMoe(Policy):
@@ -24,8 +30,25 @@ class HybriMoe(Policy):
     slot_share = 1.0
     wants_weights = True
 
+    def __init__(
+        self, residency: Residency, costs: CostModel, profile: Profile | None = None
+    ) -> None:
+        super().__init__(residency, costs, profile)
+        self._known: dict[tuple[int, ...], list[int]] = {}
+        self._known_by = costs
+
     def choose(self, request: Request, missing: list[int]) -> list[int]:
-        costs, tokens = self.costs, request.tokens
+        if self._known_by is not self.costs:
+            self._known, self._known_by = {}, self.costs
+        tokens = tuple([request.tokens[at] for at in missing])
+        if tokens not in self._known:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[tokens] = self._split(tokens)
+        return self._known[tokens]
+
+    def _split(self, tokens: tuple[int, ...]) -> list[int]:
+        costs, missing = self.costs, range(len(tokens))
         order = sorted(missing, key=lambda at: tokens[at])
         light, heavy = 0, len(order) - 1
         actions: dict[int, int] = {}

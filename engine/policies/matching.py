@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -11,7 +12,7 @@ from engine.cost import CostModel
 from engine.decision import Request
 from engine.events import Action
 from engine.policies.base import Policy
-from engine.policies.ranking import Ranked, Scores
+from engine.policies.ranking import Scores
 from engine.policies.retention import State
 from engine.profile import Profile
 from engine.residency import Place, Residency
@@ -33,10 +34,8 @@ class Activations(Scores):
         super().__init__(grid)
         self.expected: Collection[int] = ()
 
-    def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
-        if flat in self.expected:
-            return Ranked.make_room(self, flat, slots, keep)
-        return super().make_room(flat, slots, keep)
+    def score_of(self, flat: int) -> float:
+        return math.inf if flat in self.expected else self.scores.get(flat, 0.0)
 
 
 class Matching(Policy):

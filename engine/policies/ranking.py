@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
+from typing import ClassVar
 
 from engine.policies.retention import Retention, State
 
@@ -20,13 +21,16 @@ class Ranked(Retention):
     O(log slots) for each older entry that comes up.
     """
 
+    kept_as: ClassVar[str]
+    """Name of the ranks in a snapshot: ranks of another rule mean something else."""
+
     def __init__(self, grid: tuple[int, int]) -> None:
         super().__init__(grid)
         self._entry: dict[int, _Entry] = {}
         self._heap: list[_Entry] = []
         self._heaped: dict[int, _Entry] = {}  # of each expert with an entry in the heap: which
         self._uses = 0
-        self.steps = 0
+        self.steps: int = 0
         """Steps seen."""
 
     def __len__(self) -> int:
@@ -97,7 +101,7 @@ class Ranked(Retention):
         ordered = sorted(self._entry.values())
         return {
             "recent": [flat for _, _, flat in ordered],
-            "ranks": [rank for rank, _, _ in ordered],
+            self.kept_as: [rank for rank, _, _ in ordered],
             "uses": [use for _, use, _ in ordered],
             "steps": [self.steps],
         }
@@ -105,7 +109,7 @@ class Ranked(Retention):
     def restore(self, cached: Iterable[int], state: Mapping[str, list[int] | list[float]]) -> None:
         there = dict.fromkeys(cached)
         names = [int(flat) for flat in state.get("recent", ()) if flat in there]
-        ranks, uses = state.get("ranks", ()), state.get("uses", ())
+        ranks, uses = state.get(self.kept_as, ()), state.get("uses", ())
         mine = len(ranks) == len(uses) == len(state.get("recent", ()))
         self.steps = int(next(iter(state.get("steps", ())), 0))
         known = dict(zip(state.get("recent", ()), zip(ranks, uses, strict=False), strict=False))
@@ -128,6 +132,8 @@ class Ranked(Retention):
 class Frequency(Ranked):
     """Least frequently used first (LFU), counted while cached."""
 
+    kept_as = "counts"
+
     def add(self, flat: int, weight: float = 1.0) -> None:
         self.place(flat, 1.0)
 
@@ -137,8 +143,6 @@ class Frequency(Ranked):
 
 HALF_LIFE_STEPS = 32
 """After so many steps a use counts half."""
-UNKNOWN = -1e9
-"""The rank of an expert that was never used."""
 
 
 class FrequencyRecency(Ranked):
@@ -149,6 +153,8 @@ class FrequencyRecency(Ranked):
     the sum as it would have been at step 0.
     """
 
+    kept_as = "faded"
+
     def add(self, flat: int, weight: float = 1.0) -> None:
         self.place(flat, self.steps / HALF_LIFE_STEPS)
 
@@ -156,43 +162,65 @@ class FrequencyRecency(Ranked):
         self.again(flat, _log2_sum(self._entry[flat][0], self.steps / HALF_LIFE_STEPS))
 
 
+_SPAN_HALF_LIVES = 512
+"""After so many all scores are brought down, before they overflow."""
+
+
 class Scores(Ranked):
     """The lowest score goes first: uses, weighted and fading, of all experts, cached or not.
 
-    An expert takes another one's slot only if its own score is higher.
+    An expert takes another one's slot only if its own score is higher. Instead of all scores
+    fading, what a use adds doubles with each half-life.
     """
 
+    kept_as = "score_ranks"
     half_life_steps = HALF_LIFE_STEPS
 
     def __init__(self, grid: tuple[int, int]) -> None:
         super().__init__(grid)
         self.scores: dict[int, float] = {}
-        """Of every expert that was used: as the rank of :class:`FrequencyRecency`."""
+        """Of every expert that was used."""
+        self.worth = 1.0
+        """What a use adds now."""
+
+    def step(self) -> None:
+        self.steps += 1
+        span = _SPAN_HALF_LIVES * self.half_life_steps
+        self.worth = 2.0 ** (self.steps % span / self.half_life_steps)
+        if self.steps % span == 0:
+            self._bring_down(2.0**-_SPAN_HALF_LIVES)
+
+    def _bring_down(self, by: float) -> None:
+        self.scores = {flat: score * by for flat, score in self.scores.items()}
+        self._entry = {flat: (rank * by, use, flat) for rank, use, flat in self._entry.values()}
+        self._heap, self._heaped = list(self._entry.values()), dict(self._entry)
+        heapify(self._heap)
 
     def missed(self, flat: int, weight: float = 1.0) -> None:
         """An expert was used that is not cached."""
-        if weight > 0:
-            gained = self.steps / self.half_life_steps
-            if weight != 1.0:
-                gained += math.log2(weight)
-            known = self.scores.get(flat)
-            self.scores[flat] = gained if known is None else _log2_sum(known, gained)
+        self.scores[flat] = self.scores.get(flat, 0.0) + weight * self.worth
 
     def add(self, flat: int, weight: float = 1.0) -> None:
-        self.place(flat, self.scores.get(flat, UNKNOWN))
+        self.place(flat, self.scores.get(flat, 0.0))
 
     def touch(self, flat: int, weight: float = 1.0) -> None:
-        self.missed(flat, weight)
-        self.again(flat, self.scores.get(flat, UNKNOWN))
+        self.scores[flat] = score = self.scores.get(flat, 0.0) + weight * self.worth
+        self.again(flat, score)
 
     def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
-        gone = super().make_room(flat, slots, keep)
-        if gone and self.rank(gone[0]) >= self.scores.get(flat, UNKNOWN):
+        if len(self._entry) < slots:
+            return []
+        lowest = self.lowest(keep)
+        if lowest is None or self._entry[lowest][0] >= self.score_of(flat):
             return None
-        return gone
+        return [lowest]
+
+    def score_of(self, flat: int) -> float:
+        """What an expert has to offer for a slot."""
+        return self.scores.get(flat, 0.0)
 
     def first_rank(self, flat: int) -> float:
-        return self.scores.get(flat, UNKNOWN)
+        return self.scores.get(flat, 0.0)
 
     def snapshot(self) -> State:
         scored = sorted(self.scores)
@@ -206,6 +234,8 @@ class Scores(Ranked):
         total = self.grid[0] * self.grid[1]
         self.scores = {int(flat): float(score) for flat, score in values if 0 <= flat < total}
         super().restore(cached, state)
+        span = _SPAN_HALF_LIVES * self.half_life_steps
+        self.worth = 2.0 ** (self.steps % span / self.half_life_steps)
 
 
 def _log2_sum(a: float, b: float) -> float:

@@ -116,6 +116,7 @@ class LayerRecency(Retention):
     def __init__(self, grid: tuple[int, int]) -> None:
         super().__init__(grid)
         self._of: list[OrderedDict[int, int]] = [OrderedDict() for _ in range(grid[0])]
+        self._mine = [mine for mine in self._of for _ in range(grid[1])]  # by flat index
         self._uses = 0  # numbers the uses, to order layers among each other
         self._many = 0
 
@@ -123,28 +124,28 @@ class LayerRecency(Retention):
         return self._many
 
     def __contains__(self, flat: object) -> bool:
-        return isinstance(flat, int) and flat in self._of[flat // self.grid[1]]
+        return isinstance(flat, int) and flat in self._mine[flat]
 
     def __iter__(self) -> Iterator[int]:
         used = sorted((use, flat) for mine in self._of for flat, use in mine.items())
         return (flat for _, flat in used)
 
     def add(self, flat: int, weight: float = 1.0) -> None:
-        self._many += flat not in self
+        self._many += flat not in self._mine[flat]
         self.touch(flat)
 
     def touch(self, flat: int, weight: float = 1.0) -> None:
-        mine = self._of[flat // self.grid[1]]
+        mine = self._mine[flat]
         self._uses += 1
         mine[flat] = self._uses
         mine.move_to_end(flat)
 
     def drop(self, flat: int) -> None:
-        if self._of[flat // self.grid[1]].pop(flat, None) is not None:
+        if self._mine[flat].pop(flat, None) is not None:
             self._many -= 1
 
     def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
-        mine, share = self._of[flat // self.grid[1]], self._share(flat // self.grid[1], slots)
+        mine, share = self._mine[flat], self._share(flat // self.grid[1], slots)
         over = len(mine) + 1 - share
         may_go = (other for other in mine if other not in keep)
         gone = list(islice(may_go, max(over, 0)))

@@ -170,9 +170,32 @@ def test_scores_fade_by_their_half_life() -> None:
     rule.missed(1, 1.0)
     assert rule.scores[0] == pytest.approx(rule.scores[1])
     rule.missed(0, 1.0)  # 2 faded to 1, and 1
-    assert rule.scores[0] - rule.scores[1] == pytest.approx(1.0)
-    rule.missed(3, 0.0)
-    assert 3 not in rule.scores
+    assert rule.scores[0] / rule.scores[1] == pytest.approx(2.0)
+
+
+def test_scores_are_brought_down_before_they_overflow() -> None:
+    """Order and victims of a long run are those of sums that never overflow."""
+    rule, rng = Scores((1, 6)), random.Random(0)
+    uses: dict[int, list[int]] = {flat: [] for flat in range(6)}
+    for flat in range(4):
+        rule.missed(flat)
+        rule.add(flat)
+        uses[flat].append(0)
+    for step in range(1, 3 * 512 * HALF_LIFE_STEPS // 8):
+        for _ in range(8):
+            rule.step()
+        flat = rng.randrange(6)
+        uses[flat].append(8 * step)
+        (rule.touch if flat in rule else rule.missed)(flat)
+        if step % 500 == 0:
+            score = {
+                flat: math.fsum(2.0 ** ((at - 8 * step) / HALF_LIFE_STEPS) for at in uses[flat])
+                for flat in uses
+            }
+            assert list(rule) == sorted(range(4), key=score.__getitem__)
+            assert rule.make_room(4, 4, ()) == (
+                [next(iter(rule))] if score[4] > min(score[flat] for flat in range(4)) else None
+            )
 
 
 # ---------------------------------------------------------------------- belady
