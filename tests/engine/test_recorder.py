@@ -107,6 +107,7 @@ class Viewer:
         self.seen: dict[str, list[NDArray[np.int64]]] = {}
         self.routing = Routing.none(recorder.model.top_k)
         self._read = [0, 0, 0]
+        self._waiting: dict[int, int] = {}  # copies of fetched experts that are not through
 
     def look(self) -> None:
         """Take in what is new."""
@@ -115,7 +116,7 @@ class Viewer:
         tokens = recorder.token_rows(self._read[1])
         notes = recorder.notes.read(self._read[2])
         self._read = [self._read[0] + len(steps), self._read[1] + len(tokens), notes.end]
-        work, moves = notes.rows()
+        work, moves = notes.rows(self._waiting)
         rows = {"steps": steps, "tokens": tokens, "work": work, "moves": moves}
         for name, new in rows.items():
             self.seen.setdefault(name, []).append(new)
