@@ -123,13 +123,12 @@ def synthetic_trace(
 
 def _profile(router: Router, tokens: int, seed: int) -> Profile:
     """Counted on noise of its own, domain by domain."""
-    domains, layers, experts = router.logits.shape
+    domains, _, experts = router.logits.shape
     domain = np.arange(tokens) * domains // tokens
     fresh = np.diff(domain, prepend=-1) != 0
     seen = router.draw(domain, fresh, np.random.default_rng((seed, 2))).experts
-    flat: Ints = np.arange(layers, dtype=np.int64)[:, None] * experts + seen
-    counts = np.bincount(flat.ravel(), minlength=layers * experts).reshape(layers, experts)
-    return Profile.of(counts, tokens, "a second draw of the same made-up routing")
+    source = "a second draw of the same made-up routing"
+    return Profile.from_choices(seen, experts, source, np.flatnonzero(fresh).tolist())
 
 
 def _steps(sizes: Ints, position: Ints, prompt_tokens: int) -> Ints:
