@@ -95,7 +95,7 @@ def large(count: int) -> tuple[list[float], list[float]]:
     low, high = explorer.plan.minimum_bytes, explorer.plan.full_bytes
     first: list[float] = []
     whole: list[float] = []
-    policies = cycle(("fiddler", "lru", "makespan", "stream", "cpu", "layers", "fiddler_released"))
+    policies = cycle(("fiddler", "lru", "stream", "cpu", "layers", "fiddler_released"))
     for number, budget in enumerate(np.linspace(low, high, count + 5)):
         if number % 5 == 0:
             controls.policy.set_state({"index": list(POLICIES).index(next(policies))})

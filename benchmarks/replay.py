@@ -24,9 +24,9 @@ from engine.trace import Trace
 
 TOKENS = 2000
 CLOSED_FORMS = (
-    "fiddler", "makespan", "stream", "lru", "cpu", "layers", "stream_all", "fiddler_released",
+    "fiddler", "stream", "lru", "cpu", "layers", "stream_all", "fiddler_released",
 )  # fmt: skip
-"""Policies with a batch method of their own where nothing is cached, and LRU."""
+"""Policies whose choice depends on nothing but the plan and token counts, and LRU."""
 
 
 def large_trace() -> Trace:

@@ -8,6 +8,7 @@ showed the last one (:class:`~fiddler_viz.views.beat.Beat`), or after a timeout 
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 import weakref
@@ -22,6 +23,21 @@ ANSWER_S = 0.25
 REST_SHARE = 0.33
 """Pause after a frame, as a share of the time that the browser took for it."""
 JOIN_S = 2.0
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Put a collection of cyclic garbage off until after the frame: it may take longer than that.
+
+    In a kernel with many objects a full one takes 0.1 s and more, and a slider then stutters.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class Drawer(Protocol):
@@ -109,7 +125,8 @@ class Pump:
         with self._drawing:
             self._marked.clear()  # before reading the state: what comes later marks again
             self._answered.clear()
-            sent = drawer.draw_frame()
+            with _uncollected():
+                sent = drawer.draw_frame()
             self.frames += sent
             return sent
 
