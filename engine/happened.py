@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.decision import Ints
 from engine.events import MOVES, WORK, Action, Lane, Rows, Work, columns, empty
 from engine.layout import Course, Laid, lay_out
 
@@ -25,6 +26,16 @@ class Totals:
     """By lane."""
 
 
+@dataclass(frozen=True)
+class Calls:
+    """Every call of an expert, in the order run: columns of equal length."""
+
+    step: Ints
+    layer: Ints
+    expert: Ints
+    action: Ints
+
+
 class Happened(Protocol):
     """Rows of :data:`engine.events.WORK` and ``MOVES``, in the order in which they happened."""
 
@@ -34,6 +45,8 @@ class Happened(Protocol):
     def move_rows(self) -> Rows: ...
     @property
     def totals(self) -> Totals: ...
+    @property
+    def calls(self) -> Calls: ...
     @property
     def places(self) -> NDArray[np.uint8] | None:
         """Where every expert is at the end, ``(layers, experts)``; None where only moves tell."""
@@ -54,6 +67,13 @@ class Recorded:
     @property
     def places(self) -> None:
         """To be read off the moves."""
+
+    @property
+    def calls(self) -> Calls:
+        """Picked from the rows of work."""
+        work = columns(self.work_rows, WORK)
+        ran = work["kind"] == Work.EXPERT
+        return Calls(*(work[name][ran] for name in ("step", "layer", "expert", "action")))
 
     @classmethod
     def nothing(cls) -> Recorded:
@@ -100,6 +120,12 @@ class Stretch:
     course: Course
     laid: Laid
     """When everything starts and ends; no rows."""
+
+    def calls(self) -> Calls:
+        """Who was called, and where it ran."""
+        batch = self.course.batch
+        of = batch.segment
+        return Calls(batch.step[of], batch.layer[of], batch.expert, self.course.decisions.action)
 
     def rows(self, first: int, stop: int) -> tuple[Rows, Rows]:
         """Work and moves of the steps ``first`` to ``stop`` (exclusive)."""
@@ -154,6 +180,16 @@ class Rehearsed:
                 n_bytes += part.bytes
                 busy += part.busy_ns
         return Totals(*(tuple(values.tolist()) for values in (calls, n_bytes, busy)))
+
+    @property
+    def calls(self) -> Calls:
+        """Of the decisions; no rows are made."""
+        parts = [stretch.calls() for stretch in self._stretches]
+        if len(parts) == 1:
+            return parts[0]
+        names = ("step", "layer", "expert", "action")
+        none = np.zeros(0, dtype=np.int64)
+        return Calls(*(np.concatenate([none, *(getattr(p, n) for p in parts)]) for n in names))
 
     def window(self, first: int, stop: int) -> tuple[Rows, Rows]:
         """Rows of the steps ``first`` to ``stop`` (exclusive)."""

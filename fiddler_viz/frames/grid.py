@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import unknown_name
-from engine.events import Action, Work
+from engine.events import Action
 from engine.trace import Routing, Trace
 from fiddler_viz.frames.places import places
 from fiddler_viz.frames.selection import describe_selection, pick_step, pick_token
@@ -142,18 +142,17 @@ def routed(routing: Routing, shape: tuple[int, int]) -> tuple[Ints, Floats]:
 
 def _ran(trace: Trace, first: int | None, last: int | None) -> tuple[Ints, NDArray[np.int8]]:
     """Calls by action in steps ``first..last``, and the actions of step ``last``."""
-    work, (layers, experts) = trace.work, trace.model.grid
-    chosen = work["kind"] == Work.EXPERT
-    if last is not None:
-        chosen = chosen & (work["step"] <= last)
-    if first is not None:
-        chosen = chosen & (work["step"] >= first)
-    flat = work["layer"][chosen] * experts + work["expert"][chosen]
-    action = work["action"][chosen]
+    calls, (layers, experts) = trace.happened.calls, trace.model.grid
+    chosen = slice(
+        0 if first is None else int(np.searchsorted(calls.step, first)),
+        None if last is None else int(np.searchsorted(calls.step, last, side="right")),
+    )
+    flat = calls.layer[chosen] * experts + calls.expert[chosen]
+    action = calls.action[chosen]
     size = layers * experts
     counted = np.bincount(action * size + flat, minlength=len(Action) * size)
     ran = np.full(size, -1, np.int8)
     if last is not None:
-        now = work["step"][chosen] == last
+        now = calls.step[chosen] == last
         ran[flat[now]] = action[now]
     return counted.reshape(len(Action), layers, experts), ran.reshape(layers, experts)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.events import Action, StepKind, Work
+from engine.events import Action, StepKind
 from engine.lineage import best_path, searched
 from engine.trace import Trace
 
@@ -82,16 +82,15 @@ def readings(trace: Trace) -> tuple[Ints, ...]:
 
 
 def _hit_rates(trace: Trace) -> NDArray[np.float64]:
-    routing, work, experts = trace.routing, trace.work, trace.model.experts
+    routing, called, experts = trace.routing, trace.happened.calls, trace.model.experts
     hits = np.full(len(trace.token_rows), np.nan)
-    ran = np.flatnonzero(work["kind"] == Work.EXPERT)
-    if not len(ran) or not len(routing):
+    if not len(called.step) or not len(routing):
         return hits
     layers = trace.model.layers
-    made = (work["step"][ran] * layers + work["layer"][ran]) * experts + work["expert"][ran]
+    made = (called.step * layers + called.layer) * experts + called.expert
     order = np.argsort(made, kind="stable")
     made = made[order]
-    resident = (work["action"][ran] == Action.RESIDENT)[order]
+    resident = (called.action == Action.RESIDENT)[order]
     at = routing.step.astype(np.int64) * layers + routing.layer
     wanted = (at[:, None] * experts + routing.experts).ravel()
     found = np.searchsorted(made, wanted).clip(max=len(made) - 1)
