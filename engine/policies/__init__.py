@@ -72,6 +72,11 @@ def resolve_policy(value: str | type[Policy]) -> type[Policy]:
             "policy: expected a name or a subclass of engine.policies.Policy with name, title and "
             f"summary, got {value!r}"
         )
+    if (value.miss, value.choose, value.decide) == (Policy.miss, Policy.choose, Policy.decide):
+        raise InputError(
+            f"policy {value.name!r} does not say where a missing expert runs: give "
+            f"{value.__name__} a method miss(self, tokens), or choose(self, request, missing)"
+        )
     return value
 
 

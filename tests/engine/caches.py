@@ -7,7 +7,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pytest
 
+from engine.native import library
+from engine.native.build import compiler
 from engine.stacks import Requests
 
 Segments = list[list[int]]
@@ -89,3 +92,10 @@ def optimum(segments: Segments, experts: int, slots: int, *, preloaded: bool) ->
         may = (masks[None, :] & ~(masks[:, None] | asked)) == 0
         best = np.where(may, best[:, None], -1000).max(axis=0)
     return int(best.max())
+
+
+def need_library() -> None:
+    """Skip where the helper library cannot be; where there is a compiler it has to be there."""
+    if library() is None:
+        assert compiler() is None, "the helper library was not built: python -m engine.native"
+        pytest.skip("no C compiler, so no helper library")

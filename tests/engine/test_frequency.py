@@ -12,8 +12,8 @@ from tests.engine import caches
 @pytest.mark.parametrize("switch", ["1", "0"])
 def test_lfu_and_lrfu_equal_brute_force(switch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(native.SWITCH, switch)
-    if switch == "1" and native.library() is None:
-        pytest.skip("no compiled library: python -m engine.native")
+    if switch == "1":
+        caches.need_library()
     for seed in range(1000):
         requests = caches.random_requests(seed)
         sizes = np.arange(requests.experts + 1)
@@ -26,8 +26,7 @@ def test_lfu_and_lrfu_equal_brute_force(switch: str, monkeypatch: pytest.MonkeyP
 
 
 def test_compiled_equals_python_with_any_half_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    if native.library() is None:
-        pytest.skip("no compiled library: python -m engine.native")
+    caches.need_library()
     for seed in range(100):
         requests = caches.random_requests(seed, most_experts=8)
         sizes = np.arange(requests.experts + 1)

@@ -13,8 +13,9 @@ from engine.cost import CostModel, Curve
 from engine.decision import Batch, Decisions, Ragged
 from engine.events import MOVES, WORK, Action, Clock, Lane, Why, Work, columns
 from engine.layout import HEAD, Course, Laid, Outline, lay_out
-from engine.native import SWITCH, library
+from engine.native import SWITCH
 from tests.engine.builders import COSTS, MODEL, random_batch
+from tests.engine.caches import need_library
 
 FAST_LINK = replace(COSTS, copy_ns=3, gpu=Curve(((60, 5),)))
 """Copies so short that the staging buffers bind."""
@@ -73,7 +74,7 @@ def both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     if request.param == "python":
         monkeypatch.setenv(SWITCH, "0")
     else:
-        assert library() is not None, "the helper library was not built"
+        need_library()
 
 
 def reference(course: Course, *args: object, **options: object) -> Laid:
@@ -93,7 +94,7 @@ def same(made: Laid, expected: Laid) -> None:
 @pytest.mark.parametrize("costs", ALL.values(), ids=ALL)
 @pytest.mark.parametrize("seed", range(40))
 def test_compiled_is_the_readable_one(seed: int, costs: CostModel) -> None:
-    assert library() is not None, "the helper library was not built"
+    need_library()
     course = random_course(seed, costs)
     same(lay_out(course, 12_345), reference(course, 12_345))
 

@@ -383,6 +383,14 @@ def test_what_is_no_policy(wrong: Any) -> None:
         resolve_policy(wrong)
 
 
+def test_a_policy_that_does_not_decide_is_refused_before_it_runs() -> None:
+    class Silent(Policy):
+        name, title, summary = "silent", "Silent", "Says nothing."
+
+    with pytest.raises(InputError, match=r"'silent' does not say .* Silent a method miss"):
+        resolve_policy(Silent)
+
+
 def test_reprs() -> None:
     assert repr(Lru(ledger(slots=2), COSTS)) == (
         "Lru(Residency(0 pinned, 0/2 cached, 0 B of 2.00 KB))"

@@ -21,8 +21,8 @@ TRACES = 1000
 def code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Both twins."""
     monkeypatch.setenv(native.SWITCH, "0" if request.param == "python" else "1")
-    if request.param == "compiled" and native.library() is None:
-        pytest.skip("no compiled library: python -m engine.native")
+    if request.param == "compiled":
+        caches.need_library()
     yield request.param
 
 
@@ -48,8 +48,7 @@ def test_opt_equals_brute_force_at_every_size() -> None:
 
 
 def test_compiled_equals_python_on_longer_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    if native.library() is None:
-        pytest.skip("no compiled library: python -m engine.native")
+    caches.need_library()
     rng = random.Random(0)
     for experts, top in ((8, 2), (40, 5), (150, 3)):
         segments = [
