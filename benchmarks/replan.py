@@ -2,9 +2,9 @@
 
 Opens the bundled run (256 tokens on 32 x 8 experts) in an explorer, moves the memory slider and the
 cache slider under every policy, and times each move: from the value arriving as the browser sends
-it until the replay is done and every view's messages are written. Messages go through
-jupyter_client's own ``Session.serialize`` (JSON, signature, buffers) as in a kernel; only the
-socket is missing.
+it until the explorer's own thread has replayed the run and written every view's messages. Messages
+go through jupyter_client's own ``Session.serialize`` (JSON, signature, buffers) as in a kernel; only
+the socket and the browser are missing: every frame counts as painted at once.
 
 Then the same on a long run of a large model (``benchmarks/replay.py``'s: 2,000 tokens on 48 x 128
 experts, top-8), under the policies that have a closed form: until the plan, the summary and the
@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import platform
+import queue
 import time
 from collections.abc import Sequence
 from itertools import cycle
@@ -36,6 +37,10 @@ from fiddler_viz import demo
 from fiddler_viz.explorer import Explorer
 
 WARM_UP = 20
+PAUSE_S = 0.1
+"""Between a frame and the next move: the explorer draws a frame every 0.08 s at most."""
+NO_FRAME_S = 0.6
+"""After so long without a frame a move changed nothing."""
 
 
 class Wire:
@@ -87,31 +92,48 @@ def moves(explorer: Explorer, count: int, policies: Sequence[str]) -> list[tuple
     return found
 
 
+class Frames:
+    """When an explorer's frames were sent, as its own thread draws them."""
+
+    def __init__(self, explorer: Explorer) -> None:
+        self._explorer = explorer
+        self._sent: queue.SimpleQueue[float] = queue.SimpleQueue()
+        explorer.screen.beat.observe(self._frame, "sent")
+
+    def _frame(self, change: Any) -> None:
+        self._sent.put(time.perf_counter())
+        change["owner"].shown = change["new"]
+
+    def move(self, widget: Any, key: str, value: Any) -> list[float]:
+        """Milliseconds from the value's arrival to each frame, to the one that leaves nothing."""
+        time.sleep(PAUSE_S)
+        began = time.perf_counter()
+        widget.set_state({key: value})
+        found: list[float] = []
+        while not found or self._explorer.screen.owes:
+            try:
+                found.append((self._sent.get(timeout=NO_FRAME_S) - began) * 1e3)
+            except queue.Empty:
+                break
+        return found
+
+
 def large(count: int) -> tuple[list[float], list[float]]:
     """Milliseconds until the first frame, and until the last, of moves on the large run."""
-    trace = large_trace()
-    explorer = Explorer(trace)
-    controls = explorer.screen.controls
+    explorer = Explorer(large_trace())
+    frames, controls = Frames(explorer), explorer.screen.controls
     low, high = explorer.plan.minimum_bytes, explorer.plan.full_bytes
     first: list[float] = []
     whole: list[float] = []
     policies = cycle(("fiddler", "lru", "stream", "cpu", "layers", "fiddler_released"))
     for number, budget in enumerate(np.linspace(low, high, count + 5)):
         if number % 5 == 0:
-            controls.policy.set_state({"index": list(POLICIES).index(next(policies))})
-            while explorer.flush():
-                pass
+            frames.move(controls.policy, "index", list(POLICIES).index(next(policies)))
         value = low + (budget - low) * 0.98 + (number % 5) / 5 * 0.02 * (high - low)
-        began = time.perf_counter()
-        controls.memory.set_state({"value": value / controls.unit})
-        explorer.flush()
-        drawn = time.perf_counter()
-        while explorer.flush():
-            pass
-        if number >= 5:
-            first.append((drawn - began) * 1e3)
-            whole.append((time.perf_counter() - began) * 1e3)
-        time.sleep(0.02)
+        drawn = frames.move(controls.memory, "value", value / controls.unit)
+        if number >= 5 and drawn:
+            first.append(drawn[0])
+            whole.append(drawn[-1])
     explorer.close()
     return first, whole
 
@@ -124,6 +146,7 @@ def main() -> None:
     comm.create_comm = wire.create
     trace = demo.trace()
     explorer = Explorer(trace)
+    frames = Frames(explorer)
     times: dict[str, list[float]] = {}
     cpu: list[float] = []
     size: list[int] = []
@@ -131,16 +154,13 @@ def main() -> None:
     asked = moves(explorer, count + WARM_UP, CLOSED_FORMS)
     asked += [("others", *move[1:]) for move in moves(explorer, count // 2, others)]
     for number, (what, widget, value) in enumerate(asked):
-        before = wire.bytes
-        began, began_cpu = time.perf_counter(), time.process_time()
-        widget.set_state({"index" if widget is explorer.screen.controls.policy else "value": value})
-        explorer.flush()
-        ended, ended_cpu = time.perf_counter(), time.process_time()
-        if number >= WARM_UP:
-            times.setdefault(what, []).append((ended - began) * 1e3)
-            cpu.append((ended_cpu - began_cpu) * 1e3)
+        before, began_cpu = wire.bytes, time.process_time()
+        key = "index" if widget is explorer.screen.controls.policy else "value"
+        drawn = frames.move(widget, key, value)
+        if number >= WARM_UP and drawn:
+            times.setdefault(what, []).append(drawn[-1])
+            cpu.append((time.process_time() - began_cpu) * 1e3)
             size.append(wire.bytes - before)
-        time.sleep(0.02)
     shown = explorer.screen.status.text
     explorer.close()
     layers, experts = trace.model.grid

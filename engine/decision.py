@@ -189,16 +189,18 @@ class Decisions:
     def of(cls, decisions: Iterable[Decision]) -> Decisions:
         """From one decision per segment; each may go once the next one is asked for."""
         actions, keep = list[int](), list[bool]()
-        lists = list[int](), list[int](), list[int]()
+        lists = evict, fetch, unused = list[int](), list[int](), list[int]()
         ends = [0], [0], [0]
+        evicted, fetched, idle = (each.append for each in ends)
         for made in decisions:
             actions += made.actions
             keep += made.keep
-            for values, end, more in zip(
-                lists, ends, (made.evict, made.fetch, made.unused), strict=True
-            ):
-                values += more
-                end.append(len(values))
+            evict += made.evict
+            fetch += made.fetch
+            unused += made.unused
+            evicted(len(evict))
+            fetched(len(fetch))
+            idle(len(unused))
         ragged = (
             Ragged(as_ints(end, len(end)), as_ints(values, len(values)))
             for values, end in zip(lists, ends, strict=True)

@@ -18,6 +18,8 @@ from fiddler_viz.views.pump import Pump
 from fiddler_viz.views.runner import Runner
 from fiddler_viz.views.screen import LEAST_HEIGHT_PX, Screen
 
+_REST_S = 0.12
+"""What takes longer to draw waits so long for another move of a slider."""
 _IDLE_S = 0.25
 """How often an engine that does not run is asked whether it does by now."""
 
@@ -195,13 +197,14 @@ class Explorer(widgets.VBox):
             self._screen.beat.sent = self._pump.frames + 1
         if self._screen.owes:
             self._dirty.set()
-            self._pump.mark()
         return sent
 
     def wait_s(self) -> float | None:
         """How long the pump may sleep: not while a run is live, for ever where nothing can run."""
         if self._session.running or self._runner.busy:
             return 0.0
+        if self._screen.owes:  # a slider that moves on comes first
+            return _REST_S
         return _IDLE_S if self._session.engine is not None else None
 
     def report(self, error: Exception) -> None:

@@ -107,33 +107,28 @@ class Policy(ABC):
         Updates what the retention rule knows; the caller applies evictions, admissions and
         fetches to the ledger.
         """
-        ledger, cache, place = self.residency, self.cache, self.residency.place
-        columns = ledger.grid[1]
-        base = request.layer * columns
+        ledger, cache = self.residency, self.cache
+        base = request.layer * ledger.grid[1]
         experts, weights = request.experts, request.weights
+        flats = [base + expert for expert in experts]
+        places = [ledger.place[flat] for flat in flats]
         actions = [_RESIDENT] * len(experts)
         keep = [False] * len(experts)
-        decision = Decision(columns, experts, request.tokens, actions, keep)
-        missing: list[int] = []
+        decision = Decision(ledger.grid[1], experts, request.tokens, actions, keep)
         if request.layer == 0:
             cache.step()
-        for at, expert in enumerate(experts):  # hits first: a miss must not evict them
-            where = place[base + expert]
-            if where == _CACHED:
-                cache.touch(base + expert, 1.0 if weights is None else weights[at])
-            elif where == _HOST:
-                cache.missed(base + expert, 1.0 if weights is None else weights[at])
-                missing.append(at)
+        cache.used(flats, places, weights)  # hits first: a miss must not evict them
+        missing = [at for at, where in enumerate(places) if where == _HOST]
         slots = ledger.cache_slots if self.admits else 0
         if missing:
-            active = {base + expert for expert in experts} if slots else set[int]()
+            active = set(flats) if slots else set[int]()
             for at, action in zip(missing, self.choose(request, missing), strict=True):
                 actions[at] = action
                 if slots and action == _STREAM:
                     weight = 1.0 if weights is None else weights[at]
-                    keep[at] = self._admit(base + experts[at], weight, active, decision)
+                    keep[at] = self._admit(flats[at], weight, active, decision)
         if slots and (wanted := self.ahead(request)):
-            self._fetch(wanted, {base + expert for expert in experts}, decision)
+            self._fetch(wanted, set(flats), decision)
         return decision
 
     def _admit(self, flat: int, weight: float, active: set[int], decision: Decision) -> bool:

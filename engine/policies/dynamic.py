@@ -54,8 +54,9 @@ class Dynamic(Policy):
         assert isinstance(cache, Scores)
         if request.layer or cache.steps % PERIOD_STEPS != 1:
             return []
-        away = [flat for flat in cache.scores if place[flat] == Place.HOST]
-        away.sort(key=lambda flat: (-cache.scores[flat], flat))
+        scored = enumerate(cache.scores)
+        away = [flat for flat, score in scored if score and place[flat] == Place.HOST]
+        away.sort(key=lambda flat: -cache.scores[flat])  # of equal ones the first
         return away[: self.residency.cache_slots]
 
     def restore(self, state: Mapping[str, list[int] | list[float]]) -> None:

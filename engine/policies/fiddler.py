@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from engine.events import Action
 from engine.policies.base import Policy
 
@@ -24,6 +21,3 @@ class Fiddler(Policy):
     def miss(self, tokens: int) -> Action:
         faster_on_device = self.costs.cpu_ns(tokens) > self.costs.stream_ns(tokens)
         return Action.STREAM if faster_on_device else Action.CPU
-
-    def misses(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.where(self.costs.streams_array(tokens), int(Action.STREAM), int(Action.CPU))

@@ -35,7 +35,7 @@ class Activations(Scores):
         self.expected: Collection[int] = ()
 
     def score_of(self, flat: int) -> float:
-        return math.inf if flat in self.expected else self.scores.get(flat, 0.0)
+        return math.inf if flat in self.expected else self.scores[flat]
 
 
 class Matching(Policy):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
+from itertools import repeat
 from typing import ClassVar
 
 from engine.policies.retention import Retention, State
+from engine.residency import Place
+
+_PINNED, _CACHED = int(Place.PINNED), int(Place.CACHED)
 
 _Entry = tuple[float, int, int]
 """Rank, number of its last use, flat index."""
@@ -75,13 +79,14 @@ class Ranked(Retention):
             top = heap[0]
             flat = top[2]
             entry = entries.get(flat)
-            if entry is None or heaped.get(flat) is not top:  # gone, or there is a lower entry
-                heappop(heap)
-                if heaped.get(flat) is top:
-                    del heaped[flat]
-            elif entry is not top:
-                heaped[flat] = entry
-                heapreplace(heap, entry)
+            if entry is not top:
+                if entry is None or heaped.get(flat) is not top:  # gone, or there is a lower entry
+                    heappop(heap)
+                    if heaped.get(flat) is top:
+                        del heaped[flat]
+                else:
+                    heaped[flat] = entry
+                    heapreplace(heap, entry)
             elif flat in keep:
                 aside.append(heappop(heap))
             else:
@@ -178,8 +183,8 @@ class Scores(Ranked):
 
     def __init__(self, grid: tuple[int, int]) -> None:
         super().__init__(grid)
-        self.scores: dict[int, float] = {}
-        """Of every expert that was used."""
+        self.scores = [0.0] * (grid[0] * grid[1])
+        """Of every expert, by flat index."""
         self.worth = 1.0
         """What a use adds now."""
 
@@ -191,21 +196,31 @@ class Scores(Ranked):
             self._bring_down(2.0**-_SPAN_HALF_LIVES)
 
     def _bring_down(self, by: float) -> None:
-        self.scores = {flat: score * by for flat, score in self.scores.items()}
+        self.scores = [score * by for score in self.scores]
         self._entry = {flat: (rank * by, use, flat) for rank, use, flat in self._entry.values()}
         self._heap, self._heaped = list(self._entry.values()), dict(self._entry)
         heapify(self._heap)
 
     def missed(self, flat: int, weight: float = 1.0) -> None:
         """An expert was used that is not cached."""
-        self.scores[flat] = self.scores.get(flat, 0.0) + weight * self.worth
+        self.scores[flat] += weight * self.worth
+
+    def used(
+        self, flats: Sequence[int], places: Sequence[int], weights: Sequence[float] | None
+    ) -> None:
+        scores, worth = self.scores, self.worth
+        for flat, where, weight in zip(flats, places, weights or repeat(1.0), strict=False):
+            if where != _PINNED:
+                scores[flat] = score = scores[flat] + weight * worth
+                if where == _CACHED:
+                    self.again(flat, score)
 
     def add(self, flat: int, weight: float = 1.0) -> None:
-        self.place(flat, self.scores.get(flat, 0.0))
+        self.place(flat, self.scores[flat])
 
     def touch(self, flat: int, weight: float = 1.0) -> None:
-        self.scores[flat] = score = self.scores.get(flat, 0.0) + weight * self.worth
-        self.again(flat, score)
+        self.missed(flat, weight)
+        self.again(flat, self.scores[flat])
 
     def make_room(self, flat: int, slots: int, keep: Collection[int]) -> list[int] | None:
         if len(self._entry) < slots:
@@ -217,22 +232,24 @@ class Scores(Ranked):
 
     def score_of(self, flat: int) -> float:
         """What an expert has to offer for a slot."""
-        return self.scores.get(flat, 0.0)
+        return self.scores[flat]
 
     def first_rank(self, flat: int) -> float:
-        return self.scores.get(flat, 0.0)
+        return self.scores[flat]
 
     def snapshot(self) -> State:
-        scored = sorted(self.scores)
+        scored = [flat for flat, score in enumerate(self.scores) if score]
         return super().snapshot() | {
-            "scored": list(scored),
+            "scored": scored,
             "scores": [self.scores[flat] for flat in scored],
         }
 
     def restore(self, cached: Iterable[int], state: Mapping[str, list[int] | list[float]]) -> None:
         values = zip(state.get("scored", ()), state.get("scores", ()), strict=False)
-        total = self.grid[0] * self.grid[1]
-        self.scores = {int(flat): float(score) for flat, score in values if 0 <= flat < total}
+        self.scores = [0.0] * (self.grid[0] * self.grid[1])
+        for flat, score in values:
+            if 0 <= flat < len(self.scores):
+                self.scores[int(flat)] = float(score)
         super().restore(cached, state)
         span = _SPAN_HALF_LIVES * self.half_life_steps
         self.worth = 2.0 ** (self.steps % span / self.half_life_steps)

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice, repeat
+
+from engine.residency import Place
+
+_HOST, _CACHED = int(Place.HOST), int(Place.CACHED)
 
 State = dict[str, list[int] | list[float]]
 """A rule's or a policy's own memory, as JSON values."""
@@ -46,6 +50,16 @@ class Retention(ABC):
 
     def missed(self, flat: int, weight: float = 1.0) -> None:  # noqa: B027 (most rules need it not)
         """An expert was used that is not cached; told before it may take a slot."""
+
+    def used(
+        self, flats: Sequence[int], places: Sequence[int], weights: Sequence[float] | None
+    ) -> None:
+        """A layer's experts were used; override only where one by one takes too long."""
+        for flat, where, weight in zip(flats, places, weights or repeat(1.0), strict=False):
+            if where == _CACHED:
+                self.touch(flat, weight)
+            elif where == _HOST:
+                self.missed(flat, weight)
 
     def step(self) -> None:  # noqa: B027
         """A step begins."""
