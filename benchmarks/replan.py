@@ -2,8 +2,8 @@
 
 Opens the bundled run (256 tokens on 32 x 8 experts) in an explorer, moves the memory slider and the
 cache slider under every policy, and times each move: from the value arriving as the browser sends
-it until the explorer's own thread has replayed the run and written every view's messages. Messages
-go through jupyter_client's own ``Session.serialize`` (JSON, signature, buffers) as in a kernel; only
+it until the explorer's own thread has replayed the run and written every view's messages. These go
+through jupyter_client's own ``Session.serialize`` (JSON, signature, buffers) as in a kernel; only
 the socket and the browser are missing: every frame counts as painted at once.
 
 Then the same on a long run of a large model (``benchmarks/replay.py``'s: 2,000 tokens on 48 x 128

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,9 @@ from engine.plan import Plan
 from engine.recorder import Recorder
 from engine.store import ExpertStore
 from engine.trace import Start
+
+WRITE_NS = 50_000_000
+"""So much of a step, on the engine's clock, may have run before a viewer can read of it."""
 
 
 class Stopped(Exception):  # noqa: N818 (a signal that unwinds a forward pass, not an error)
@@ -66,7 +71,9 @@ class Session:
         self._stop = False
         self._step: StepInput | None = None
         self._number = self._plan_number = self._first_token = 0
-        self._start_ns = 0
+        self._start_ns = self._written_ns = 0
+        self._taken: deque[tuple[Any, ...]] = deque()
+        """What :meth:`Notes.layer` is still to be told."""
         self._pace: Pace = device.pace(plan.lane_costs)
         sync(device, store, self.orchestrator.residency)
 
@@ -126,7 +133,8 @@ class Session:
             recorder = make(plan, self.orchestrator.start())
         self.recorder = recorder if record else None
         self._predicting = predictions
-        self._number = self._plan_number = 0
+        self._number = self._plan_number = self._written_ns = 0
+        self._taken.clear()
         self._step = None
         self._pace = self.device.pace(plan.lane_costs)
         return recorder
@@ -201,8 +209,17 @@ class Session:
         spans = pace.layer(layer, step.tokens, step.context, decision, spans)
         if recorder is not None:
             now = pace.now_ns
-            recorder.notes.layer(layer, start, now, decision, chosen, routed, spans, foreseen)
+            taken = (layer, start, now, decision, chosen, routed, spans, foreseen)
+            self._taken.append(taken)
+            if now - self._written_ns >= WRITE_NS:
+                self._write(recorder)
         return out
+
+    def _write(self, recorder: Recorder) -> None:
+        """Write down the layers that ran: many at once, while the code for it is in the cache."""
+        while self._taken:
+            recorder.notes.layer(*self._taken.popleft())
+        self._written_ns = self._pace.now_ns
 
     def _foresee(self, layer: int, hidden: Tensor) -> NDArray[np.int64] | None:
         """What the next layer's router would choose for this layer's hidden state, ``(T, K)``."""
@@ -236,12 +253,14 @@ class Session:
         start = pace.now_ns
         pace.head(step.sequences)
         if self.recorder is not None:
+            self._write(self.recorder)
             self.recorder.notes.head(step.sequences, start, pace.now_ns)
         self._finish_step(complete=True)
 
     def _finish_step(self, *, complete: bool) -> None:
         step, self._step = self._step, None
         if self.recorder is not None and step is not None:
+            self._write(self.recorder)
             self.recorder.step(
                 (
                     self._number,
