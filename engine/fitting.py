@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 
 GOOD_ENOUGH = 0.02
 """A plainer form is taken where its residual is below this, or near the table's."""
+APART = 0.05
+"""A plainer form is taken where no point of the table is further from it, as a fraction: what is
+off by much at few token counts only, as where a kernel begins, shows in no residual."""
 _KNOTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536,
           2048, 3072, 4096, 8192, 16384)  # fmt: skip
 _ROUNDS = 8
@@ -53,7 +56,7 @@ def fit_curve(tokens: ArrayLike, ns: ArrayLike, weights: ArrayLike | None = None
     for plain in (_line(x, y, w), _two_lines(x, y, w)):
         if plain is not None:
             found = _scored(plain, x, y, w)
-            if found.residual <= bar:
+            if found.residual <= bar and _apart(plain, table.curve) <= APART:
                 return found
     return table
 
@@ -125,13 +128,21 @@ def _table(x: Floats, y: Floats, w: Floats) -> Curve:
     return Curve(points=tuple(zip(at.tolist(), ns.tolist(), strict=True)))
 
 
-def _scored(curve: Curve, x: Floats, y: Floats, w: Floats) -> Fit:
+def _apart(plain: Curve, table: Curve) -> float:
+    """The largest distance of a table's points from a plainer curve, as a fraction."""
+    at, ns = np.array(table.points).T
+    return float(np.max(np.abs(_values(plain, at) / np.maximum(ns, 1e-9) - 1)))
+
+
+def _values(curve: Curve, x: Floats) -> Floats:
     lines = [fixed + slope * x for fixed, slope in curve.lines]
     if lines:
-        fitted = np.max(np.array(lines), axis=0)
-    else:
-        fitted = cast("Floats", np.interp(x, *np.array(curve.points).T))
-    error = np.abs(y / np.maximum(fitted, 1e-9) - 1)
+        return np.max(np.array(lines), axis=0)
+    return cast("Floats", np.interp(x, *np.array(curve.points).T))
+
+
+def _scored(curve: Curve, x: Floats, y: Floats, w: Floats) -> Fit:
+    error = np.abs(y / np.maximum(_values(curve, x), 1e-9) - 1)
     trust = w * _trust(error, w)
     residual = float(np.sqrt(np.average(error**2, weights=trust)))
     return Fit(curve, residual, len(x))

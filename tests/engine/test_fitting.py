@@ -43,6 +43,15 @@ def test_what_is_not_convex_becomes_a_table() -> None:
     assert fit.curve.array(TOKENS) == pytest.approx(truth, rel=0.01)
 
 
+def test_few_token_counts_off_the_lines_show() -> None:
+    """One token takes a slower path than two, and nothing else does: the residual hardly tells."""
+    tokens = np.arange(1, 400)
+    truth = np.where(tokens == 1, 3.5e6, np.maximum(2.9e6, 2e5 + 9e4 * tokens))
+    fit = fit_curve(tokens, truth)
+    assert fit.curve(1) == pytest.approx(3.5e6, rel=0.02)
+    assert fit.curve(2) == pytest.approx(2.9e6, rel=0.02)
+
+
 @pytest.mark.parametrize("spread", [0.01, 0.05, 0.1])
 def test_the_residual_is_the_noise(spread: float) -> None:
     tokens = np.repeat(TOKENS, 20)
