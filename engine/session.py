@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from engine.store import ExpertStore
 from engine.trace import Start
 
 WRITE_NS = 50_000_000
-"""So much of a step, on the engine's clock, may have run before a viewer can read of it."""
+"""So long a step may have run, in real time, before a viewer can read of it."""
 
 
 class Stopped(Exception):  # noqa: N818 (a signal that unwinds a forward pass, not an error)
@@ -211,7 +212,7 @@ class Session:
             now = pace.now_ns
             taken = (layer, start, now, decision, chosen, routed, spans, foreseen)
             self._taken.append(taken)
-            if now - self._written_ns >= WRITE_NS:
+            if time.perf_counter_ns() - self._written_ns >= WRITE_NS:
                 self._write(recorder)
         return out
 
@@ -219,7 +220,7 @@ class Session:
         """Write down the layers that ran: many at once, while the code for it is in the cache."""
         while self._taken:
             recorder.notes.layer(*self._taken.popleft())
-        self._written_ns = self._pace.now_ns
+        self._written_ns = time.perf_counter_ns()
 
     def _foresee(self, layer: int, hidden: Tensor) -> NDArray[np.int64] | None:
         """What the next layer's router would choose for this layer's hidden state, ``(T, K)``."""
