@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.bounds import bound
-from engine.errors import InputError
-from engine.policies import POLICIES
-from engine.replay import replay
+from engine.replay import playable, replay
 from engine.trace import Trace
 
 if TYPE_CHECKING:
@@ -74,7 +72,7 @@ def budget_curve(
     """
     asked, points = list(budgets), list[BudgetPoint]()
     bounds: dict[int, float] = {}
-    for policy in _able(trace) if policies is None else policies:
+    for policy in playable(trace) if policies is None else policies:
         for budget in asked:
             what_if = replay(trace, gpu_memory=budget, policy=policy).trace
             plan, summary, length = what_if.plan, what_if.summary, what_if.duration_ns
@@ -98,13 +96,3 @@ def budget_curve(
                 )
             )
     return BudgetCurve(tuple(points))
-
-
-def _able(trace: Trace) -> Iterator[str]:
-    """The policies that find in this run what they go by."""
-    for policy in POLICIES:
-        try:
-            replay(trace, policy=policy)
-        except InputError:
-            continue
-        yield policy

@@ -61,6 +61,10 @@ class Curve:
         """Latency in ns for 0..TABLE_TOKENS tokens."""
         return self.array(np.arange(TABLE_TOKENS + 1)).tolist()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields: what is pickled need not carry the table."""
+        return {"lines": self.lines, "points": self.points}
+
     def __call__(self, tokens: int) -> int:
         """Latency in ns for one token count."""
         if tokens <= TABLE_TOKENS:

@@ -128,11 +128,12 @@ def change_plan(
     """``plan`` with some arguments changed, the rest kept.
 
     Kept cache slots shrink where a smaller budget has no room for them. A new policy brings its
-    own planner and its own default of slots unless these are given too.
+    own planner and its own default of slots unless these are given too. A plan whose policy is
+    not at hand (:attr:`engine.plan.Plan.has_policy`) has to be given one.
     """
     chosen = plan.policy_class if policy is None else resolve_policy(policy)
     spec = None if hardware is None else resolve_hardware(hardware)
-    other = chosen is not plan.policy_class
+    other = not plan.has_policy or chosen is not plan.policy_class
     if planner is None:
         planner = chosen.planner if other else plan.planner
     budget = plan.gpu_memory
@@ -149,8 +150,8 @@ def change_plan(
             card_bytes=spec.gpu_memory_bytes,
             costs=CostModel.of(model, spec),
         )
-    by_default = chosen.slot_share and plan.cache_slots == _usual_slots(plan)
-    if cache_slots is None and not other and not by_default:
+    by_default = other or (chosen.slot_share and plan.cache_slots == _usual_slots(plan))
+    if cache_slots is None and not by_default:
         cache_slots = min(plan.cache_slots, changed.room)
     return _with_room(changed, cache_slots)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.cost import CostModel
 from engine.errors import InputError
-from engine.policies import Policy, resolve_policy
+from engine.policies import POLICIES, Policy, resolve_policy
 from engine.profile import Profile
 from engine.residency import Residency
 from engine.spec import UNCALIBRATED
@@ -71,8 +71,18 @@ class Plan:
 
     @property
     def policy_class(self) -> type[Policy]:
-        """The policy itself. Raises UnknownNameError where a file names one of somebody's own."""
+        """The policy itself. Raises InputError where a file names one of somebody's own."""
+        if not self.has_policy:
+            raise InputError(
+                f"policy {self.policy!r} is not at hand, only its name is in the file: give "
+                f"policy= its class, or the name of another one ({', '.join(POLICIES)})"
+            )
         return self.own_policy or resolve_policy(self.policy)
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether the policy is at hand: not where a file names one of somebody's own."""
+        return self.own_policy is not None or self.policy in POLICIES
 
     @property
     def pinned_grid(self) -> NDArray[np.bool_]:

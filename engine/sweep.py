@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from engine.errors import FiddlerError, InputError, unknown_name
-from engine.policies import POLICIES, resolve_policy
+from engine.policies import POLICIES, Policy, resolve_policy
 from engine.replay import playable
 from engine.spec import HardwareSpec, resolve_hardware
 from engine.strict import check_int
@@ -38,7 +38,7 @@ _TASKS_PER_CORE = 4
 def sweep(
     traces: Any,
     *,
-    policies: Sequence[str] | str | None = None,
+    policies: Sequence[str | type[Policy]] | str | type[Policy] | None = None,
     gpu_memory: Sequence[int | str] | int | str | None = None,
     hardware: Sequence[Hardware] | Hardware | None = None,
     cache_slots: Sequence[int] | int | None = None,
@@ -55,7 +55,8 @@ def sweep(
         traces: a Trace, a run (anything with ``.trace``) or the path of a trace file; several of
             them; or a mapping of names to them. The column ``trace`` holds the name: the path, or
             the number among those given.
-        policies: names; None: all there are, those that go by predicted experts only where every
+        policies: names or classes of your own (for an executor of processes: such that can be
+            pickled); None: all there are, those that go by predicted experts only where every
             trace is at hand, not a path, and holds some.
         gpu_memory: budgets; None: each trace's own.
         hardware: names, profiles' files or profiles; None: each trace's own, with its costs.
@@ -172,7 +173,7 @@ def _combinations(
     names = [resolve_policy(name) for name in _several("policies", policies, *POLICIES)]
     slots = _several("cache_slots", cache_slots, None)
     return [
-        Combination(machine, budget, policy.name, many)
+        Combination(machine, budget, policy, many)
         for machine, budget, policy in product(machines, budgets, names)
         for many in (slots if policy.admits else (None,))
     ]

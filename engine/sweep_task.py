@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.errors import FiddlerError
 from engine.happened import Recorded
+from engine.policies import Policy
 from engine.replay import Replay, replay
 from engine.spec import HardwareSpec
 from engine.trace import Trace
@@ -25,7 +26,7 @@ class Combination:
 
     hardware: HardwareSpec | None
     gpu_memory: int | str | None
-    policy: str
+    policy: type[Policy]
     cache_slots: int | None
 
     def __str__(self) -> str:
@@ -33,7 +34,7 @@ class Combination:
         shown = {
             "hardware": None if self.hardware is None else self.hardware.name,
             "gpu_memory": self.gpu_memory,
-            "policy": self.policy,
+            "policy": self.policy.name,
             "cache_slots": self.cache_slots,
         }
         return ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
@@ -105,7 +106,7 @@ class Task:
             "trace": self.name,
             "hardware": machine,
             "gpu_memory_gb": math.nan if known is None else parse_bytes(known) / 1e9,
-            "policy": asked.policy,
+            "policy": asked.policy.name,
             "error": str(error),
         }
 

@@ -13,6 +13,7 @@ from engine.curves import Curves, hit_curves
 from engine.heldout import HeldOut
 from engine.heldout import heldout as judge
 from engine.interchange.perfetto import to_perfetto as write_perfetto
+from engine.policies import Policy
 from engine.profile import Profile
 from engine.replay import Replay
 from engine.replay import replay as replay_trace
@@ -77,7 +78,7 @@ def replay(source: Any, **changes: Any) -> Replay:
 def compare(
     source: Any,
     *,
-    policies: Sequence[str] | str | None = None,
+    policies: Sequence[str | type[Policy]] | str | type[Policy] | None = None,
     gpu_memory: Sequence[int | str] | int | str | None = None,
     hardware: Sequence[Hardware] | Hardware | None = None,
     cache_slots: Sequence[int] | int | None = None,

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from engine.errors import InputError, unknown_name
 from engine.policies.base import Policy
 from engine.policies.belady import Belady
+from engine.policies.checking import check_words
 from engine.policies.cpu import Cpu
 from engine.policies.dynamic import Dynamic
 from engine.policies.fiddler import Fiddler
@@ -60,18 +61,21 @@ LIVE: Mapping[str, type[Policy]] = MappingProxyType(
 def resolve_policy(value: str | type[Policy]) -> type[Policy]:
     """A policy class from its name, or itself; raises UnknownNameError with the valid names.
 
-    Raises InputError for a class that is no policy, or one that lacks a name.
+    Raises InputError for a class that is no policy, or lacks a name of its own.
     """
     if isinstance(value, str):
         if value not in POLICIES:
             raise unknown_name("policy", value, POLICIES)
         return POLICIES[value]
+    if value in POLICIES.values():
+        return value
     of_ours = isinstance(value, type) and issubclass(value, Policy)  # pyright: ignore[reportUnnecessaryIsInstance]
     if not of_ours or not all(hasattr(value, word) for word in ("name", "title", "summary")):
         raise InputError(
             "policy: expected a name or a subclass of engine.policies.Policy with name, title and "
             f"summary, got {value!r}"
         )
+    check_words(value, POLICIES)
     if (value.miss, value.choose, value.decide) == (Policy.miss, Policy.choose, Policy.decide):
         raise InputError(
             f"policy {value.name!r} does not say where a missing expert runs: give "

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from engine.cost import CostModel
 from engine.decision import Batch, Decision, Decisions, Request
 from engine.events import Action
+from engine.policies.checking import check_action, check_actions, check_wanted
 from engine.policies.lru_walk import lru_walk
 from engine.policies.retention import Recency, Retention, State
 from engine.profile import Profile
@@ -64,6 +65,13 @@ class Policy(ABC):
     wants_predictions: ClassVar[bool] = False
     """Whether requests must carry the experts predicted for the next layer."""
 
+    checked: ClassVar[bool] = False
+    """Whether what it answers is checked: that of any class that is not ours."""
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        cls.checked = not cls.__module__.startswith("engine.policies.")
+
     def __init__(
         self, residency: Residency, costs: CostModel, profile: Profile | None = None
     ) -> None:
@@ -88,12 +96,16 @@ class Policy(ABC):
         table = np.zeros(int(tokens.max(initial=0)) + 1, dtype=np.int64)
         table[tokens] = 1
         for value in np.flatnonzero(table).tolist():
-            table[value] = self.miss(value)
+            action = self.miss(value)
+            table[value] = check_action(self.name, action) if self.checked else action
         return table[tokens]
 
     def choose(self, request: Request, missing: list[int]) -> list[int]:
         """An action for each missing expert of a layer, given as places in the request's lists."""
-        return [int(self.miss(request.tokens[at])) for at in missing]
+        answers = [self.miss(request.tokens[at]) for at in missing]
+        if self.checked:
+            return [check_action(self.name, answer) for answer in answers]
+        return [int(answer) for answer in answers]
 
     def ahead(self, request: Request) -> list[int]:
         """Flat indices worth fetching into slots now, the most wanted first; default: none."""
@@ -122,13 +134,20 @@ class Policy(ABC):
         slots = ledger.cache_slots if self.admits else 0
         if missing:
             active = set(flats) if slots else set[int]()
-            for at, action in zip(missing, self.choose(request, missing), strict=True):
+            chosen = self.choose(request, missing)
+            if self.checked:
+                chosen = check_actions(self.name, chosen, len(missing))
+            for at, action in zip(missing, chosen, strict=True):
                 actions[at] = action
                 if slots and action == _STREAM:
                     weight = 1.0 if weights is None else weights[at]
                     keep[at] = self._admit(flats[at], weight, active, decision)
-        if slots and (wanted := self.ahead(request)):
-            self._fetch(wanted, set(flats), decision)
+        if slots:
+            wanted = self.ahead(request)
+            if self.checked:
+                wanted = check_wanted(self.name, wanted, len(ledger.place))
+            if wanted:
+                self._fetch(wanted, set(flats), decision)
         return decision
 
     def _admit(self, flat: int, weight: float, active: set[int], decision: Decision) -> bool:

@@ -139,7 +139,10 @@ class Session:
             self.view = View(what_if, plan, what_if.summary, run, what_if=True)
 
     def _predict(self, plan: Plan) -> Summary | None:
-        return None if self.base is None else replay_plan(self.base, plan).summary
+        """The last run under this plan; None where there is none, or its policy is not at hand."""
+        if self.base is None or not plan.has_policy:
+            return None
+        return replay_plan(self.base, plan).summary
 
     def _follow(self) -> bool:
         """See what the engine did meanwhile: a run's progress, its end, another's replan."""

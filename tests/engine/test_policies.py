@@ -5,18 +5,20 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import replace
+from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import numpy as np
 import pytest
 
+from engine.budgets import budget_curve
 from engine.cost import Curve
 from engine.decision import Decision, Request
 from engine.errors import InputError, UnknownNameError
 from engine.events import Action
 from engine.orchestrator import Orchestrator
-from engine.placement import make_plan
+from engine.placement import change_plan, make_plan
 from engine.plan import Plan
 from engine.policies import (
     LIVE,
@@ -31,9 +33,9 @@ from engine.policies import (
     resolve_policy,
 )
 from engine.profile import Profile
-from engine.replay import replay
+from engine.replay import playable, replay
 from engine.residency import Place, Residency
-from engine.trace import Start
+from engine.trace import Start, Trace
 from tests.engine.builders import (
     COSTS,
     MODEL,
@@ -370,15 +372,82 @@ def test_a_policy_of_one_s_own_runs_replans_and_replays() -> None:
     assert again.policy_class is cautious
     assert replay(what_if.trace, policy="cpu").trace.plan.own_policy is None
     read = Plan.from_dict(made.to_dict())
-    with pytest.raises(UnknownNameError, match="unknown policy 'cautious'"):
+    assert made.has_policy and not read.has_policy
+    with pytest.raises(InputError, match="policy 'cautious' is not at hand"):
         Orchestrator(read, Start())
+    for policy in ("lru", cautious):  # and then it is a plan like any other
+        assert change_plan(read, model=MODEL, policy=policy).has_policy
 
 
-@pytest.mark.parametrize("wrong", [int, object(), 3, None, Policy, type("Nameless", (Lru,), {})])
+def test_a_saved_run_under_a_policy_of_one_s_own_can_be_replayed_under_others(
+    tmp_path: Path,
+) -> None:
+    under = replay(recorded(3, toy_plan(5)), policy=docstrings_policy()).trace
+    read = Trace.load(under.save(tmp_path / "own.safetensors"))
+    assert read.summary == under.summary
+    assert replay(read, policy="cpu").summary == replay(under, policy="cpu").summary
+    names = {point.policy for point in budget_curve(read, budgets=("50%",)).points}
+    assert names == set(playable(read))
+    with pytest.raises(InputError, match="'cautious' is not at hand"):
+        replay(read, gpu_memory="50%")
+
+
+def own(**rules: Any) -> type[Policy]:
+    """A policy of somebody's own with these rules."""
+    words = {"name": "own", "title": "Own", "summary": "Own.", "admits": True, "slot_share": 1.0}
+    miss = {} if "choose" in rules else {"miss": lambda self, tokens: Action.STREAM}
+    return type("Own", (Policy,), words | miss | rules)
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"miss": lambda self, tokens: Action.RESIDENT}, r"miss\(\) .* got <Action.RES"),
+        ({"miss": lambda self, tokens: 7}, r"miss\(\) must return Action.STREAM or Action.CPU"),
+        ({"miss": lambda self, tokens: None}, r"miss\(\) must return .* got None"),
+        ({"miss": lambda self, tokens: True}, r"miss\(\) must return .* got True"),
+        ({"choose": lambda self, request, missing: [0] * len(missing)}, r"choose\(\) .* 0 among"),
+        ({"choose": lambda self, request, missing: []}, r"choose\(\) .* a list of \d actions"),
+        ({"choose": lambda self, request, missing: None}, r"choose\(\) .* got None"),
+        ({"ahead": lambda self, request: [-1]}, r"ahead\(\) .* flat indices .* got \[-1\]"),
+        ({"ahead": lambda self, request: [10**6]}, r"ahead\(\) .* got \[1000000\]"),
+        ({"ahead": lambda self, request: None}, r"ahead\(\) .* got None"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("slots", [0, 3])
+def test_a_policy_that_answers_nonsense_is_refused(
+    rules: dict[str, Any], said: str, slots: int
+) -> None:
+    """Before it reaches the ledger, in a replay, and one by one as in an engine."""
+    if "ahead" in rules and not slots:
+        return  # not asked
+    policy = own(**rules)
+    trace = recorded(3, toy_plan(5))
+    with pytest.raises(InputError, match=f"policy 'own': {said}"):
+        replay(trace, policy=policy, cache_slots=slots)
+    plan = change_plan(trace.plan, model=trace.model, policy=policy, cache_slots=slots)
+    made = Orchestrator(plan)
+    with pytest.raises(InputError, match=f"policy 'own': {said}"):
+        made.policy.decide_each(trace.batch)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"name": "fiddler"}, "the name 'fiddler' is that of a policy of ours"),
+        ({"name": 5}, "name must be a text, got 5"),
+        ({"title": ""}, "title must be a text"),
+        ({"slot_share": 2.0}, "slot_share must be from 0 to 1, got 2.0"),
+        ({"slot_share": "a"}, "slot_share must be from 0 to 1, got 'a'"),
+    ],
+)
+def test_a_policy_s_words_are_checked(words: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        resolve_policy(own(**words))
+
+
+@pytest.mark.parametrize("wrong", [int, object(), 3, None, Policy])
 def test_what_is_no_policy(wrong: Any) -> None:
-    if isinstance(wrong, type) and issubclass(wrong, Lru):
-        assert resolve_policy(wrong) is wrong  # it has a name: its parent's
-        return
     with pytest.raises(InputError, match="a name or a subclass of"):
         resolve_policy(wrong)
 
@@ -389,6 +458,14 @@ def test_a_policy_that_does_not_decide_is_refused_before_it_runs() -> None:
 
     with pytest.raises(InputError, match=r"'silent' does not say .* Silent a method miss"):
         resolve_policy(Silent)
+
+
+def test_a_child_of_one_of_ours_needs_a_name_of_its_own() -> None:
+    """A file would lead to its parent."""
+    with pytest.raises(InputError, match="the name 'lru' is that of a policy of ours"):
+        resolve_policy(type("Mine", (Lru,), {}))
+    assert resolve_policy(type("Mine", (Lru,), {"name": "mine"})).checked
+    assert not Lru.checked
 
 
 def test_reprs() -> None:

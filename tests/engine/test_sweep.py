@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 
 from engine.errors import BudgetError, FiddlerError, InputError, TraceError
-from engine.policies import POLICIES
+from engine.events import Action
+from engine.policies import POLICIES, Policy
 from engine.replay import playable, replay
 from engine.spec import HardwareSpec
 from engine.sweep import COLUMNS, sweep
@@ -264,3 +265,20 @@ def test_what_travels_is_small_and_comes_back_whole(trace: Trace) -> None:
     assert isinstance(error, BudgetError)
     assert error.minimum_bytes == trace.plan.minimum_bytes
     assert str(error).startswith("trace it, gpu_memory='1GB', policy='cpu': gpu_memory='1GB' is")
+
+
+class Thrifty(Policy):
+    """A policy of the caller's own; at the module's top, so that it can be pickled."""
+
+    name, title, summary = "thrifty", "Thrifty", "Streams only large groups."
+
+    def miss(self, tokens: int) -> Action:
+        return Action.STREAM if tokens > 2 else Action.CPU
+
+
+def test_a_policy_of_one_s_own_is_swept_too(trace: Trace) -> None:
+    table = sweep([trace], policies=[Thrifty, "cpu"])
+    assert table["policy"].tolist() == ["thrifty", "cpu"]
+    assert sweep(trace, policies=Thrifty).iloc[0].equals(table.iloc[0])
+    with ThreadPoolExecutor(2) as executor:
+        assert sweep([trace], policies=[Thrifty, "cpu"], executor=executor).equals(table)
