@@ -27,7 +27,7 @@ ENGINE_ABOVE = (
     ("spec hardware_spec model_spec measured machine latency", "profile sample"),
     ("events", "cost", "fitting"),
     ("decision", "lineage"),
-    ("residency", "timeline", "stacks frequency"),
+    ("residency", "timeline", "routing", "stacks frequency"),
     ("policies", "layout"),
     ("plan", "happened", "planners"),
     ("trace trace_check trace_file trace_upgrade tables summary", "placement"),
