@@ -47,7 +47,7 @@ ENGINE_BELOW = (  # below the torch line
     ("hook",),
     ("loader", "prompt", "collector", "popularity", "threads"),
     ("request",),
-    ("generation",),
+    ("generation", "planned"),
     ("hybrid", "timing", "generated"),
     ("bandwidth", "costing"),
     ("calibrate",),
