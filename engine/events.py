@@ -13,7 +13,7 @@ table       one row is
 ``plans``   one plan and the step from which it held
 ==========  ===============================================================================
 
-Routing is recorded apart (:class:`engine.trace.Routing`), because its weights are floats.
+Routing is recorded apart (:class:`engine.routing.Routing`), because its weights are floats.
 """
 
 from __future__ import annotations

@@ -20,10 +20,14 @@ _RESIDENT, _STREAM = int(Action.RESIDENT), int(Action.STREAM)
 
 
 def active_experts(chosen: NDArray[np.int64]) -> tuple[list[int], list[int]]:
-    """Active experts (ascending) and their token counts, from choices ``(tokens, top_k)``."""
-    if len(chosen) == 1:  # decode: every chosen expert has the one token
-        experts = sorted(chosen[0].tolist())
-        return experts, [1] * len(experts)
+    """Active experts (ascending) and their token counts, from choices ``(tokens, top_k)``.
+
+    A token that names an expert twice counts twice: it is computed twice, as transformers does.
+    """
+    if len(chosen) == 1:  # decode
+        experts = sorted(set(chosen[0].tolist()))
+        if len(experts) == chosen.shape[1]:  # every chosen expert has the one token
+            return experts, [1] * len(experts)
     experts, counts = np.unique(chosen, return_counts=True)
     return experts.tolist(), counts.tolist()
 
@@ -73,7 +77,8 @@ class Executor:
         for flat in decision.evict:
             self.device.drop(flat)
         out = torch.zeros_like(hidden)  # (T, H)
-        ranks = index[0].tolist() if len(index) == 1 else None  # decode of one sequence
+        # decode of one sequence, each expert named once: no look-up of tokens
+        ranks = index[0].tolist() if index.shape == (1, len(decision.experts)) else None
         spans: list[Span] = []
         for expert, action, keep in zip(
             decision.experts, decision.actions, decision.keep, strict=True

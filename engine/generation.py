@@ -5,14 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from engine.collector import Collector
 from engine.events import TOKENS, Rows, empty
@@ -36,45 +35,48 @@ class Generator:
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        tokenizer: Any | None,
+        limits: Limits,
         texts: TokenTexts,
         session: Session,
         spec: ModelSpec,
         *,
-        vocabulary: int,
-        max_tokens: int,
-        max_sequences: int,
         threads: int,
-        usual_threads: int,
+        about: Mapping[str, Any],
     ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
+        self.limits = limits
+        self.model, self.tokenizer = limits.model, limits.tokenizer
         self.session = session
+        self.spec = spec
+        """The model that is costed."""
+        self.threads = threads
+        """CPU threads that torch uses in a run."""
+        self.about = about
+        """What goes into each trace's meta."""
         self.recorder: Recorder | None = None
         """Of the newest recorded run, finished or not."""
         self.last_run: Run | None = None
         self._texts = texts
-        self._spec = spec
-        self._limits = Limits(model, tokenizer, vocabulary, max_tokens, max_sequences)
-        self._threads = threads, usual_threads
+        self._usual_threads = torch.get_num_threads()
 
     def __repr__(self) -> str:
         return f"Generator({type(self.model).__name__})"
+
+    def torch_threads(self) -> AbstractContextManager[None]:
+        """Within it torch uses :attr:`threads`."""
+        return torch_threads(self.threads, self._usual_threads)
 
     def generate(
         self,
         prompt: PromptLike,
         max_new_tokens: int,
-        about: Mapping[str, Any],
         *,
         on_text: Callable[[str], None] | None = None,
         record: bool = True,
         predictions: bool = False,
         **options: Any,
     ) -> Run:
-        """See :meth:`engine.hybrid.HybridEngine.generate`; ``about`` goes into the trace's meta."""
-        request = Request.of(prompt, max_new_tokens, options, self._limits)
+        """See :meth:`engine.hybrid.HybridEngine.generate`."""
+        request = Request.of(prompt, max_new_tokens, options, self.limits)
         if on_text is not None:
             request.check_streamed()
         searching = request.beams > 1
@@ -97,7 +99,7 @@ class Generator:
             if record:
                 self.recorder = recorder
             with ExitStack() as around:
-                around.enter_context(torch_threads(*self._threads))
+                around.enter_context(self.torch_threads())
                 around.enter_context(_seeded(request.seed, self.model.device))
                 if searching and record:
                     around.enter_context(following(self.model, lineage))
@@ -127,29 +129,23 @@ class Generator:
                 elif not searching:
                     last = recorder.sampled(collector.tokens)
                 recorder.tokens(last, self._texts(last[:, _ID].tolist()))
-                self.last_run = self._run(prompt, recorder, collector.tokens, ended, about)
+                self.last_run = self._run(prompt, recorder, collector.tokens, ended)
         assert self.last_run is not None
         return self.last_run
 
-    def stream(
-        self, prompt: PromptLike, max_new_tokens: int, about: Mapping[str, Any], **options: Any
-    ) -> Iterator[str]:
+    def stream(self, prompt: PromptLike, max_new_tokens: int, **options: Any) -> Iterator[str]:
         """See :meth:`engine.hybrid.HybridEngine.stream`."""
-        Request.of(prompt, max_new_tokens, options, self._limits).check_streamed()
-        return self._pieces(prompt, max_new_tokens, about, options)
+        Request.of(prompt, max_new_tokens, options, self.limits).check_streamed()
+        return self._pieces(prompt, max_new_tokens, options)
 
     def _pieces(
-        self,
-        prompt: PromptLike,
-        max_new_tokens: int,
-        about: Mapping[str, Any],
-        options: Mapping[str, Any],
+        self, prompt: PromptLike, max_new_tokens: int, options: Mapping[str, Any]
     ) -> Iterator[str]:
         pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
 
         def work() -> None:
             try:
-                self.generate(prompt, max_new_tokens, about, on_text=pieces.put, **options)
+                self.generate(prompt, max_new_tokens, on_text=pieces.put, **options)
                 pieces.put(None)
             except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
                 pieces.put(error)
@@ -176,17 +172,12 @@ class Generator:
         return "length" if longest >= max_new_tokens else "eos"
 
     def _run(
-        self,
-        prompt: PromptLike,
-        recorder: Recorder,
-        tokens: list[list[int]],
-        ended: str,
-        about: Mapping[str, Any],
+        self, prompt: PromptLike, recorder: Recorder, tokens: list[list[int]], ended: str
     ) -> Run:
         meta = {
             "prompt": prompt if isinstance(prompt, str) else "",
             "ended": ended,
-            **about,
+            **self.about,
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
         texts: tuple[str, ...] = ()
@@ -199,7 +190,7 @@ class Generator:
         return Run(text, tuple(map(tuple, tokens)), trace, ended, texts, messages)
 
     def _new_recorder(self, lineage: Lineage, plan: Plan, start: Start) -> Recorder:
-        return Recorder(self._spec, plan, start, self.session.device.clock, lineage)
+        return Recorder(self.spec, plan, start, self.session.device.clock, lineage)
 
 
 def _last_of_beams(recorder: Recorder, tokens: list[list[int]], beams: Tensor) -> Rows:

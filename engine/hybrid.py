@@ -6,109 +6,49 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel
-
-from engine.devices import open_device
+from engine.devices import Device, open_device
 from engine.errors import InputError
 from engine.generation import Generator
 from engine.hook import attach
 from engine.loader import load_model, load_tokenizer, model_spec
-from engine.placement import change_plan, make_plan
-from engine.plan import Plan
-from engine.policies import LIVE, Policy, resolve_policy
+from engine.placement import make_plan
+from engine.planned import Planned
+from engine.policies import Policy, resolve_policy
 from engine.popularity import measure_profile
 from engine.profile import Profile
 from engine.prompt import PromptLike, TokenTexts
 from engine.recorder import Recorder
-from engine.residency import Residency
+from engine.request import Limits
 from engine.run import Run
 from engine.session import Session
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
 from engine.store import ExpertStore
-from engine.threads import check_threads, choose_threads, torch_threads
+from engine.threads import check_threads, choose_threads
 from engine.units import parse_bytes, parse_percent
 
 DEFAULT_HARDWARE = "rtx-4090"
 
 
-class HybridEngine:
+class HybridEngine(Planned):
     """A transformers MoE model whose experts run by plan and policy. Made by :meth:`load`."""
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        tokenizer: Any | None,
-        *,
-        name: str,
-        gpu_memory: int | str | None,
-        hardware: str | Path | HardwareSpec,
-        as_model: str | ModelSpec | None,
-        policy: str | type[Policy],
-        cache_slots: int | None,
-        planner: str | None,
-        device: str,
-        max_tokens: int,
-        max_sequences: int,
-        threads: int | None,
-        profile: Profile | None,
+        generator: Generator,
+        real_spec: ModelSpec,
+        hardware: HardwareSpec,
+        profile: Profile,
     ) -> None:
-        self.model = model
+        super().__init__(generator.session, generator.spec, real_spec, hardware)
+        self.model = generator.model
         """The transformers model itself, hybrid underneath."""
-        self.tokenizer = tokenizer
-        self.hardware = resolve_hardware(hardware)
-        store = ExpertStore(model)
-        self.device = open_device(device, store)
-        if as_model is not None and not self.device.offloads:
-            raise InputError(
-                f"as_model={as_model!r} costs modelled time, the {self.device.name} device "
-                "measures what really runs: leave as_model out, or load with device='virtual'"
-            )
-        self.real_spec = model_spec(model, store, name)
-        self.model_spec = _costed(self.real_spec, as_model)
-        """The model whose bytes and flops are costed: ``as_model``, or the loaded one."""
-        self.max_tokens, self.max_sequences = max_tokens, max_sequences
-        self._as_model = self.model_spec.name if as_model is not None else None
-        sizes: dict[str, Any] = {"max_tokens": max_tokens, "max_sequences": max_sequences}
-        unknown = Profile.uniform(self.model_spec.grid)
-        empty = make_plan(
-            self.model_spec, self.hardware, unknown, gpu_memory="0%", policy="cpu", **sizes
-        )
-        self.session = Session(store, self.device, empty)
-        usual = torch.get_num_threads()
-        self.threads = choose_threads(threads, store.expert_bytes)
+        self.tokenizer = generator.tokenizer
+        self.max_tokens = generator.limits.max_tokens
+        self.max_sequences = generator.limits.max_sequences
+        self.threads = generator.threads
         """CPU threads that torch uses while this engine generates."""
-        texts = TokenTexts(tokenizer)
-        self._hooks = attach(model, self.session, texts)
-        self._generator = Generator(
-            model,
-            tokenizer,
-            texts,
-            self.session,
-            self.model_spec,
-            vocabulary=self.real_spec.vocabulary,
-            threads=self.threads,
-            usual_threads=usual,
-            **sizes,
-        )
-        with torch_threads(self.threads, usual):
-            self.profile = profile or measure_profile(
-                model, tokenizer, self.session, self.model_spec, self.real_spec.vocabulary
-            )
-        if not self.device.offloads:
-            gpu_memory, policy, planner, cache_slots = "0%", "cpu", None, None
-        self._check_policy(policy)
-        plan = make_plan(
-            self.model_spec,
-            self.hardware,
-            self.profile,
-            gpu_memory=gpu_memory,
-            cache_slots=cache_slots,
-            policy=policy,
-            planner=planner,
-            **sizes,
-        )
-        self.session.replan(plan)
+        self.profile = profile
+        self._generator = generator
 
     @classmethod
     def load(
@@ -159,7 +99,7 @@ class HybridEngine:
                 f"{type(path).__name__}"
             )
         resolve_policy(policy)  # names and sizes are checked before gigabytes are read
-        resolve_hardware(hardware)
+        machine = resolve_hardware(hardware)
         if gpu_memory is not None and parse_percent(gpu_memory) is None:
             parse_bytes(gpu_memory)
         if as_model is not None:
@@ -167,41 +107,54 @@ class HybridEngine:
         check_threads(threads)
         if profile is not None and not isinstance(profile, Profile):
             profile = Profile.load(profile)
-        return cls(
-            load_model(path, dtype),
-            load_tokenizer(path),
-            name=name or Path(path).name,
-            gpu_memory=gpu_memory,
-            hardware=hardware,
-            as_model=as_model,
-            policy=policy,
-            cache_slots=cache_slots,
-            planner=planner,
-            device=device,
-            max_tokens=max_tokens,
-            max_sequences=max_sequences,
-            threads=threads,
-            profile=profile,
+
+        model, tokenizer = load_model(path, dtype), load_tokenizer(path)
+        store = ExpertStore(model)
+        opened = open_device(device, store)
+        real = model_spec(model, store, name or Path(path).name)
+        spec = _costed(real, as_model, opened)
+        sizes: dict[str, Any] = {"max_tokens": max_tokens, "max_sequences": max_sequences}
+        unknown = Profile.uniform(spec.grid)
+        empty = make_plan(spec, machine, unknown, gpu_memory="0%", policy="cpu", **sizes)
+        session = Session(store, opened, empty)
+        texts = TokenTexts(tokenizer)
+        attach(model, session, texts)
+        generator = Generator(
+            Limits(model, tokenizer, real.vocabulary, **sizes),
+            texts,
+            session,
+            spec,
+            threads=choose_threads(threads, store.expert_bytes),
+            about={
+                "device": opened.name,
+                "as_model": None if as_model is None else spec.name,
+                "loaded": real.name,
+            },
         )
+        if profile is None:
+            with generator.torch_threads():
+                profile = measure_profile(model, tokenizer, session, spec, real.vocabulary)
+        engine = cls(generator, real, machine, profile)
+        if not opened.offloads:
+            gpu_memory, policy, planner, cache_slots = "0%", "cpu", None, None
+        engine._check_policy(policy)
+        plan = make_plan(
+            spec,
+            machine,
+            profile,
+            gpu_memory=gpu_memory,
+            cache_slots=cache_slots,
+            policy=policy,
+            planner=planner,
+            **sizes,
+        )
+        session.replan(plan)
+        return engine
 
     def __repr__(self) -> str:
-        costed = f" as {self._as_model}" if self._as_model else ""
+        as_model = self._generator.about["as_model"]
+        costed = f" as {as_model}" if as_model else ""
         return f"HybridEngine({self.real_spec.name}{costed} on {self.device.name}, {self.plan!r})"
-
-    @property
-    def plan(self) -> Plan:
-        """The plan in force, or the one that waits for the next step."""
-        return self.session.plan
-
-    @property
-    def residency(self) -> Residency:
-        """The byte ledger of the device."""
-        return self.session.orchestrator.residency
-
-    @property
-    def policy(self) -> str:
-        """Name of the policy in force."""
-        return self.plan.policy
 
     @property
     def running(self) -> bool:
@@ -221,40 +174,6 @@ class HybridEngine:
     def stop(self) -> None:
         """Stop the running generation at its next layer, from any thread; its run is kept."""
         self.session.stop()
-
-    def replan(
-        self,
-        *,
-        gpu_memory: int | str | None = None,
-        cache_slots: int | None = None,
-        policy: str | type[Policy] | None = None,
-        planner: str | None = None,
-        hardware: str | Path | HardwareSpec | None = None,
-    ) -> Plan:
-        """Change the plan, from any thread; what is not named stays as it is.
-
-        Takes effect at the next step of a running generation (and is recorded there), at once
-        when nothing runs. Raises BudgetError or InputError and changes nothing when it cannot be.
-        """
-        if not self.device.offloads:
-            raise InputError(
-                f"the {self.device.name} device has no device memory to plan: load the model with "
-                "device='virtual', or replay a trace under another plan"
-            )
-        spec = None if hardware is None else resolve_hardware(hardware)
-        self._check_policy(policy)
-        plan = change_plan(
-            self.plan,
-            model=self.model_spec,
-            gpu_memory=gpu_memory,
-            cache_slots=cache_slots,
-            policy=policy,
-            planner=planner,
-            hardware=spec,
-        )
-        self.session.replan(plan)
-        self.hardware = spec or self.hardware
-        return plan
 
     def generate(
         self,
@@ -298,7 +217,6 @@ class HybridEngine:
         return self._generator.generate(
             prompt,
             max_new_tokens,
-            self._about(),
             on_text=on_text,
             record=record,
             predictions=predictions,
@@ -313,37 +231,18 @@ class HybridEngine:
         The pieces make up the run's text, which ``last_run`` has afterwards. One sequence, no
         beams: raises InputError for others, at once.
         """
-        return self._generator.stream(prompt, max_new_tokens, self._about(), **options)
-
-    def _check_policy(self, name: str | type[Policy] | None) -> None:
-        """Raise InputError for a policy that cannot run here."""
-        policy = None if name is None else resolve_policy(name)
-        if policy is not None and not policy.live:
-            raise InputError(
-                f"policy {policy.name!r} needs to know the whole run: use it in a replay, for an "
-                f"engine choose one of {', '.join(LIVE)}"
-            )
-        if policy is not None and policy.wants_predictions:
-            self._check_foresight(f"policy {policy.name!r}")
-
-    def _check_foresight(self, what: str) -> None:
-        if not self.session.foresight:
-            raise InputError(
-                f"{what}: no layer of {self.real_spec.name} can be foreseen from the one before "
-                f"it: {self.session.foresight.why_not}"
-            )
-
-    def _about(self) -> dict[str, Any]:
-        return {
-            "device": self.device.name,
-            "as_model": self._as_model,
-            "loaded": self.real_spec.name,
-        }
+        return self._generator.stream(prompt, max_new_tokens, **options)
 
 
-def _costed(real: ModelSpec, as_model: str | ModelSpec | None) -> ModelSpec:
+def _costed(real: ModelSpec, as_model: str | ModelSpec | None, device: Device) -> ModelSpec:
+    """The model whose bytes and flops are costed; InputError where it cannot be another one."""
     if as_model is None:
         return real
+    if not device.offloads:
+        raise InputError(
+            f"as_model={as_model!r} costs modelled time, the {device.name} device measures what "
+            "really runs: leave as_model out, or load with device='virtual'"
+        )
     spec = resolve_model(as_model)
     if (spec.grid, spec.top_k) != (real.grid, real.top_k):
         raise InputError(

@@ -103,7 +103,7 @@ class Notes:
         chosen.frombytes(experts.tobytes())
         self._weights.frombytes(weights.tobytes())
         fetch, unused = decision.fetch, decision.unused
-        rest = len(experts) > 1 or True in decision.keep
+        rest = len(active) < experts.size or True in decision.keep  # one expert, several choices
         values = (
             layer, start_ns, end_ns, first, len(active), len(evict), len(fetch), len(unused), rest,
             *active, *decision.actions,

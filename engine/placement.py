@@ -21,7 +21,8 @@ def workspace_bytes(model: ModelSpec, max_tokens: int, max_sequences: int) -> in
 
     Two staging buffers for streamed experts, four hidden states (residual, normalised, attention
     output, experts' output) for each of ``max_tokens`` positions of each sequence, for a prefill
-    may process them all at once; float32 logits of one position of each sequence.
+    may process them all at once; float32 logits of one position of each sequence. A prompt taken
+    in chunks needs less, but chunks are one call's wish, and the plan has to hold for every call.
     """
     staging = STAGING_BUFFERS * model.expert_bytes
     hidden = 4 * max_tokens * max_sequences * model.activation_bytes_per_token

@@ -87,12 +87,13 @@ class Profile:
     ) -> Self:
         """Counted on choices, shape ``(tokens, layers, top_k)``, which become its sample.
 
-        ``starts``: tokens at which another piece of text begins.
+        ``starts``: tokens at which another piece of text begins. Without tokens, or where one
+        names an expert twice, there is no sample.
         """
         tokens, layers, _ = choices.shape
         flat: Ints = np.arange(layers, dtype=np.int64)[:, None] * experts + choices
         counts = np.bincount(flat.ravel(), minlength=layers * experts).reshape(layers, experts)
-        sample = Sample.of(choices, experts, starts) if tokens else None
+        sample = _sample(choices, experts, starts)
         return cls.of(counts.astype(np.int64), tokens, source, sample)
 
     @classmethod
@@ -119,9 +120,7 @@ class Profile:
         order = order[whole[order] & (position[order] >= 0)]  # padding has no position
         onward = np.diff(position[order], prepend=-2) == 1
         onward &= np.diff(sequence[order], prepend=-1) == 0
-        sample = None
-        if len(order):
-            sample = Sample.of(choices[order], experts, np.flatnonzero(~onward).tolist())
+        sample = _sample(choices[order], experts, np.flatnonzero(~onward).tolist())
         return cls.of(counts.astype(np.int64), len(np.unique(routing.token)), source, sample)
 
     @classmethod
@@ -175,3 +174,17 @@ class Profile:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"cannot read the profile {path}: {error}") from error
+
+
+def _sample(
+    choices: NDArray[np.integer[Any]], experts: int, starts: Iterable[int]
+) -> Sample | None:
+    """The sample of choices ``(tokens, layers, top_k)``; None where there can be none.
+
+    Who goes by a sample takes a token's choices for different experts. Those of a router that
+    looks them up in a table need not be.
+    """
+    ascending = np.sort(choices, axis=2)
+    if not len(choices) or (np.diff(ascending, axis=2) == 0).any():
+        return None
+    return Sample.of(ascending, experts, starts)

@@ -17,9 +17,9 @@ from engine.cost import CostModel
 from engine.decision import Batch, Decisions, Ints, Ragged
 from engine.events import MOVES, WORK, Action, Clock, Lane, Rows, Work, empty
 from engine.layout import HEAD, Course, lay_out
+from engine.routing import Routing
 from engine.spec import ModelSpec
 from engine.timeline import Changes, pin_rows
-from engine.trace import Routing
 
 PINS = -2
 """In place of a layer's number: what a new plan changed before a step."""

@@ -24,7 +24,7 @@ class Place(IntEnum):
     """Resident in a cache slot; may be evicted."""
 
 
-_HOST, _CACHED = int(Place.HOST), int(Place.CACHED)
+_HOST, _PINNED, _CACHED = int(Place.HOST), int(Place.PINNED), int(Place.CACHED)
 
 
 @dataclass(frozen=True)
@@ -182,48 +182,49 @@ class Residency:
 
         A fetched expert holds its slot from now on, though its copy is still to come.
         """
-        base, place = layer * self.grid[1], self.place
+        base = layer * self.grid[1]
         come = [base + e for e, keep in zip(decision.experts, decision.keep, strict=True) if keep]
         come += decision.fetch
-        gone = decision.evict
-        more = len(come) - len(gone)
-        cached = self.cached_count + more
-        sound = cached <= self.cache_slots and more * self.expert_bytes <= self.free_bytes
-        if (
-            not sound
-            or any(place[flat] != _CACHED for flat in gone)
-            or any(place[flat] != _HOST for flat in come)
-            or len(set(come)) < len(come)
-            or len(set(gone)) < len(gone)
-        ):
-            for flat in gone:  # one by one, to say what is wrong
-                self.evict(flat)
-            for flat in come:
-                self.admit(flat)
-            return
-        for flat in gone:
-            place[flat] = _HOST
-        for flat in come:
-            place[flat] = _CACHED
-        self.cached_count = cached
+        if come or decision.evict:
+            self._enter(decision.evict, [], come)
 
     def mark(self, pinned: Iterable[int], cached: Iterable[int]) -> None:
         """Set an initial state (a replay's start); checked as one by one, but all at once."""
-        pins, slots = list(pinned), list(cached)
-        named, known = {*pins, *slots}, range(len(self.place))
-        room = (self.budget_bytes - self.used_bytes) // max(self.expert_bytes, 1)
-        fits = len(pins) + len(slots) == len(named) <= room and len(slots) <= self.cache_slots
-        if any(self.place) or not fits or not all(flat in known for flat in named):
-            for flat in pins:  # one by one, to say what is wrong
+        self._enter([], list(pinned), list(cached))
+
+    def _enter(self, gone: list[int], pinned: list[int], cached: list[int]) -> None:
+        """Evict, then pin, then admit: all at once where that is sound."""
+        if not self._is_sound(gone, pinned, cached):
+            for flat in gone:  # one by one, to say what is wrong
+                self.evict(flat)
+            for flat in pinned:
                 self.pin(flat)
-            for flat in slots:
+            for flat in cached:
                 self.admit(flat)
             return
-        for flat in pins:
-            self.place[flat] = Place.PINNED
-        for flat in slots:
-            self.place[flat] = Place.CACHED
-        self.pinned_count, self.cached_count = len(pins), len(slots)
+        place = self.place
+        for flat in gone:
+            place[flat] = _HOST
+        for flat in pinned:
+            place[flat] = _PINNED
+        for flat in cached:
+            place[flat] = _CACHED
+        self.pinned_count += len(pinned)
+        self.cached_count += len(cached) - len(gone)
+
+    def _is_sound(self, gone: list[int], pinned: list[int], cached: list[int]) -> bool:
+        """Whether all of it fits, names no expert twice, and finds each where it has to be."""
+        place, come = self.place, pinned + cached
+        moved, more = gone + come, len(come) - len(gone)
+        return not moved or (
+            self.cached_count + len(cached) - len(gone) <= self.cache_slots
+            and more * self.expert_bytes <= self.free_bytes
+            and len(set(moved)) == len(moved)
+            and min(moved) >= 0
+            and max(moved) < len(place)
+            and {place[flat] for flat in gone} <= {_CACHED}
+            and {place[flat] for flat in come} <= {_HOST}
+        )
 
     def _expect(self, expert: int, verb: str, *places: Place) -> None:
         if not 0 <= expert < len(self.place):

@@ -23,8 +23,9 @@ from engine.errors import InputError, TraceError
 from engine.events import MOVES, STEPS, TOKENS, WORK
 from engine.happened import Recorded
 from engine.plan import Plan
+from engine.routing import Routing
 from engine.spec import ModelSpec
-from engine.trace import Routing, Start, Trace
+from engine.trace import Start, Trace
 from engine.trace_upgrade import TOKENS_WIDTH_1, tokens_from_1
 
 SCHEMA = 2

@@ -14,11 +14,12 @@ from engine.happened import Recorded
 from engine.placement import make_plan
 from engine.profile import Profile
 from engine.replay import run_plans
+from engine.routing import Routing
 from engine.spec import HardwareSpec, ModelSpec, resolve_model
 from engine.strict import check_int
 from engine.synthetic.draw import Drawing, Router
 from engine.synthetic.routing import SyntheticRouting
-from engine.trace import Routing, Start, Trace
+from engine.trace import Start, Trace
 
 Ints = NDArray[np.int64]
 

@@ -8,7 +8,8 @@ from typing import Any
 from engine.errors import InputError
 from engine.events import STEPS, TOKENS, empty
 from engine.happened import Recorded
-from engine.trace import Routing, Trace
+from engine.routing import Routing
+from engine.trace import Trace
 
 ACCEPTED = "a Trace, a run or replay (anything with .trace), an engine, or the path of a trace file"
 

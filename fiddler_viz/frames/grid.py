@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from engine.errors import unknown_name
 from engine.events import Action
-from engine.trace import Routing, Trace
+from engine.routing import Routing
+from engine.trace import Trace
 from fiddler_viz.frames.places import places
 from fiddler_viz.frames.selection import describe_selection, pick_step, pick_token
 

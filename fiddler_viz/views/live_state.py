@@ -9,8 +9,9 @@ import numpy as np
 from engine.events import MOVES, STEPS, TOKENS, WORK, Action, Rows, Work
 from engine.happened import Recorded
 from engine.recorder import Recorder
+from engine.routing import Routing
 from engine.spec import ModelSpec
-from engine.trace import Routing, Trace
+from engine.trace import Trace
 from fiddler_viz.frames import Ints
 from fiddler_viz.views.growing import Growing
 

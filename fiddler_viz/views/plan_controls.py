@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from engine.plan import Plan
-from engine.policies import POLICIES, Policy
+from engine.policies import LIVE, POLICIES, Policy
 from engine.spec import HardwareSpec
 from engine.units import format_bytes
 
@@ -40,7 +40,6 @@ class PlanControls:
         )
         self.cache_label = widgets.Label(layout=widgets.Layout(width="88px"))
         self.policy = widgets.Dropdown(
-            options=[(policy.title, policy.name) for policy in POLICIES.values()],
             description="policy",
             layout=widgets.Layout(width="176px"),
             style={"description_width": "40px"},
@@ -54,6 +53,8 @@ class PlanControls:
         )
         self.unit = 1
         """Bytes of one unit of the memory slider."""
+        self.live = False
+        """Whether an engine is driven: it is offered only what it can run under."""
         self.follow(plan)
         for name, widget in self.widgets().items():
             widget.observe(lambda change, name=name: self._changed(name, change["new"]), "value")
@@ -86,9 +87,13 @@ class PlanControls:
             self.cache_label.value = _experts(value)
         self._on_change(name, value)
 
-    def follow(self, plan: Plan, *, moving: Callable[[], Collection[str]] = tuple) -> None:
-        """Show a plan: values, and the ranges that it allows.
+    def follow(
+        self, plan: Plan, *, live: bool = False, moving: Callable[[], Collection[str]] = tuple
+    ) -> None:
+        """Show a plan: values, and the ranges and policies that it allows.
 
+        ``live``: the plan is an engine's. A finished trace may also be replayed under policies
+        that need to know the whole run.
         ``moving`` gives the names of what the reader has moved on meanwhile, asked before each is
         set: these keep their values, for the plan is older than they are. A slider that means the
         plan's value already is not set either: the browser's handle may be ahead of what has
@@ -98,14 +103,8 @@ class PlanControls:
         try:
             self._follow_memory(plan, moving)
             self._follow_cache(plan, moving)
-            policy = plan.own_policy or plan.policy
-            if policy not in {value for _, value in self.policy.options}:
-                title = plan.own_policy.title if plan.own_policy else plan.policy
-                self.policy.options = (*self.policy.options, (title, policy))
-            known = plan.own_policy or POLICIES.get(plan.policy)
-            self.policy.tooltip = known.summary if known else "A policy that is not at hand."
-            if "policy" not in moving():
-                self.policy.value = policy
+            self.live = live
+            self._follow_policy(plan, moving)
             if plan.hardware not in {name for _, name in self.hardware.options}:
                 self.hardware.options = (
                     *self.hardware.options,
@@ -115,6 +114,24 @@ class PlanControls:
                 self.hardware.value = plan.hardware
         finally:
             self._follower = None
+
+    def _follow_policy(self, plan: Plan, moving: Callable[[], Collection[str]]) -> None:
+        known = plan.own_policy or POLICIES.get(plan.policy)
+        policy = plan.own_policy or plan.policy
+        offered = LIVE if self.live else POLICIES
+        options = [(of.title, name) for name, of in offered.items()]
+        options += [(title, name) for title, name in self.policy.options if name not in POLICIES]
+        if policy not in {name for _, name in options}:
+            options.append((known.title if known else plan.policy, policy))
+        if tuple(options) != self.policy.options:
+            before = self.policy.value
+            with self.policy.hold_sync():  # new options lead to the first of them
+                self.policy.options = options
+                if before in {name for _, name in options}:
+                    self.policy.value = before
+        self.policy.tooltip = known.summary if known else "A policy that is not at hand."
+        if "policy" not in moving():
+            self.policy.value = policy
 
     def _follow_memory(self, plan: Plan, moving: Callable[[], Collection[str]]) -> None:
         self.unit, step, least, most = memory_scale(plan)

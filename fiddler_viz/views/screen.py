@@ -97,7 +97,7 @@ class Screen:
         view = session.view
         replanned = view.plan != self._drawn_plan
         self._drawn_plan = view.plan
-        if replanned:
+        if replanned or session.drives != self.controls.live:
             self.follow(session)
         if replanned and not busy:
             self.status.say(plan_words(view, example=session.example))
@@ -136,7 +136,8 @@ class Screen:
 
     def follow(self, session: Session) -> None:
         """Set the controls to the plan in force, but for those that are being moved."""
-        self.controls.follow(session.view.plan, moving=lambda: session.wanted)
+        plan, live = session.view.plan, session.drives
+        self.controls.follow(plan, live=live, moving=lambda: session.wanted)
 
     def close(self, root: widgets.Box) -> None:
         """Close all widgets below ``root``, and those that stand nowhere."""

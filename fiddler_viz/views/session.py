@@ -55,7 +55,8 @@ class Session:
         self.base = trace
         self.example = example
         self.engine: Any = None
-        self._plans = False
+        self.drives = False
+        """Whether a change of plan is the engine's, and not only asked of a finished run."""
         self.live: LiveState | None = None
         if engine is None:
             if trace is None:
@@ -72,9 +73,10 @@ class Session:
     def attach(self, engine: Any) -> None:
         """Explore this engine from now on; its last run, if any, takes the place of the trace."""
         self.engine = engine
-        self._plans = getattr(getattr(engine, "device", None), "offloads", True)
+        self.drives = getattr(getattr(engine, "device", None), "offloads", True)
         self.live = LiveState(engine)
         self.live.skip(running=engine.running)
+        self._fresh = True
         self._last_run = engine.last_run
         if engine.last_run is not None:
             self.base, self.example = engine.last_run.trace, False
@@ -116,7 +118,7 @@ class Session:
         return self.engine is not None and bool(self.engine.running)
 
     def _replan(self, wanted: Mapping[str, Any]) -> None:
-        if self._plans:
+        if self.drives:
             plan = self.engine.replan(**wanted)
         else:  # a finished run, or a device without memory to plan: only asked, not done
             plan = change_plan(self.view.plan, model=self.view.trace.model, **wanted)
@@ -167,7 +169,7 @@ class Session:
             self.view = replace(self.view, live=False)
             return True
         plan = engine.plan
-        if self._plans and plan is not self.view.plan and plan != self.view.plan:
+        if self.drives and plan is not self.view.plan and plan != self.view.plan:
             if running:
                 self.view = replace(self.view, plan=plan, predicted=self._predict(plan))
             else:

@@ -27,9 +27,10 @@ from engine.policies.dynamic import PERIOD_STEPS
 from engine.policies.makespan import length_ns
 from engine.replay import replay_plan
 from engine.residency import Residency
+from engine.routing import Routing
 from engine.spec import ModelSpec
 from engine.synthetic import synthetic_trace
-from engine.trace import Routing, Trace
+from engine.trace import Trace
 from tests.engine.builders import COSTS, Driver, recorded, toy_plan
 
 RESIDENT, STREAM, CPU = Action.RESIDENT, Action.STREAM, Action.CPU

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from engine.events import STEPS, Clock, StepKind
 from engine.lineage import Lineage
 from engine.recorder import Recorder
-from engine.trace import Routing, Start, Trace
+from engine.routing import Routing
+from engine.trace import Start, Trace
 from tests.engine.builders import MODEL, Driver, note_routing, random_plan, recorded, toy_plan
 
 # ---------------------------------------------------------------------- the trace

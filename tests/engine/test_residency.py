@@ -8,7 +8,8 @@ About 7,000 random steps in all.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,49 @@ def test_a_decision_gives_up_before_it_takes() -> None:
     assert ledger.cached() == [1]
     with pytest.raises(LedgerError):
         ledger.apply(0, Decision(3, [0], [1], [1], [True]))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_entered_at_once_is_what_comes_of_one_by_one(seed: int) -> None:
+    """Random starts and decisions, sound and not, against the ledger's single changes."""
+    rng = random.Random(seed)
+    fast, slow = (Residency((2, 4), 10, budget_bytes=60, cache_slots=4) for _ in range(2))
+    refused: list[str] = []
+    for number in range(50):
+        pinned, cached, gone, fetched = (
+            [rng.randrange(-1, 9) for _ in range(rng.choice((0, 0, 1, 2)))] for _ in range(4)
+        )
+        kept = [rng.randrange(4)]
+        decision = Decision(4, kept, [1], [int(Action.STREAM)], [rng.random() < 0.5])
+        decision.evict, decision.fetch = gone, fetched
+        come = [4 + expert for expert in kept if decision.keep[0]] + fetched
+        if number % 5:
+            at_once = partial(fast.apply, 1, decision)
+            single = [(slow.evict, gone), (slow.admit, come)]
+        else:
+            at_once = partial(fast.mark, pinned, cached)
+            single = [(slow.pin, pinned), (slow.admit, cached)]
+        said = [answer(at_once), answer(partial(in_turn, single))]
+        assert said[0] == said[1]
+        assert everything(fast) == everything(slow)
+        assert_adds_up(fast)
+        refused += filter(None, said[:1])
+    assert 5 < len(refused) < 50
+
+
+def in_turn(calls: Iterable[tuple[Callable[[int], object], Iterable[int]]]) -> None:
+    for call, flats in calls:
+        for flat in flats:
+            call(flat)
+
+
+def answer(call: Callable[[], object]) -> str:
+    """What a ledger refuses a call for; nothing where it does not."""
+    try:
+        call()
+    except LedgerError as error:
+        return str(error)
+    return ""
 
 
 # ---------------------------------------------------------------------- against a model of sets

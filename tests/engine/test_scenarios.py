@@ -467,7 +467,7 @@ def test_streams_that_cannot_be(
 def test_without_tokenizer_there_is_no_text_to_stream(
     wide: HybridEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = replace(wide._generator._limits, tokenizer=None)
-    monkeypatch.setattr(wide._generator, "_limits", limits)
+    limits = replace(wide._generator.limits, tokenizer=None)
+    monkeypatch.setattr(wide._generator, "limits", limits)
     with pytest.raises(InputError, match="no text to stream"):
         wide.stream([1, 2, 3], 4)

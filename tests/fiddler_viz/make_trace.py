@@ -8,9 +8,10 @@ import numpy as np
 
 from engine.events import STEPS, TOKENS, empty
 from engine.happened import Recorded
+from engine.routing import Routing
 from engine.spec import ModelSpec
 from engine.synthetic import synthetic_trace
-from engine.trace import Routing, Trace
+from engine.trace import Trace
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
 """A token that must never become markup."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from engine.errors import InputError, TraceError
+from engine.policies import LIVE, POLICIES
 from engine.synthetic import synthetic_trace
 from engine.trace import Trace
 from fiddler_viz.explorer import Explorer
@@ -302,6 +303,37 @@ def test_without_memory_to_plan_only_predictions_follow(opened: Callable[..., Ex
     time.sleep(0.6)  # and stays, when the pump looks at the engine again
     assert explorer.plan.gpu_memory == 60_000_000_000
     assert "what if" in explorer.screen.header.value
+
+
+def test_the_policy_menu_is_an_engines_once_one_is_there(
+    opened: Callable[..., Explorer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundled run may be replayed under all policies, until Run loads its engine."""
+    engine = FakeEngine(gpu_memory="24GB", policy="stream")
+    monkeypatch.setattr("fiddler_viz.explorer.load_demo", lambda _: engine)
+    explorer = opened()
+    menu = explorer.screen.controls.policy
+    assert "belady" in dict(menu.options).values()
+    explorer.apply(policy="belady")
+    assert (menu.value, explorer.plan.policy) == ("belady", "belady")
+    explorer.apply(policy="stream")
+    explorer.screen.runs.run.click()
+    wait_for(lambda: engine.last_run is not None and explorer.trace is engine.last_run.trace)
+    assert list(dict(menu.options).values()) == list(LIVE)
+    assert menu.value == "stream"
+    arrives(menu, index=list(LIVE).index("lru"))
+    wait_for(lambda: engine.plan.policy == "lru")
+    assert not explorer.screen.status.is_error
+
+
+@pytest.mark.parametrize("offloads", [True, False])
+def test_only_an_engine_that_is_planned_narrows_the_menu(
+    opened: Callable[..., Explorer], offloads: bool
+) -> None:
+    engine = FakeEngine(gpu_memory="24GB")
+    engine.device = SimpleNamespace(offloads=offloads)
+    menu = opened(engine).screen.controls.policy
+    assert list(dict(menu.options).values()) == list(LIVE if offloads else POLICIES)
 
 
 def test_errors_of_a_run_stand_beside_it(opened: Callable[..., Explorer]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from engine.plan import Plan
+from engine.policies import LIVE, POLICIES
 from engine.replay import replay
 from engine.spec import ModelSpec
 from engine.synthetic import synthetic_trace
@@ -91,6 +92,52 @@ def test_a_wish_during_following_is_heard(plan: Plan) -> None:
     controls.memory.observe(move, "value")
     controls.follow(replace(plan, gpu_memory=60 * 10**9))
     assert ("cache_slots", 3) in heard
+
+
+def offered(controls: PlanControls) -> list[Any]:
+    """Values of the policy menu, in its order."""
+    return [value for _, value in controls.policy.options]
+
+
+def test_an_engine_is_offered_what_it_can_run_under(plan: Plan) -> None:
+    heard: list[Any] = []
+    controls = PlanControls(plan, lambda name, value: heard.append((name, value)))
+    assert offered(controls) == list(POLICIES)
+    assert set(POLICIES) - set(LIVE) == {"belady"}
+    before = replace(plan, policy="matching")
+    controls.follow(before)
+    controls.follow(before, live=True)  # an engine takes the trace's place
+    assert offered(controls) == list(LIVE)
+    assert controls.policy.value == "matching"
+    assert heard == []
+    for index, name in enumerate(LIVE):  # a browser sends the place in the menu that it shows
+        assert controls.policy._options_labels[index] == LIVE[name].title
+        controls.policy.set_state({"index": index})
+        assert controls.policy.value == name
+    assert [value for _, value in heard] == list(LIVE)
+    controls.follow(before)
+    assert offered(controls) == list(POLICIES)
+
+
+def test_a_policy_just_chosen_survives_another_menu(plan: Plan) -> None:
+    controls = PlanControls(plan, lambda *_: None)
+    controls.policy.value = "stream"
+    controls.follow(plan, live=True, moving=lambda: {"policy"})
+    assert controls.policy.value == "stream"
+    controls.follow(plan, live=True)
+    assert controls.policy.value == plan.policy
+
+
+def test_a_policy_of_ones_own_stays_in_the_menu(plan: Plan) -> None:
+    class Mine(LIVE["lru"]):
+        name, title, summary = "mine", "Mine", "As lru, mine."
+
+    controls = PlanControls(replace(plan, policy="mine", own_policy=Mine), lambda *_: None)
+    assert controls.policy.value is Mine
+    for live in (True, False):
+        controls.follow(plan, live=live)
+        assert offered(controls) == [*(LIVE if live else POLICIES), Mine]
+        assert controls.policy.value == plan.policy
 
 
 def test_an_unknown_machine_is_listed(plan: Plan) -> None:
