@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from engine.events import STEPS, TOKENS, Clock, StepKind
-from engine.trace import Routing, Start, Trace
+from engine.routing import Routing
+from engine.trace import Start, Trace
 
 
 def regrouped(source: Trace, sizes: Sequence[int], sequences: int = 1, first: int = 0) -> Trace:

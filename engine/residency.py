@@ -186,13 +186,13 @@ class Residency:
         come = [base + e for e, keep in zip(decision.experts, decision.keep, strict=True) if keep]
         come += decision.fetch
         if come or decision.evict:
-            self._enter(decision.evict, [], come)
+            self.enter(decision.evict, [], come)
 
     def mark(self, pinned: Iterable[int], cached: Iterable[int]) -> None:
         """Set an initial state (a replay's start); checked as one by one, but all at once."""
-        self._enter([], list(pinned), list(cached))
+        self.enter([], list(pinned), list(cached))
 
-    def _enter(self, gone: list[int], pinned: list[int], cached: list[int]) -> None:
+    def enter(self, gone: list[int], pinned: list[int], cached: list[int]) -> None:
         """Evict, then pin, then admit: all at once where that is sound."""
         if not self._is_sound(gone, pinned, cached):
             for flat in gone:  # one by one, to say what is wrong

@@ -40,11 +40,8 @@ def lru_walk(batch: Batch, miss: Ints, residency: Residency, cache: Retention) -
     )  # fmt: skip
     before = set(cache)
     cache.put(order[:used].tolist())
-    for flat in before.difference(cache):
-        residency.evict(flat)
-    for flat in cache:
-        if flat not in before:
-            residency.admit(flat)
+    gone = list(before.difference(cache))
+    residency.enter(gone, [], [flat for flat in cache if flat not in before])
     none = Ragged.none(segments)
     return Decisions(
         np.where(away, miss, int(Action.RESIDENT)),

@@ -257,7 +257,7 @@ def test_a_bug_says_where(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_travels_is_small_and_comes_back_whole(trace: Trace) -> None:
     assert trace.summary.steps  # a trace that was looked at carries what it found
     assert len(trace.batch.step)
-    task = Task("it", trace, (Combination(None, "1GB", "cpu", None),), coerce=False)
+    task = Task("it", trace, (Combination(None, "1GB", POLICIES["cpu"], None),), coerce=False)
     sent = pickle.dumps(task.light())
     assert len(sent) < len(pickle.dumps(trace)) / 2
     (error,) = pickle.loads(pickle.dumps(pickle.loads(sent).run()))
