@@ -193,38 +193,30 @@ class Residency:
         self.enter([], list(pinned), list(cached))
 
     def enter(self, gone: list[int], pinned: list[int], cached: list[int]) -> None:
-        """Evict, then pin, then admit: all at once where that is sound."""
-        if not self._is_sound(gone, pinned, cached):
-            for flat in gone:  # one by one, to say what is wrong
-                self.evict(flat)
-            for flat in pinned:
-                self.pin(flat)
-            for flat in cached:
-                self.admit(flat)
-            return
-        place = self.place
-        for flat in gone:
-            place[flat] = _HOST
-        for flat in pinned:
-            place[flat] = _PINNED
-        for flat in cached:
-            place[flat] = _CACHED
-        self.pinned_count += len(pinned)
-        self.cached_count += len(cached) - len(gone)
-
-    def _is_sound(self, gone: list[int], pinned: list[int], cached: list[int]) -> bool:
-        """Whether all of it fits, names no expert twice, and finds each where it has to be."""
-        place, come = self.place, pinned + cached
-        moved, more = gone + come, len(come) - len(gone)
-        return not moved or (
+        """Evict, then pin, then admit; as one by one, faster."""
+        place, total = self.place, len(self.place)
+        more = len(pinned) + len(cached) - len(gone)
+        fits = (
             self.cached_count + len(cached) - len(gone) <= self.cache_slots
             and more * self.expert_bytes <= self.free_bytes
-            and len(set(moved)) == len(moved)
-            and min(moved) >= 0
-            and max(moved) < len(place)
-            and {place[flat] for flat in gone} <= {_CACHED}
-            and {place[flat] for flat in come} <= {_HOST}
         )
+        for flat in gone:
+            if not 0 <= flat < total or place[flat] != _CACHED:
+                self.evict(flat)  # says what is wrong
+            place[flat] = _HOST
+            self.cached_count -= 1
+        for flat in pinned:
+            if not fits or not 0 <= flat < total or place[flat] != _HOST:
+                self.pin(flat)
+            else:
+                place[flat] = _PINNED
+                self.pinned_count += 1
+        for flat in cached:
+            if not fits or not 0 <= flat < total or place[flat] != _HOST:
+                self.admit(flat)
+            else:
+                place[flat] = _CACHED
+                self.cached_count += 1
 
     def _expect(self, expert: int, verb: str, *places: Place) -> None:
         if not 0 <= expert < len(self.place):
