@@ -14,6 +14,7 @@ from engine.errors import InputError
 from engine.lineage import Lineage
 from engine.prompt import PromptLike, encode
 from engine.strict import check_int
+from engine.unsupported import why_unchunked
 
 _REFUSED = {
     "streamer": "use on_text=, or engine.stream()",
@@ -98,6 +99,7 @@ class Request:
         seed, chunk_tokens = passed.pop("seed", None), passed.pop("prefill_chunk_tokens", None)
         if chunk_tokens is not None:
             check_int("prefill_chunk_tokens", chunk_tokens, least=1)
+            _check_chunks(limits.model.config)
             passed["prefill_chunk_size"] = chunk_tokens
         if seed is not None:
             check_int("seed", seed, least=0)
@@ -157,6 +159,15 @@ class Request:
                 "this checkpoint has no tokenizer, so there is no text to stream: call "
                 "engine.generate() without on_text, and read the run's tokens"
             )
+
+
+def _check_chunks(config: Any) -> None:
+    why = why_unchunked(config)
+    if why is not None:
+        raise InputError(
+            f"prefill_chunk_tokens: a {config.model_type} cannot take its prompt in chunks: {why}. "
+            "Leave prefill_chunk_tokens out; the prompt is then one step"
+        )
 
 
 def _count(name: str, value: object) -> int:
