@@ -14,7 +14,7 @@ from engine.happened import Recorded
 from engine.placement import make_plan
 from engine.profile import Profile
 from engine.replay import run_plans
-from engine.spec import HardwareSpec, ModelSpec, resolve_model
+from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
 from engine.strict import check_int
 from engine.synthetic.draw import Drawing, Router
 from engine.synthetic.routing import SyntheticRouting
@@ -91,6 +91,8 @@ def synthetic_trace(
     if switch_tokens is not None:
         check_int("synthetic_trace, switch_tokens", switch_tokens, least=1)
     model = resolve_model(model)
+    hardware = resolve_hardware(hardware)
+    hardware.check_budget(gpu_memory)
     router = Router.of(routing, model.grid, model.top_k, seed)
     plan = make_plan(
         model,
