@@ -13,6 +13,7 @@ from engine.errors import InputError, unknown_name
 from engine.placement import change_plan
 from engine.planners import at_random, by_popularity
 from engine.profile import Profile, text_of
+from engine.strict import several
 from engine.trace import Trace
 from engine.units import format_bytes
 
@@ -159,13 +160,7 @@ def heldout(
             "the run was planned with"
         )
     calls = np.bincount(flat, minlength=layers * experts).reshape(layers, experts)
-    asked: list[int | str]
-    if gpu_memory is None:
-        asked = list(BUDGETS)
-    else:
-        asked = [gpu_memory] if isinstance(gpu_memory, int | str) else list(gpu_memory)
-    if not asked:
-        raise InputError("heldout, gpu_memory: expected one or more budgets, got none")
+    asked = several("heldout, gpu_memory", BUDGETS if gpu_memory is None else gpu_memory)
     budgets: list[Budget] = []
     for value in asked:
         plan = change_plan(

@@ -16,6 +16,7 @@ from engine.hook import attach
 from engine.loader import load_model, load_tokenizer, model_spec
 from engine.placement import change_plan, make_plan
 from engine.plan import Plan
+from engine.planners import check_planner
 from engine.policies import LIVE, Policy, resolve_policy
 from engine.popularity import measure_profile
 from engine.profile import Profile
@@ -162,6 +163,7 @@ class HybridEngine:
                 f"{type(path).__name__}"
             )
         resolve_policy(policy)  # names and sizes are checked before gigabytes are read
+        check_planner(planner)
         machine = resolve_hardware(hardware)
         asked = (gpu_memory, cache_slots, planner, as_model)
         planned = policy != DEFAULT_POLICY or any(each is not None for each in asked)
@@ -251,6 +253,7 @@ class HybridEngine:
             )
         spec = None if hardware is None else resolve_hardware(hardware)
         self._check_policy(policy)
+        check_planner(planner)
         plan = change_plan(
             self.plan,
             model=self.model_spec,

@@ -134,8 +134,10 @@ def test_a_run_is_not_judged_on_itself(trace: Trace) -> None:
 def test_bad_input(trace: Trace) -> None:
     with pytest.raises(InputError, match=r"profile is for 2 layers x 4 experts, .* has 32 x 8"):
         heldout(trace, Profile.uniform((2, 4)))
-    with pytest.raises(InputError, match="expected one or more budgets, got none"):
+    with pytest.raises(InputError, match="gpu_memory: expected one or more to compare, got none"):
         heldout(trace, gpu_memory=[])
+    with pytest.raises(InputError, match="gpu_memory: expected an amount of memory"):
+        heldout(trace, gpu_memory=1.5)  # type: ignore[arg-type]
     with pytest.raises(BudgetError, match="smallest budget"):
         heldout(trace, gpu_memory="1KB")
     with pytest.raises(InputError, match="expected a trace of a text to judge on"):

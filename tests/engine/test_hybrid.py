@@ -375,6 +375,7 @@ def test_bad_prompts(engine: HybridEngine, prompt: Any, options: Any, message: s
         ({"policy": "fidler"}, InputError, "fiddler"),
         ({"hardware": "rtx-9999"}, InputError, "rtx-4090"),
         ({"planner": "best"}, InputError, "popularity"),
+        ({"planner": []}, InputError, "popularity"),
     ],
 )
 def test_bad_replans(engine: HybridEngine, change: Any, error: Any, message: str) -> None:
@@ -402,6 +403,7 @@ def test_the_smallest_budget_works(engine: HybridEngine) -> None:
         ({"dtype": "int8"}, "bfloat16"),
         ({"max_tokens": 0}, "at least 1"),
         ({"policy": "best"}, "lru"),
+        ({"planner": []}, "unknown planner"),
         ({"profile": 3}, "profile: expected a Profile or the path of a file .* got int"),
     ],
 )
