@@ -47,6 +47,7 @@ from engine.errors import InputError
 from engine.events import StepKind
 from engine.plan import Plan
 from engine.stacks import Requests, opt_hits
+from engine.summary import generated
 from engine.trace import Trace
 
 
@@ -59,7 +60,8 @@ class Bound:
     decode_ns: int
     """Complete decode steps."""
     tokens_per_s: float
-    """Decode tokens per second at ``decode_ns``: nobody is faster. ``nan`` without decode steps."""
+    """Decode tokens per second at ``decode_ns``, counted as :attr:`engine.summary.Summary
+    .tokens_per_s` counts them: nobody is faster. ``nan`` without decode steps."""
     achieved: float
     """``time_ns`` as a share of the run's own time; ``nan`` for another plan than the run's."""
     decode_achieved: float
@@ -127,7 +129,7 @@ def bound(trace: Trace, plan: Plan | None = None) -> Bound:
         lanes += np.sum([(part.gpu_ns, part.cpu_ns, part.h2d_ns) for part in parts], axis=0)
     length = steps["end_ns"] - steps["start_ns"]
     own = plan is None or (len(plans) == len(trace.plan_list) and plan == trace.plan)
-    tokens = int(steps["tokens"][decode].sum())
+    tokens = generated(trace.tokens, decode)
     return Bound(
         time_ns=time_ns,
         decode_ns=decode_ns,

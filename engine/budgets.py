@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.bounds import bound
+from engine.policies import POLICIES, Policy, resolve_policy
 from engine.replay import playable, replay
+from engine.strict import several
 from engine.trace import Trace
+from engine.units import parse_bytes, parse_percent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,17 +65,23 @@ class BudgetCurve:
 
 def budget_curve(
     trace: Trace,
-    policies: Iterable[str] | None = None,
-    budgets: Iterable[int | str] = tuple(f"{share}%" for share in range(0, 101, 10)),
+    policies: Iterable[str | type[Policy]] | str | type[Policy] | None = None,
+    budgets: Iterable[int | str] | int | str = tuple(f"{share}%" for share in range(0, 101, 10)),
 ) -> BudgetCurve:
     """Replay a run under every policy and budget, with the policy's own planner and slots.
 
-    ``policies``: names; None: all that can replay this run. ``budgets`` are ``gpu_memory``
-    arguments (``"24GB"``, ``"40%"``, bytes). Raises what :func:`engine.replay.replay` raises.
+    ``policies``: names, or one; None: all that can replay this run. ``budgets`` are ``gpu_memory``
+    arguments (``"24GB"``, ``"40%"``, bytes), or one. Raises InputError for what is none, before
+    anything is replayed, and what :func:`engine.replay.replay` raises.
     """
-    asked, points = list(budgets), list[BudgetPoint]()
+    asked, points = several("budgets", budgets), list[BudgetPoint]()
+    for budget in asked:
+        if budget is not None and parse_percent(budget) is None:
+            parse_bytes(budget)
+    given = None if policies is None else several("policies", policies)
+    chosen = None if given is None else [resolve_policy(policy) for policy in given]
     bounds: dict[int, float] = {}
-    for policy in playable(trace) if policies is None else policies:
+    for policy in (POLICIES[name] for name in playable(trace)) if chosen is None else chosen:
         for budget in asked:
             what_if = replay(trace, gpu_memory=budget, policy=policy).trace
             plan, summary, length = what_if.plan, what_if.summary, what_if.duration_ns
@@ -80,7 +89,7 @@ def budget_curve(
                 bounds[plan.gpu_memory] = bound(what_if, plan).tokens_per_s
             points.append(
                 BudgetPoint(
-                    policy,
+                    policy.name,
                     plan.gpu_memory,
                     len(plan.pinned),
                     plan.cache_slots,

@@ -91,9 +91,9 @@ class Calibrator:
 
 
 def calibrate(
-    model: Any = None,
     path: str | Path | None = None,
     *,
+    model: Any = None,
     seconds: float | None = None,
     thorough: bool = False,
     name: str = "this-machine",
@@ -104,10 +104,10 @@ def calibrate(
     """Measure this machine and return (and save) its :class:`HardwareSpec`.
 
     Args:
+        path: JSON file to write, to be given as ``hardware=``; None: nothing is written.
         model: an engine, the folder or hub id of a checkpoint, or None: a generated model of
             1.8 GB. Times of this very model are kept as curves; other models are costed with the
             rates that come of them, with more uncertainty.
-        path: JSON file to write, to be given as ``hardware=``.
         seconds: about how long to measure, at least one round; 12, or 90 where ``thorough``.
         thorough: more prompt lengths, up to 2048 tokens, and more rounds.
         name: what to call the machine.
@@ -126,7 +126,7 @@ def calibrate(
     check_number("calibrate, seconds", seconds)
     other = None if beside is None else resolve_hardware(beside)
     if path is not None:
-        prepare(Path(path))
+        prepare(path)
     say = _Line(progress)
     say("a model to measure with")
     calibrator = Calibrator(*_opened(model), threads=threads)
@@ -180,8 +180,8 @@ def _opened(model: Any) -> tuple[PreTrainedModel, ModelSpec]:
         made, name = load_model(model), Path(model).name
     else:
         raise InputError(
-            "calibrate: expected an engine, a checkpoint's folder or hub id, or nothing, got "
-            f"{type(model).__name__}"
+            "calibrate, model: expected an engine, a checkpoint's folder or hub id, or nothing, "
+            f"got {type(model).__name__}"
         )
     return made, model_spec(made, ExpertStore(made), name)
 

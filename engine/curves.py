@@ -14,7 +14,7 @@ from engine.errors import InputError, unknown_name
 from engine.events import StepKind
 from engine.frequency import frequency_hits
 from engine.stacks import Requests, lru_hits, opt_hits, static_hits
-from engine.strict import check_number
+from engine.strict import check_number, several
 from engine.trace import Trace
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ SIMULATED = frozenset({"lfu", "lrfu"})
 
 def hit_curves(
     trace: Trace,
-    policies: Iterable[str] = tuple(HIT_POLICIES),
+    policies: Iterable[str] | str = tuple(HIT_POLICIES),
     *,
     pinned: Iterable[int] = (),
     sizes: Iterable[int] | None = None,
@@ -155,7 +155,7 @@ def hit_curves(
 
     Args:
         trace: any; its plan only lends its profile to ``static``.
-        policies: names in :data:`HIT_POLICIES`.
+        policies: names in :data:`HIT_POLICIES`, or one.
         pinned: flat indices of experts that are always there; the caches see the rest.
         sizes: slots at which ``lfu`` and ``lrfu``, which are not monotone, are simulated; None: 33
             from none to all. The other curves hold every size.
@@ -164,6 +164,10 @@ def hit_curves(
     Raises:
         UnknownNameError, InputError: a policy, expert, size or half-life that cannot be.
     """
+    names = several("policies", policies)
+    for name in names:
+        if not isinstance(name, str) or name not in HIT_POLICIES:
+            raise unknown_name("policy", name, HIT_POLICIES)
     total = trace.model.experts_total
     fixed = np.zeros(total, dtype=np.bool_)
     fixed[_within("pinned", pinned, total - 1)] = True
@@ -178,9 +182,7 @@ def hit_curves(
     asked = _Asked(requests, free, trace.plan.profile.array.ravel()[free], wanted, half_life)
     every = np.arange(len(free) + 1)
     found: dict[str, Curve] = {}
-    for name in policies:
-        if name not in HIT_POLICIES:
-            raise unknown_name("policy", name, HIT_POLICIES)
+    for name in names:
         slots = wanted if name in SIMULATED else every
         hits = HIT_POLICIES[name](asked)[: len(slots)]  # more slots than experts hold no more
         whole = np.asarray(hits, dtype=np.float64) + pinned_calls
@@ -207,6 +209,11 @@ def _step_set(trace: Trace, requests: Requests) -> int:
 
 def _within(name: str, values: Iterable[int], most: int) -> list[int]:
     """Whole numbers from 0 to ``most``; raises InputError for others."""
+    if not isinstance(values, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"{name}: expected several whole numbers from 0 to {most}, got {values!r}; "
+            f"write {name}=[{values!r}] for one"
+        )
     found = [int(value) if isinstance(value, np.integer) else value for value in values]
     for value in found:
         if type(value) is not int or not 0 <= value <= most:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,10 @@ from engine.errors import InputError
 
 
 def prepare(path: str | Path) -> Path:
-    """The path of a file that can be written: makes the folders above it.
+    """The path of a file that can be written: makes the folders above it, and tries to write.
 
-    Raises InputError where ``path`` is no path, is a folder, or is below what is no folder.
+    The file is left as it was, and absent where it was. Raises InputError where ``path`` is no
+    path, is a folder, is below what is no folder, or is where nothing can be written.
     """
     if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"expected the path of a file to write, got {type(path).__name__}.")
@@ -25,7 +27,21 @@ def prepare(path: str | Path) -> Path:
         raise InputError(f"cannot write {path}: what is above it is a file, no folder.") from error
     except OSError as error:
         raise _refused(path, error) from error
+    try:
+        _try(path)
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise _refused(path, error) from error
     return path
+
+
+def _try(path: Path) -> None:
+    """Open for writing, without writing: permissions alone do not tell (of ``/proc``, say)."""
+    there = os.path.lexists(path)
+    if there and not path.is_file():
+        return  # a device or a pipe, which opening may disturb
+    path.open("ab").close()
+    if not there:
+        path.unlink()
 
 
 @contextmanager
@@ -38,6 +54,6 @@ def writing(path: str | Path) -> Generator[Path]:
         raise _refused(prepared, error) from error
 
 
-def _refused(path: Path, error: OSError) -> InputError:
-    reason = error.strerror or str(error) or type(error).__name__
+def _refused(path: Path, error: OSError | ValueError) -> InputError:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return InputError(f"cannot write {path}: {reason}. Give a path that can be written.")

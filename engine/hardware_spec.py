@@ -108,6 +108,18 @@ class HardwareSpec:
                 raise InputError(f"{what}, {name}: expected true or false, got {got!r}.")
         _check_sources(what, self.sources)
 
+    def check_budget(self, gpu_memory: object) -> None:
+        """Raise InputError where no budget is given and there is no GPU whose memory it could be.
+
+        ``gpu_memory`` is the argument of that name: None where it was left out.
+        """
+        if gpu_memory is None and not self.accelerator:
+            raise InputError(
+                f"hardware {self.name!r} has no GPU whose memory could be the budget: give "
+                "gpu_memory= as well, for what a GPU's memory of that size would change; or load "
+                "without device, policy, planner, cache_slots and as_model, to run on the CPU"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Every field by name, ready for JSON; `from_dict` is the inverse."""
         return asdict(self)

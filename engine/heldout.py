@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from engine.errors import InputError, unknown_name
 from engine.placement import change_plan
 from engine.planners import at_random, by_popularity
-from engine.profile import Profile
+from engine.profile import Profile, text_of
+from engine.strict import several
 from engine.trace import Trace
 from engine.units import format_bytes
 
@@ -54,6 +55,8 @@ class HeldOut:
     """Name of the model of the judged trace."""
     tokens: int
     """Tokens of the judged trace."""
+    text: str
+    """What text that was, in words."""
     experts: int
     """In the whole model."""
     calls: NDArray[np.int64]
@@ -111,7 +114,8 @@ class HeldOut:
             )
         return (
             f"Held out: popularity from {self.profile.tokens} tokens of {self.profile.source}, "
-            f"judged on {self.tokens} other tokens through {self.model}: {'; '.join(told)}."
+            f"judged on {self.tokens} tokens of {self.text} through {self.model}: "
+            f"{'; '.join(told)}."
         )
 
 
@@ -126,15 +130,15 @@ def heldout(
     Args:
         trace: of the text to judge on; its last plan says what else is in the budget.
         profile: or a trace of another text to count it on; None: the one that ``trace`` was
-            planned with. That the texts differ is up to the caller.
+            planned with. One with the very counts of ``trace`` is refused; that the texts have
+            nothing else in common is up to the caller.
         gpu_memory: budgets; None: 10, 25, 50 and 75% of the way to everything resident.
 
     Raises:
-        InputError: a profile of another grid, the judged trace itself, no budget, or no calls.
+        InputError: a profile of another grid, or of the judged trace itself (also read from its
+            file, or counted on it); no budget, or no calls.
         BudgetError: a budget below the smallest that works.
     """
-    if profile is trace:
-        raise InputError("heldout: expected a profile of another text, got the judged trace itself")
     if profile is None:
         profile = trace.plan.profile
     elif isinstance(profile, Trace):
@@ -148,14 +152,15 @@ def heldout(
     flat = batch.layer[batch.segment] * experts + batch.expert
     if not len(flat):
         raise InputError(f"heldout: expected a trace of a text to judge on, got {trace!r}")
+    tokens = np.bincount(trace.routing.flat(experts), minlength=layers * experts)
+    if np.array_equal(tokens, profile.array.ravel()):
+        raise InputError(
+            "heldout: expected a profile of another text, got one that counts what the judged run "
+            "itself did: give the run of another prompt, or leave the profile out for the one that "
+            "the run was planned with"
+        )
     calls = np.bincount(flat, minlength=layers * experts).reshape(layers, experts)
-    asked: list[int | str]
-    if gpu_memory is None:
-        asked = list(BUDGETS)
-    else:
-        asked = [gpu_memory] if isinstance(gpu_memory, int | str) else list(gpu_memory)
-    if not asked:
-        raise InputError("heldout, gpu_memory: expected one or more budgets, got none")
+    asked = several("heldout, gpu_memory", BUDGETS if gpu_memory is None else gpu_memory)
     budgets: list[Budget] = []
     for value in asked:
         plan = change_plan(
@@ -176,6 +181,7 @@ def heldout(
         profile=profile,
         model=trace.model.name,
         tokens=len(np.unique(trace.routing.token)),
+        text=text_of(trace),
         experts=layers * experts,
         calls=calls.sum(axis=1),
         budgets=tuple(budgets),

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.devices import Device, open_device
+from engine.devices import Device, open_device, usual_device
 from engine.errors import InputError
 from engine.generation import Generator
 from engine.hook import attach
 from engine.loader import load_model, load_tokenizer, model_spec
 from engine.placement import make_plan
 from engine.planned import Planned
+from engine.planners import check_planner
 from engine.policies import Policy, resolve_policy
 from engine.popularity import measure_profile
 from engine.profile import Profile
@@ -27,6 +28,7 @@ from engine.threads import check_threads, choose_threads
 from engine.units import parse_bytes, parse_percent
 
 DEFAULT_HARDWARE = "rtx-4090"
+DEFAULT_POLICY = "fiddler"
 
 
 class HybridEngine(Planned):
@@ -58,7 +60,7 @@ class HybridEngine(Planned):
         gpu_memory: int | str | None = None,
         hardware: str | Path | HardwareSpec = DEFAULT_HARDWARE,
         as_model: str | ModelSpec | None = None,
-        policy: str | type[Policy] = "fiddler",
+        policy: str | type[Policy] = DEFAULT_POLICY,
         cache_slots: int | None = None,
         planner: str | None = None,
         dtype: str = "auto",
@@ -73,15 +75,17 @@ class HybridEngine(Planned):
 
         Args:
             path: folder or hub id of a Mixture-of-Experts checkpoint (safetensors).
-            gpu_memory: device memory budget; None: the hardware's memory.
+            gpu_memory: device memory budget; None: the hardware's memory. A profile of a machine
+                without a GPU has none: give one for a what-if.
             hardware: profile whose latencies decisions are made by.
             as_model: cost another model's bytes and flops on this one's routing (same grid).
             policy: name in :data:`engine.policies.POLICIES`, or a policy class of your own.
             cache_slots: experts' worth of budget for a cache; None: the policy's default.
             planner: name in :data:`engine.planners.PLANNERS`; None: the policy's own.
             dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``.
-            device: ``auto``, ``virtual`` (modelled clock) or ``host`` (all on the CPU, measured:
-                budget, policy and cache do not apply).
+            device: ``virtual`` (modelled clock), ``host`` (all on the CPU, measured: budget, policy
+                and cache do not apply), or ``auto``: ``host`` where ``hardware`` has no GPU and
+                nothing that takes one is asked for, else ``virtual``.
             max_tokens: KV cache positions reserved for each sequence.
             max_sequences: sequences (beams count) the KV cache is reserved for.
             threads: CPU threads while generating; None: torch's own number, or 1 where experts are
@@ -99,7 +103,13 @@ class HybridEngine(Planned):
                 f"{type(path).__name__}"
             )
         resolve_policy(policy)  # names and sizes are checked before gigabytes are read
+        check_planner(planner)
         machine = resolve_hardware(hardware)
+        asked = (gpu_memory, cache_slots, planner, as_model)
+        planned = policy != DEFAULT_POLICY or any(each is not None for each in asked)
+        device = usual_device(device, machine, planned=planned)
+        if device != "host":
+            machine.check_budget(gpu_memory)
         if gpu_memory is not None and parse_percent(gpu_memory) is None:
             parse_bytes(gpu_memory)
         if as_model is not None:
@@ -200,7 +210,8 @@ class HybridEngine(Planned):
             seed: makes sampling repeatable: the same tokens as after ``torch.manual_seed(seed)``,
                 whose state is put back afterwards. torch has one such generator for a process, so
                 two engines that sample at the same time disturb each other.
-            prefill_chunk_tokens: process the prompt in steps of at most so many tokens.
+            prefill_chunk_tokens: process the prompt in steps of at most so many tokens; refused for
+                the few model types whose output that would change.
             options: passed on to transformers (``num_beams``, ``do_sample``, ``temperature``,
                 ``top_p``, ``num_return_sequences``...).
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
@@ -42,10 +44,12 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
 
     Raises:
         CheckpointError: no such folder, no model in it, a damaged or incomplete file, only pickle
-            files, or a model that needs code of its own.
+            files, a configuration that cannot be, or a model that needs code of its own.
         UnsupportedModelError: not a Mixture-of-Experts model that transformers' experts interface
             serves.
         InputError: an unknown dtype.
+
+    Warns of tensors in the files that the model has no place for.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -69,6 +73,8 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
                 trust_remote_code=False,
                 output_loading_info=True,
             )
+    except ImportError as error:
+        raise _needs_package(path, config, error) from error
     except _DAMAGE as error:
         if _out_of_memory(error):
             raise
@@ -81,6 +87,14 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
         raise CheckpointError(
             f"the weights in {path} lack {len(missing)} of the model's tensors ({missing[0]!r} is "
             f"the first): the checkpoint is incomplete, or its config.json is of another model"
+        )
+    unused = sorted(info["unexpected_keys"])
+    if unused:
+        warnings.warn(
+            f"the weights in {path} hold {len(unused)} tensors that the model has no place for "
+            f"({unused[0]!r} is the first); they are left out. Where that is a surprise, its "
+            "config.json is of another model",
+            stacklevel=2,
         )
     return model.eval().requires_grad_(False)
 
@@ -184,7 +198,7 @@ def _config(path: str | Path) -> Any:
                 "transformers' own format, or a newer transformers that knows the model type"
             )
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (StrictDataclassError, *_DAMAGE) as error:
         raise CheckpointError(
             f"cannot read the configuration of {path} ({_short(error)}): check the path or hub "
             "id; models that bring their own code are not run"
@@ -219,11 +233,25 @@ def _from_config(auto: Any, config: Any) -> nn.Module:
         return auto.from_config(
             config, experts_implementation=IMPLEMENTATION, trust_remote_code=False
         )
-    except (ValueError, KeyError, TypeError, ImportError) as error:
+    except (StrictDataclassError, ImportError, ArithmeticError, *_DAMAGE) as error:
         raise UnsupportedModelError(
             f"transformers cannot build a {config.model_type!r} from this configuration "
             f"({_short(error)})"
         ) from error
+
+
+def _needs_package(path: str | Path, config: Any, error: ImportError) -> CheckpointError:
+    """The error for weights that transformers opens with a package that is not here."""
+    quantised = getattr(config, "quantization_config", None)
+    if quantised is None:
+        return CheckpointError(
+            f"the weights in {path} cannot be opened without another package ({_short(error)})"
+        )
+    method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+    return UnsupportedModelError(
+        f"the weights in {path} are quantised ({method}), and experts have to be in float32, "
+        "float16 or bfloat16 here: take a checkpoint of the same model that is not quantised"
+    )
 
 
 def _out_of_memory(error: Exception) -> bool:

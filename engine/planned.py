@@ -7,6 +7,7 @@ from pathlib import Path
 from engine.errors import InputError
 from engine.placement import change_plan
 from engine.plan import Plan
+from engine.planners import check_planner
 from engine.policies import LIVE, Policy, resolve_policy
 from engine.residency import Residency
 from engine.session import Session
@@ -67,6 +68,7 @@ class Planned:
             )
         spec = None if hardware is None else resolve_hardware(hardware)
         self._check_policy(policy)
+        check_planner(planner)
         plan = change_plan(
             self.plan,
             model=self.model_spec,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.errors import UnsupportedModelError
+from engine.errors import CheckpointError, UnsupportedModelError
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def probe(model: nn.Module, modules: list[nn.Module]) -> Probe:
     """Run two tokens through the dense part of ``model``, whose experts are ``modules``.
 
     The modules' sessions, where they have one, are put back afterwards. Raises
-    UnsupportedModelError where layers disagree or the same experts run twice.
+    UnsupportedModelError where layers disagree or the same experts run twice, CheckpointError
+    where transformers cannot run the model as it is configured.
     """
     places = {id(module): name for name, module in model.named_modules()}
     parents = [model.get_submodule(places[id(each)].rpartition(".")[0]) for each in modules]
@@ -95,6 +96,14 @@ def probe(model: nn.Module, modules: list[nn.Module]) -> Probe:
     try:
         with torch.no_grad():
             out = model(input_ids=torch.tensor([[1, 2]]), use_cache=True)
+    except (RuntimeError, LookupError) as error:
+        if "allocate memory" in str(error):  # torch has no exception of its own for that
+            raise
+        raise CheckpointError(
+            f"{type(model).__name__} cannot run a text of two tokens ({error}): what its "
+            "config.json says does not go together, for example more experts per token than "
+            "there are experts"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -107,11 +107,7 @@ class Profile:
         routing = trace.routing
         flat = routing.flat(experts)
         counts = np.bincount(flat, minlength=layers * experts).reshape(layers, experts)
-        if source is None:
-            prompt = trace.meta.get("prompt")
-            source = "a recorded run"
-            if isinstance(prompt, str) and prompt.strip():
-                source = f"a run that began {textwrap.shorten(prompt, 60, placeholder=' ...')!r}"
+        source = text_of(trace) if source is None else source
         choices = np.full((len(trace.token_rows), layers, routing.experts.shape[1]), -1, np.int16)
         choices[routing.token, routing.layer] = routing.experts
         sequence, position = trace.tokens["sequence"], trace.tokens["position"]
@@ -188,3 +184,11 @@ def _sample(
     if not len(choices) or (np.diff(ascending, axis=2) == 0).any():
         return None
     return Sample.of(ascending, experts, starts)
+
+
+def text_of(trace: Recorded) -> str:
+    """What text a trace is of, in words: its prompt, as far as the trace knows it."""
+    prompt = trace.meta.get("prompt")
+    if not isinstance(prompt, str) or not prompt.strip():
+        return "a recorded run"
+    return f"a run that began {textwrap.shorten(prompt, 60, placeholder=' ...')!r}"

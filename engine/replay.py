@@ -19,6 +19,7 @@ from engine.layout import lay_out
 from engine.orchestrator import Change, Orchestrator
 from engine.placement import change_plan
 from engine.plan import Plan
+from engine.planners import check_planner
 from engine.policies import POLICIES, Policy
 from engine.spec import HardwareSpec
 from engine.summary import Summary
@@ -67,6 +68,7 @@ def replay(
         if trace.clock == Clock.MEASURED:
             return Replay(trace)
         return Replay(run_plans(trace, trace.plan_list, trace.start))
+    check_planner(planner)
     plan = change_plan(
         trace.plan,
         model=trace.model,

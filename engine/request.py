@@ -14,6 +14,7 @@ from engine.errors import InputError
 from engine.lineage import Lineage
 from engine.prompt import PromptLike, encode
 from engine.strict import check_int
+from engine.unsupported import why_unchunked
 
 _REFUSED = {
     "streamer": "use on_text=, or engine.stream()",
@@ -98,16 +99,19 @@ class Request:
         seed, chunk_tokens = passed.pop("seed", None), passed.pop("prefill_chunk_tokens", None)
         if chunk_tokens is not None:
             check_int("prefill_chunk_tokens", chunk_tokens, least=1)
+            _check_chunks(limits.model.config)
             passed["prefill_chunk_size"] = chunk_tokens
         if seed is not None:
             check_int("seed", seed, least=0)
             if seed >= 2**63:
                 raise InputError(f"seed: expected less than 2^63, got {seed}")
-        eos = limits.option(options, "eos_token_id")
-        ends = tuple(torch.as_tensor([] if eos is None else eos).reshape(-1).int().tolist())
-        padding = limits.option(options, "pad_token_id")
-        passed["pad_token_id"] = padding if padding is not None else (*ends, 0)[0]
-        other = options.get("stopping_criteria") or limits.option(options, "stop_strings")
+        ends = _ids("eos_token_id", limits.option(options, "eos_token_id"))
+        padding = _ids("pad_token_id", limits.option(options, "pad_token_id"))
+        passed["pad_token_id"] = (*padding, *ends, 0)[0]
+        stops = limits.option(options, "stop_strings")
+        if stops:
+            passed["tokenizer"] = _stopping_tokenizer(stops, options, limits)
+        other = options.get("stopping_criteria") or stops
         return cls(
             ids=ids,
             mask=mask,
@@ -157,6 +161,44 @@ class Request:
                 "this checkpoint has no tokenizer, so there is no text to stream: call "
                 "engine.generate() without on_text, and read the run's tokens"
             )
+
+
+def _check_chunks(config: Any) -> None:
+    why = why_unchunked(config)
+    if why is not None:
+        raise InputError(
+            f"prefill_chunk_tokens: a {config.model_type} cannot take its prompt in chunks: {why}. "
+            "Leave prefill_chunk_tokens out; the prompt is then one step"
+        )
+
+
+def _ids(name: str, value: Any) -> tuple[int, ...]:
+    """A token id, or several, or none."""
+    try:
+        ids = torch.as_tensor([] if value is None else value).reshape(-1).tolist()
+    except (TypeError, ValueError, RuntimeError):
+        ids = [value]
+    if not all(type(each) is int and abs(each) < 2**31 for each in ids):
+        raise InputError(f"{name}: expected a token id or a list of token ids, got {value!r}")
+    return tuple(ids)
+
+
+def _stopping_tokenizer(stops: Any, options: Mapping[str, Any], limits: Limits) -> Any:
+    """What transformers reads the text by in which it looks for ``stop_strings``."""
+    texts = [stops] if isinstance(stops, str) else stops
+    if not isinstance(texts, list | tuple) or not all(
+        isinstance(text, str) and text for text in texts
+    ):
+        raise InputError(
+            f"stop_strings: expected a text or a list of texts, none empty, got {stops!r}"
+        )
+    tokenizer = options.get("tokenizer", limits.tokenizer)
+    if tokenizer is None:
+        raise InputError(
+            "stop_strings: this checkpoint has no tokenizer to read the text by: pass tokenizer= "
+            "as well, or give eos_token_id="
+        )
+    return tokenizer
 
 
 def _count(name: str, value: object) -> int:

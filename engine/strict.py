@@ -51,6 +51,20 @@ def check_text(what: str, value: object) -> None:
         raise InputError(f"{what}: expected a text that is not empty, got {reprlib.repr(value)}.")
 
 
+def several(what: str, value: Any) -> list[Any]:
+    """One thing, or several, as a list; texts and paths are one thing.
+
+    Raises InputError where `value` holds none.
+    """
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes):
+        return [value]
+    if found := list(cast("Iterable[Any]", value)):
+        return found
+    raise InputError(
+        f"{what}: expected one or more to compare, got none; leave it out for the default"
+    )
+
+
 def read_json(what: str, path: str | Path) -> object:
     """The content of a small JSON file (at most 1 MiB).
 

@@ -83,8 +83,11 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
-def _generated(tokens: dict[str, Ints], steps: Flags) -> int:
-    """Tokens for an answer that ``steps`` processed."""
+def generated(tokens: dict[str, Ints], steps: Flags) -> int:
+    """Tokens for an answer that ``steps`` (True or False for each) processed.
+
+    What every speed counts: :attr:`Summary.generated_tokens` says which tokens these are.
+    """
     mine = (tokens["position"] >= 0) & np.append(steps, False)[tokens["step"]]
     many = searched(tokens)
     beams = sum(int(mine[best_path(tokens, sequence)].sum()) for sequence in many.tolist())
@@ -105,8 +108,8 @@ def summarize(trace: Trace) -> Summary:
     prefill = whole & (steps["kind"] == StepKind.PREFILL)
     length = steps["end_ns"] - steps["start_ns"]
     decode_ns, prefill_ns = int(length[decode].sum()), int(length[prefill].sum())
-    generated, prompt = _generated(trace.tokens, decode), _prompt(trace.tokens, prefill)
-    speed = _ratio(generated * 1e9, decode_ns)
+    answered, prompt = generated(trace.tokens, decode), _prompt(trace.tokens, prefill)
+    speed = _ratio(answered * 1e9, decode_ns)
     error = trace.plan.costs.relative_error if trace.clock == Clock.MODELLED else 0.0
     totals = trace.happened.totals
     calls = np.array(totals.calls)
@@ -115,7 +118,7 @@ def summarize(trace: Trace) -> Summary:
         clock=trace.clock.name.lower(),
         steps=len(trace.step_rows),
         prompt_tokens=prompt,
-        generated_tokens=generated,
+        generated_tokens=answered,
         prefill_ns=prefill_ns,
         decode_ns=decode_ns,
         tokens_per_s=speed,

@@ -10,11 +10,13 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
+
 from engine.errors import FiddlerError, InputError, unknown_name
 from engine.policies import POLICIES, Policy, resolve_policy
 from engine.replay import playable
 from engine.spec import HardwareSpec, resolve_hardware
-from engine.strict import check_int
+from engine.strict import check_int, several
 from engine.sweep_task import Combination, Row, Task
 from engine.trace import Trace
 from engine.units import parse_bytes, parse_percent
@@ -30,6 +32,9 @@ COLUMNS = (
     "hit_rate", "mb_per_token", "gpu_busy", "cpu_busy", "link_busy",
 )  # fmt: skip
 """Of the table; what they mean: :class:`engine.plan.Plan`, :class:`engine.summary.Summary`."""
+
+_MANY = 10**6
+"""Experts that no model has; of a path the trace, and so its model, is not known here."""
 
 _TASKS_PER_CORE = 4
 """Tasks for each core of this machine, so that slow ones do not hold up the end."""
@@ -88,12 +93,18 @@ def sweep(
         )
     if chunk is not None:
         check_int("sweep, chunk", chunk, least=1)
+    if progress is not None and not callable(progress):  # pyright: ignore[reportUnnecessaryComparison]
+        raise InputError(
+            "progress: expected a function of two numbers, rows done and rows in all, got "
+            f"{type(progress).__name__}"
+        )
     sources = _sources(traces)
     if policies is None:
         # a path is not opened here: it may be one of the machine that does the work
         sets = [playable(s if isinstance(s, Trace) else None) for _, s in sources]
         policies = [name for name in POLICIES if all(name in names for names in sets)]
-    combinations = _combinations(policies, gpu_memory, hardware, cache_slots)
+    grids = [s.model.experts_total if isinstance(s, Trace) else _MANY for _, s in sources]
+    combinations = _combinations(policies, gpu_memory, hardware, cache_slots, max(grids))
     total = len(sources) * len(combinations)
     if chunk is None:
         wanted = math.ceil(_TASKS_PER_CORE * (os.cpu_count() or 1) / len(sources))
@@ -159,19 +170,19 @@ def _sources(traces: Any) -> list[tuple[str, Trace | Path]]:
 
 
 def _combinations(
-    policies: Any, gpu_memory: Any, hardware: Any, cache_slots: Any
+    policies: Any, gpu_memory: Any, hardware: Any, cache_slots: Any, most_slots: int
 ) -> list[Combination]:
     """All of them, in order. Raises InputError for what no trace could take."""
     machines = [
         None if machine is None else resolve_hardware(machine)
-        for machine in _several("hardware", hardware, None)
+        for machine in _asked("hardware", hardware)
     ]
-    budgets = _several("gpu_memory", gpu_memory, None)
+    budgets = _asked("gpu_memory", gpu_memory)
     for budget in budgets:
         if budget is not None and parse_percent(budget) is None:
             parse_bytes(budget)
-    names = [resolve_policy(name) for name in _several("policies", policies, *POLICIES)]
-    slots = _several("cache_slots", cache_slots, None)
+    names = [resolve_policy(name) for name in several("policies", policies)]
+    slots = [_slots(many, most_slots) for many in _asked("cache_slots", cache_slots)]
     return [
         Combination(machine, budget, policy, many)
         for machine, budget, policy in product(machines, budgets, names)
@@ -179,14 +190,17 @@ def _combinations(
     ]
 
 
-def _several(name: str, value: Any, *default: Any) -> list[Any]:
-    """What is to be compared: one thing, several, or the default where nothing was asked for."""
-    if value is None:
-        return list(default)
-    if not isinstance(value, Iterable) or isinstance(value, str):
-        return [value]
-    if several := list(cast("Iterable[Any]", value)):
-        return several
-    raise InputError(
-        f"{name}: expected one or more to compare, got none; leave it out for the default"
-    )
+def _asked(name: str, value: Any) -> list[Any]:
+    """What is to be compared; the trace's own where nothing was asked for."""
+    return [None] if value is None else several(name, value)
+
+
+def _slots(value: Any, most: int) -> int | None:
+    """Cache slots as a whole number; raises InputError for what is none, or fits no trace."""
+    if isinstance(value, np.integer):
+        value = int(cast("np.integer[Any]", value))
+    if value is not None and (type(value) is not int or not 0 <= value <= most):
+        raise InputError(
+            f"cache_slots: expected a whole number of experts from 0 to {most}, got {value!r}"
+        )
+    return value

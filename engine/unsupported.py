@@ -1,9 +1,10 @@
-"""Architectures that transformers knows and this engine cannot run: model type -> why, as data."""
+"""What transformers' architectures cannot do here: model type -> why, as data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 _OWN_ROUTING = (
     "transformers routes its experts in code of its own, not through the experts interface that "
@@ -34,3 +35,25 @@ UNSUPPORTED: Mapping[str, str] = MappingProxyType(
     }
 )
 """Checked before any weights are read; a test holds that every other model file is supported."""
+
+UNCHUNKED: Mapping[str, str] = MappingProxyType(
+    {
+        "jamba": "in transformers its Mamba layers forget, with each chunk, the text before it",
+        "minimax": "transformers cannot begin a chunked prompt with the cache that it needs",
+    }
+)
+"""Model types whose prompts cannot be split; a test holds that chunks change no other's output."""
+
+UNCHUNKED_BY_WINDOW = ("qwen3_vl_moe", "qwen3_omni_moe_thinker")
+"""Model types whose attention reads the whole text while their cache keeps to a window."""
+
+
+def why_unchunked(config: Any) -> str | None:
+    """Why a model of this transformers configuration cannot take a prompt in chunks, or None."""
+    kind = config.model_type
+    if kind in UNCHUNKED_BY_WINDOW and getattr(config.get_text_config(), "sliding_window", None):
+        return (
+            "its configuration sets sliding_window, by which transformers drops tokens from the "
+            "cache that the attention of later chunks has to read"
+        )
+    return UNCHUNKED.get(kind)

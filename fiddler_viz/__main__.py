@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from engine.destination import prepare
 from engine.errors import FiddlerError, InputError
 from engine.policies import LIVE
-from engine.spec import HardwareSpec
+from engine.spec import HardwareSpec, resolve_hardware
 from engine.strict import check_int
 from engine.trace import Trace
 from fiddler_viz import demo
@@ -96,7 +96,7 @@ def _generate(options: argparse.Namespace, *, show: bool) -> Run:
     from fiddler_viz.api import load
 
     as_model: str | None = options.as_model
-    if as_model is None and options.model == demo.NAME and options.device != "host":
+    if as_model is None and options.model == demo.NAME and _has_device(options):
         as_model = demo.COSTED_AS
     engine = load(
         options.model,
@@ -123,6 +123,13 @@ def _generate(options: argparse.Namespace, *, show: bool) -> Run:
     )
     print(*unsaid, sep="", end="")  # no text came
     return run
+
+
+def _has_device(options: argparse.Namespace) -> bool:
+    """Whether a device is to be modelled: not on the host, nor with a profile that has no GPU."""
+    if options.device != "auto" or options.gpu_memory is not None:
+        return options.device != "host"
+    return resolve_hardware(options.hardware).accelerator
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -152,8 +159,8 @@ def _calibrate(options: argparse.Namespace) -> None:
     from fiddler_viz.api import calibrate
 
     found = calibrate(
-        options.model,
         options.path,
+        model=options.model,
         seconds=options.seconds,
         thorough=options.thorough,
         beside=options.beside,

@@ -51,18 +51,18 @@ def load(path: str | Path = demo.NAME, **options: Any) -> HybridEngine:
     return HybridEngine.load(demo.model_folder(), **options)
 
 
-def calibrate(model: Any = None, path: str | Path | None = None, **options: Any) -> HardwareSpec:
+def calibrate(path: str | Path | None = None, *, model: Any = None, **options: Any) -> HardwareSpec:
     """Measure this machine and return its profile, to be given as ``hardware=``.
 
-    ``model``: an engine, ``"demo"``, a checkpoint's folder or hub id, or None for a generated one.
-    ``path``: JSON file to write. Options are those of :func:`engine.calibrate.calibrate`:
+    ``path``: JSON file to write. ``model``: an engine, ``"demo"``, a checkpoint's folder or hub
+    id, or None for a generated one. Options are those of :func:`engine.calibrate.calibrate`:
     ``seconds``, ``thorough``, ``name``, ``beside``, ``threads``, ``progress``.
     """
     from engine.calibrate import calibrate as measure  # torch only now
 
     if isinstance(model, str) and model == demo.NAME:
         model = load(demo.NAME, device="host")
-    return measure(model, path, **options)
+    return measure(path, model=model, **options)
 
 
 def replay(source: Any, **changes: Any) -> Replay:

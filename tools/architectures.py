@@ -26,12 +26,13 @@ prefill and of decode within 1e-4 in float32, greedy tokens the same, for every 
 budgets. Written by `python tools/architectures.py`; a test compares.
 
 The features are those of a default configuration. *Router ahead*: whether a prefetching policy can
-ask the next layer's router.
+ask the next layer's router. *Chunks*: whether `prefill_chunk_tokens` may split a prompt; where it
+would change the output it raises `InputError` with the reason.
 
 ## Supported ({count} model types)
 
-| model type | class | experts | around them | router ahead |
-| --- | --- | --- | --- | --- |
+| model type | class | experts | around them | router ahead | chunks |
+| --- | --- | --- | --- | --- | --- |
 """
 
 TAIL = """
@@ -75,8 +76,17 @@ def _line(kind: str) -> str:
         model = auto_class(config).from_config(config)
     experts = experts_modules(model)[0]
     around = ", ".join(_around(model, config.get_text_config()))
-    cells = (f"`{kind}`", f"`{type(model).__name__}`", ", ".join(_layout(experts)), around, ahead)
+    layout = ", ".join(_layout(experts))
+    cells = (f"`{kind}`", f"`{type(model).__name__}`", layout, around, ahead, _chunks(kind))
     return f"| {' | '.join(cells)} |\n"
+
+
+def _chunks(kind: str) -> str:
+    from engine.unsupported import UNCHUNKED, UNCHUNKED_BY_WINDOW
+
+    if kind in UNCHUNKED_BY_WINDOW:
+        return "unless its configuration sets `sliding_window`"
+    return f"no: {UNCHUNKED[kind]}" if kind in UNCHUNKED else "yes"
 
 
 def _layout(experts: Any) -> list[str]:

@@ -6,9 +6,19 @@ from engine.devices.base import Device
 from engine.devices.host import HostDevice
 from engine.devices.virtual import VirtualDevice
 from engine.errors import DeviceError, unknown_name
+from engine.spec import HardwareSpec
 from engine.store import ExpertStore
 
 DEVICES = ("auto", "host", "virtual", "cuda")
+
+
+def usual_device(name: str, hardware: HardwareSpec, *, planned: bool) -> str:
+    """The device to open: ``auto`` is the host where the hardware has no GPU, unless ``planned``.
+
+    ``planned``: a budget, or something else that only a device's memory has, was asked for.
+    """
+    no_gpu = not (hardware.accelerator or planned)
+    return "host" if name == "auto" and no_gpu else name
 
 
 def open_device(name: str, store: ExpertStore) -> Device:
@@ -26,4 +36,4 @@ def open_device(name: str, store: ExpertStore) -> Device:
     return HostDevice() if name == "host" else VirtualDevice(store)
 
 
-__all__ = ["DEVICES", "Device", "HostDevice", "VirtualDevice", "open_device"]
+__all__ = ["DEVICES", "Device", "HostDevice", "VirtualDevice", "open_device", "usual_device"]

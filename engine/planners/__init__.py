@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from engine.errors import unknown_name
 from engine.planners.base import Known, Planner
 from engine.planners.counted import at_random, by_layers, by_popularity, counted, evenly
 from engine.planners.makespan import by_makespan
@@ -19,6 +20,13 @@ PLANNERS: Mapping[str, Planner] = MappingProxyType(
     }
 )
 
+
+def check_planner(name: object) -> None:
+    """Raise UnknownNameError unless ``name`` is that of a planner, or None (the policy's own)."""
+    if name is not None and (not isinstance(name, str) or name not in PLANNERS):
+        raise unknown_name("planner", name, PLANNERS)
+
+
 __all__ = [
     "PLANNERS",
     "Known",
@@ -27,5 +35,6 @@ __all__ = [
     "by_layers",
     "by_makespan",
     "by_popularity",
+    "check_planner",
     "evenly",
 ]

@@ -15,8 +15,8 @@ from engine.placement import make_plan
 from engine.profile import Profile
 from engine.replay import run_plans
 from engine.routing import Routing
-from engine.spec import HardwareSpec, ModelSpec, resolve_model
-from engine.strict import check_int
+from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
+from engine.strict import check_int, check_number
 from engine.synthetic.draw import Drawing, Router
 from engine.synthetic.routing import SyntheticRouting
 from engine.trace import Start, Trace
@@ -70,6 +70,10 @@ def synthetic_trace(
         InputError: an argument out of range, or ``routing`` and one of its parameters.
         BudgetError: as :func:`engine.placement.make_plan`.
     """
+    if domains is not None:
+        check_int("synthetic_trace, domains", domains, least=1)
+    if accuracy is not None:
+        check_number("synthetic_trace, accuracy", accuracy, zero=True)
     by_hand: dict[str, Any] = {"skew": skew, "locality": locality, "coupling": coupling}
     by_hand |= {"domains": domains, "contrast": contrast}
     given = {name: value for name, value in by_hand.items() if value is not None}
@@ -92,6 +96,8 @@ def synthetic_trace(
     if switch_tokens is not None:
         check_int("synthetic_trace, switch_tokens", switch_tokens, least=1)
     model = resolve_model(model)
+    hardware = resolve_hardware(hardware)
+    hardware.check_budget(gpu_memory)
     router = Router.of(routing, model.grid, model.top_k, seed)
     plan = make_plan(
         model,

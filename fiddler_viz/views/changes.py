@@ -113,9 +113,8 @@ def same(old: Any, new: Any) -> bool:
         if old is None or new is None or np.shape(old) != np.shape(new):
             return False
         old, new = np.asarray(old), np.asarray(new)
-        if old.dtype.kind == "f" or new.dtype.kind == "f":
-            return bool(np.array_equal(old, new, equal_nan=True))
-        return bool(np.array_equal(old, new))
+        numbers = all(array.dtype.kind in "biuf" for array in (old, new))  # text has no nan
+        return bool(np.array_equal(old, new, equal_nan=numbers))
     if isinstance(new, list | tuple):
         return isinstance(old, list | tuple) and list(old) == list(new)
     return bool(old == new)

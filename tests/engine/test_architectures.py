@@ -18,9 +18,10 @@ from engine.errors import InputError, UnsupportedModelError
 from engine.hybrid import HybridEngine
 from engine.policies import LIVE, POLICIES
 from engine.routers import Routers
-from engine.unsupported import UNSUPPORTED
+from engine.unsupported import UNCHUNKED, UNCHUNKED_BY_WINDOW, UNSUPPORTED
 from tests.engine.tiny_models import (
     NOT_AHEAD,
+    OWN,
     model_files,
     model_types,
     save_tiny,
@@ -32,6 +33,8 @@ PROMPT = [3, 14, 15, 92, 65, 35]
 NEW_TOKENS, FEW_TOKENS = 8, 3
 """Under Fiddler's policy; under each of the others."""
 BUDGETS = ("0%", "50%", "100%")
+CHUNK = 4
+"""Tokens of a chunk of the prompt."""
 AT_MOST = 1e-4
 
 
@@ -69,6 +72,74 @@ def test_architecture(tmp_path: Path, kind: str) -> None:
             if POLICIES[policy].admits:
                 engine.replan(cache_slots=engine.plan.room // 2)
             check_parity(engine, exact, logits, tokens, f"{policy} at {budget}")
+    check_chunks(engine, plain, exact)
+
+
+def check_chunks(engine: HybridEngine, plain: PreTrainedModel, exact: Any) -> None:
+    """A prompt in chunks gives the same logits, or is refused because it would not."""
+    options: dict[str, Any] = {"do_sample": False, "max_new_tokens": FEW_TOKENS}
+    kind = plain.config.model_type
+    if kind not in UNCHUNKED:
+        steps = Steps()
+        run = engine.generate(
+            PROMPT,
+            prefill_chunk_tokens=CHUNK,
+            logits_processor=LogitsProcessorList([steps]),
+            **options,
+        )
+        assert run.trace.steps["tokens"].tolist() == [4, 2, 1, 1]
+        assert list(run.tokens[0]) == exact.sequences[0, len(PROMPT) :].tolist()[:FEW_TOKENS]
+        for step, expected in zip(steps.logits, exact.logits, strict=False):
+            assert (step - expected).abs().max().item() <= AT_MOST
+        return
+    with pytest.raises(InputError, match=rf"a {kind} cannot .*Leave prefill_chunk_tokens out"):
+        engine.generate(PROMPT, prefill_chunk_tokens=CHUNK, **options)
+    steps = Steps()
+    try:  # so it is with transformers alone
+        plain.generate(
+            torch.tensor([PROMPT]),
+            prefill_chunk_size=CHUNK,
+            logits_processor=LogitsProcessorList([steps]),
+            **options,
+        )
+    except ValueError as error:
+        assert "chunking" in str(error)
+    else:
+        assert (steps.logits[0] - exact.logits[0]).abs().max().item() > 100 * AT_MOST
+
+
+class Steps:
+    """A processor of logits that only keeps them."""
+
+    def __init__(self) -> None:
+        self.logits: list[torch.Tensor] = []
+
+    def __call__(self, _: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.logits.append(scores)
+        return scores
+
+
+@pytest.mark.parametrize("kind", UNCHUNKED_BY_WINDOW)
+def test_chunks_are_refused_where_the_cache_has_a_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The attention of these types has none: in transformers alone chunks change the output."""
+    text = CONFIG_MAPPING[kind]().get_text_config().model_type
+    monkeypatch.setitem(OWN, text, {"sliding_window": 4})
+    plain = save_tiny(tmp_path, kind)
+    chunked, whole = Steps(), Steps()
+    for steps, size in ((whole, None), (chunked, CHUNK)):
+        plain.generate(
+            torch.tensor([PROMPT]),
+            max_new_tokens=1,
+            do_sample=False,
+            prefill_chunk_size=size,
+            logits_processor=LogitsProcessorList([steps]),
+        )
+    assert (chunked.logits[0] - whole.logits[0]).abs().max().item() > 100 * AT_MOST
+    engine = fv.load(tmp_path, gpu_memory="50%")
+    with pytest.raises(InputError, match=f"a {kind} cannot .* sliding_window"):
+        engine.generate(PROMPT, 1, prefill_chunk_tokens=CHUNK)
 
 
 def check_parity(
@@ -78,17 +149,12 @@ def check_parity(
     with torch.no_grad():
         ours = engine.model(input_ids=exact.sequences).logits
     assert (ours - logits).abs().max().item() <= AT_MOST, what
-    steps: list[torch.Tensor] = []
-
-    def keep(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        steps.append(scores)
-        return scores
-
+    steps = Steps()
     run = engine.generate(
-        PROMPT, tokens, do_sample=False, logits_processor=LogitsProcessorList([keep])
+        PROMPT, tokens, do_sample=False, logits_processor=LogitsProcessorList([steps])
     )
     assert list(run.tokens[0]) == exact.sequences[0, len(PROMPT) :].tolist()[:tokens], what
-    for step, expected in zip(steps, exact.logits[:tokens], strict=True):
+    for step, expected in zip(steps.logits, exact.logits[:tokens], strict=True):
         assert (step - expected).abs().max().item() <= AT_MOST, what
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from engine.budgets import budget_curve
@@ -53,3 +55,28 @@ def test_wrong_arguments_raise_what_replay_raises() -> None:
         budget_curve(trace, ("fidler",))
     with pytest.raises(BudgetError):
         budget_curve(trace, ("fiddler",), (1,))
+
+
+@pytest.mark.parametrize("policies", [5, [None], ["fiddler", None], [], "fidler", True])
+def test_what_is_no_policy_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, policies: Any
+) -> None:
+    monkeypatch.setattr("engine.budgets.replay", lambda *_, **__: pytest.fail("it ran"))
+    with pytest.raises(InputError, match="polic"):
+        budget_curve(recorded(5, toy_plan(4), steps=1), policies)
+
+
+@pytest.mark.parametrize("budgets", [1.5, [], "many", ["50%", "x"], True])
+def test_what_is_no_budget_is_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, budgets: Any
+) -> None:
+    monkeypatch.setattr("engine.budgets.replay", lambda *_, **__: pytest.fail("it ran"))
+    with pytest.raises(InputError, match=r"budgets|gpu_memory"):
+        budget_curve(recorded(5, toy_plan(4), steps=1), "cpu", budgets)
+
+
+def test_one_policy_and_one_budget_are_enough() -> None:
+    trace = recorded(5, toy_plan(4), steps=1)
+    several = budget_curve(trace, ["cpu"], ["50%"])
+    assert budget_curve(trace, "cpu", "50%") == several
+    assert budget_curve(trace, POLICIES["cpu"], ["50%"]) == several

@@ -96,7 +96,7 @@ def test_an_engine_is_measured_and_predicted(
     """The engine is as it was; its trace replays on the calibrated machine, lanes in turns."""
     before = host.generate([1, 2, 3], 4, do_sample=False, eos_token_id=None)
     path = tmp_path / "folder" / "this.json"
-    found = calibrate.calibrate(host, path, seconds=0.01)
+    found = calibrate.calibrate(path, model=host, seconds=0.01)
     assert "calibrate: round 1" in capsys.readouterr().err
     assert HardwareSpec.load(path) == found
     after = host.generate([1, 2, 3], 4, do_sample=False, eos_token_id=None)
@@ -112,14 +112,15 @@ def test_an_engine_is_measured_and_predicted(
 def test_a_folder_and_its_lengths(tmp_path: Path, model: PreTrainedModel, no_copies: None) -> None:
     """Prompts stay within the model's positions; nothing is printed if not wanted."""
     model.save_pretrained(tmp_path / "small")
-    made = calibrate.calibrate(str(tmp_path / "small"), seconds=0.01, progress=False, name="x")
+    small = str(tmp_path / "small")
+    made = calibrate.calibrate(model=small, seconds=0.01, progress=False, name="x")
     assert made.name == "x" and made.calibration is not None
     assert made.calibration.models[0].model == "small"
     assert made.calibration.models[0].dense.points[-1][0] <= 64
 
 
 def test_beside_a_profile_only_the_cpu_is_measured(host: HybridEngine, no_copies: None) -> None:
-    made = calibrate.calibrate(host, seconds=0.01, progress=False, beside="rtx-4090")
+    made = calibrate.calibrate(model=host, seconds=0.01, progress=False, beside="rtx-4090")
     other = resolve_hardware("rtx-4090")
     assert made.accelerator and not made.calibrated
     assert made.gpu_gbps == other.gpu_gbps and made.h2d_gbps == other.h2d_gbps
@@ -132,8 +133,8 @@ def test_beside_a_profile_only_the_cpu_is_measured(host: HybridEngine, no_copies
 
 @pytest.mark.parametrize("value", [7, object(), ["demo"]])
 def test_what_cannot_be_measured(value: Any) -> None:
-    with pytest.raises(InputError, match="calibrate: expected an engine"):
-        calibrate.calibrate(value, progress=False)
+    with pytest.raises(InputError, match="calibrate, model: expected an engine"):
+        calibrate.calibrate(model=value, progress=False)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, "long", float("nan")])
@@ -144,7 +145,12 @@ def test_bad_seconds(seconds: Any) -> None:
 
 def test_where_it_cannot_be_written_is_said_first(tmp_path: Path) -> None:
     with pytest.raises(InputError):
-        calibrate.calibrate(path=tmp_path, progress=False)
+        calibrate.calibrate(tmp_path, progress=False)
+
+
+def test_what_is_written_comes_first_and_is_a_path(host: HybridEngine) -> None:
+    with pytest.raises(InputError, match="expected the path of a file to write, got HybridEngine"):
+        calibrate.calibrate(host, progress=False)  # type: ignore[arg-type]
 
 
 def test_a_running_engine_is_refused(host: HybridEngine) -> None:
@@ -152,7 +158,7 @@ def test_a_running_engine_is_refused(host: HybridEngine) -> None:
     host.session.begin_run(owner, partial(Recorder, host.model_spec), record=False)
     try:
         with pytest.raises(FiddlerError, match="the engine is generating"):
-            calibrate.calibrate(host, progress=False)
+            calibrate.calibrate(model=host, progress=False)
     finally:
         host.session.end_run(owner)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -108,3 +110,13 @@ def test_wrong_arguments_say_what_was_expected(trace: Trace) -> None:
         hit_curves(trace, pinned=[0, 3], sizes=[11])
     with pytest.raises(InputError, match="half_life"):
         hit_curves(trace, half_life=0)
+    whatever: Any = 5
+    with pytest.raises(UnknownNameError, match="unknown policy 5"):
+        hit_curves(trace, whatever)
+    with pytest.raises(InputError, match=r"pinned: expected several .* write pinned=\[5\]"):
+        hit_curves(trace, pinned=whatever)
+    with pytest.raises(InputError, match=r"sizes: expected several .* write sizes=\[5\]"):
+        hit_curves(trace, sizes=whatever)
+    with pytest.raises(InputError, match="policies: expected one or more"):
+        hit_curves(trace, [])
+    assert list(hit_curves(trace, "lru").curves) == ["lru"]

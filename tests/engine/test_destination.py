@@ -54,6 +54,23 @@ def test_what_goes_wrong_while_writing(tmp_path: Path) -> None:
         raise KeyError("not about files")
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no such file system")
+def test_what_cannot_be_written_is_said_before_the_work() -> None:
+    with pytest.raises(InputError, match=r"cannot write /proc/x\.json: .*Give a path that can"):
+        prepare("/proc/x.json")  # permissions would allow it
+
+
+def test_prepare_leaves_what_is_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot write .*null"):
+        prepare(tmp_path / "a\0b")
+    (tmp_path / "file").write_text("as it was")
+    (tmp_path / "link").symlink_to(tmp_path / "later")
+    for name in ("file", "link", "new"):
+        prepare(tmp_path / name)
+    assert (tmp_path / "file").read_text() == "as it was"
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["file", "link"]
+
+
 def test_prepare_writes_nothing(tmp_path: Path) -> None:
     assert prepare(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert not (tmp_path / "a" / "b").exists()

@@ -10,7 +10,7 @@ import pytest
 from engine.errors import BudgetError, InputError
 from engine.heldout import HeldOut, heldout
 from engine.profile import Profile
-from engine.replay import replay_plan
+from engine.replay import replay, replay_plan
 from engine.synthetic import synthetic_trace
 from engine.trace import Trace
 from fiddler_viz import demo
@@ -99,7 +99,9 @@ def test_a_profile_from_a_trace(trace: Trace) -> None:
 
 def test_its_own_profile_is_nearly_the_oracle(trace: Trace) -> None:
     """Tokens and calls differ by the prompt alone, which calls an expert once."""
-    frame = heldout(trace, Profile.from_trace(trace)).to_pandas()
+    own = Profile.from_trace(trace)
+    twice = Profile.of(2 * own.array, 2 * own.tokens, "the same text twice")
+    frame = heldout(trace, twice).to_pandas()
     assert (frame["gain"] > 0.98).all()
 
 
@@ -115,18 +117,27 @@ def test_default_budgets_and_words(trace: Trace) -> None:
     assert len(report.budgets) == 4
     assert repr(report).startswith(
         "Held out: popularity from 2048 tokens of the bundled calibration text, judged on 270 "
-        "other tokens through mixtral-8x7b: with 13.6 GB (25 of 256 experts pinned) it hits "
+        "tokens of a run that began 'To be, or not to be, that is the question:' through "
+        "mixtral-8x7b: with 13.6 GB (25 of 256 experts pinned) it hits "
     )
     assert len(heldout(trace, gpu_memory="24GB").budgets) == 1
 
 
+def test_a_run_is_not_judged_on_itself(trace: Trace) -> None:
+    """Whatever it comes as: compared is what was counted."""
+    same = (trace, Trace.load(demo.trace_path()), replace(trace, texts=()), replay(trace).trace)
+    for other in (*same, Profile.from_trace(trace), Profile.from_trace(trace, "a play")):
+        with pytest.raises(InputError, match=r"another text, got .* the judged run itself did"):
+            heldout(trace, other)
+
+
 def test_bad_input(trace: Trace) -> None:
-    with pytest.raises(InputError, match="another text, got the judged trace itself"):
-        heldout(trace, trace)
     with pytest.raises(InputError, match=r"profile is for 2 layers x 4 experts, .* has 32 x 8"):
         heldout(trace, Profile.uniform((2, 4)))
-    with pytest.raises(InputError, match="expected one or more budgets, got none"):
+    with pytest.raises(InputError, match="gpu_memory: expected one or more to compare, got none"):
         heldout(trace, gpu_memory=[])
+    with pytest.raises(InputError, match="gpu_memory: expected an amount of memory"):
+        heldout(trace, gpu_memory=1.5)  # type: ignore[arg-type]
     with pytest.raises(BudgetError, match="smallest budget"):
         heldout(trace, gpu_memory="1KB")
     with pytest.raises(InputError, match="expected a trace of a text to judge on"):

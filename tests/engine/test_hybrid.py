@@ -6,6 +6,8 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from engine.policies import LIVE
 from engine.replay import replay, run_plans
 from engine.residency import Place
 from engine.run import Run
+from engine.spec import HardwareSpec
 from engine.trace import Trace
 from fiddler_viz.terminal import describe
 
@@ -307,6 +310,41 @@ def test_host_device_is_measured() -> None:
         engine.replan(gpu_memory="1GB")
 
 
+NO_GPU = replace(
+    HardwareSpec.preset("rtx-4090"), name="mine", accelerator=False, gpu_memory_bytes=0
+)
+
+
+def test_hardware_without_a_gpu_runs_on_the_host(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    NO_GPU.save(path)
+    for hardware in (NO_GPU, str(path)):
+        engine = fv.load("demo", hardware=hardware)
+        assert engine.device.name == "host"
+        assert engine.generate(PROMPT, 2).summary.clock == "measured"
+    for options in ({"gpu_memory": "50%"}, {"gpu_memory": "50%", "device": "virtual"}):
+        what_if = fv.load("demo", hardware=NO_GPU, **options)
+        assert what_if.device.name == "virtual" and len(what_if.plan.pinned) == 128
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"device": "virtual"},
+        {"as_model": "mixtral-8x7b"},
+        {"policy": "lru"},
+        {"cache_slots": 2},
+        {"planner": "random"},
+    ],
+)
+def test_what_takes_a_gpu_asks_for_its_memory(options: dict[str, Any]) -> None:
+    message = r"hardware 'mine' has no GPU whose memory .* give gpu_memory= .* to run on the CPU"
+    with pytest.raises(InputError, match=message):
+        fv.load("demo", hardware=NO_GPU, **options)
+    with pytest.raises(InputError, match="has no GPU whose memory"):
+        fv.synthetic("mixtral-8x7b", hardware=NO_GPU)
+
+
 @pytest.mark.parametrize(
     ("prompt", "options", "message"),
     [
@@ -337,6 +375,7 @@ def test_bad_prompts(engine: HybridEngine, prompt: Any, options: Any, message: s
         ({"policy": "fidler"}, InputError, "fiddler"),
         ({"hardware": "rtx-9999"}, InputError, "rtx-4090"),
         ({"planner": "best"}, InputError, "popularity"),
+        ({"planner": []}, InputError, "popularity"),
     ],
 )
 def test_bad_replans(engine: HybridEngine, change: Any, error: Any, message: str) -> None:
@@ -364,6 +403,7 @@ def test_the_smallest_budget_works(engine: HybridEngine) -> None:
         ({"dtype": "int8"}, "bfloat16"),
         ({"max_tokens": 0}, "at least 1"),
         ({"policy": "best"}, "lru"),
+        ({"planner": []}, "unknown planner"),
         ({"profile": 3}, "profile: expected a Profile or the path of a file .* got int"),
     ],
 )

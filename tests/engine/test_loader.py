@@ -95,6 +95,49 @@ def test_damaged_config(checkpoint: Path) -> None:
         fv.load(checkpoint)
 
 
+def edit_config(checkpoint: Path, **changes: Any) -> None:
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"num_experts_per_tok": 9}, CheckpointError, "more experts per token than there are"),
+        ({"hidden_size": "32"}, CheckpointError, "cannot read the configuration .*'hidden_size'"),
+        ({"num_local_experts": -1}, UnsupportedModelError, "cannot build a 'mixtral'"),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+            UnsupportedModelError,
+            r"are quantised \(gptq\).* take a checkpoint .* that is not quantised",
+        ),
+    ],
+)
+def test_a_config_that_cannot_be(
+    checkpoint: Path, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    edit_config(checkpoint, **changes)
+    with pytest.raises(error, match=message):
+        fv.load(checkpoint)
+
+
+def test_weights_that_need_a_package(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise ImportError("needs `triton`")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fail)
+    with pytest.raises(CheckpointError, match=r"without another package \(needs `triton`\)"):
+        load_model(checkpoint)
+
+
+def test_tensors_without_a_place_are_told(tmp_path: Path) -> None:
+    """They may belong there (a head that predicts further tokens), or the config is another's."""
+    save_tiny(tmp_path, "mixtral")
+    edit_config(tmp_path, num_hidden_layers=3)
+    with pytest.warns(UserWarning, match=r"hold \d+ tensors .* no place for \('model\.layers\.3"):
+        load_model(tmp_path)
+
+
 @pytest.mark.parametrize(
     "content", ["", "{}", "[]", '{"added_tokens": []}'], ids=["none", "empty", "list", "no model"]
 )

@@ -207,6 +207,8 @@ def test_a_given_plan() -> None:
         ({"cache_slots": 99}, InputError),
         ({"policy": "lur"}, InputError),
         ({"planner": "none"}, InputError),
+        ({"planner": []}, InputError),
+        ({"planner": {}}, InputError),
         ({"hardware": "abacus"}, InputError),
     ],
 )

@@ -12,6 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, StoppingCriteria
 
 import fiddler_viz as fv
+from engine.bounds import bound
+from engine.budgets import budget_curve
 from engine.errors import InputError
 from engine.events import StepKind
 from engine.hybrid import HybridEngine
@@ -119,6 +121,23 @@ def test_outputs_and_replays(
         run = scenario.run(wide)
         assert [list(row) for row in run.tokens] == tokens, share
         assert_replays(run)
+        assert_bound_compares(run)
+
+
+def assert_bound_compares(run: Run) -> None:
+    """Bound and speed count the same tokens: neither padding nor beams that lost."""
+    found, speed = bound(run.trace), run.trace.summary.tokens_per_s
+    assert speed == pytest.approx(found.decode_achieved * found.tokens_per_s)
+    assert found.decode_achieved <= 1
+
+
+def test_budgets_hold_speeds_and_bounds_that_compare(wide: HybridEngine) -> None:
+    for name in ("beams", "batch"):
+        run = SCENARIOS[name].run(wide)
+        curve = budget_curve(run.trace, ["fiddler"], ["100%"])
+        what_if = replay(run.trace, gpu_memory="100%", policy="fiddler").trace
+        share = curve.points[0].tokens_per_s / curve.points[0].bound_tokens_per_s
+        assert share == pytest.approx(bound(what_if).decode_achieved)
 
 
 def test_other_cache_sizes_by_replay(wide: HybridEngine) -> None:
@@ -228,6 +247,45 @@ def test_texts_that_something_else_ends(wide: HybridEngine) -> None:
 
 
 # ---------------------------------------------------------------------- long prompts
+
+
+def test_stop_strings_need_no_tokenizer_of_the_caller_s(
+    wide: HybridEngine, plain: PreTrainedModel
+) -> None:
+    prompts, options = [TEXTS[0], "def"], {"do_sample": False, "stop_strings": ["a", "e"]}
+    given = wide.tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+    exact = plain.generate(**given, max_new_tokens=16, tokenizer=wide.tokenizer, **options)
+    new = exact[:, given["input_ids"].shape[1] :].tolist()
+    run = wide.generate(prompts, 16, **options)
+    assert [list(row) for row in run.tokens] == new and len(new[0]) < 16, "both end"
+    assert wide.generate(prompts, 16, tokenizer=wide.tokenizer, **options).tokens == run.tokens
+    assert_replays(run)
+    assert_bound_compares(run)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stop_strings": 5}, "stop_strings: expected a text"),
+        ({"stop_strings": ["a", ""]}, "stop_strings: expected a text"),
+        ({"eos_token_id": "x"}, "eos_token_id: expected a token id .* got 'x'"),
+        ({"eos_token_id": [1, 0.5]}, "eos_token_id: expected a token id"),
+        ({"eos_token_id": 2**40}, "eos_token_id: expected a token id"),
+        ({"pad_token_id": {}}, "pad_token_id: expected a token id"),
+    ],
+)
+def test_ends_that_cannot_be(wide: HybridEngine, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        wide.generate(TEXTS[0], 4, **options)
+
+
+def test_stop_strings_without_any_tokenizer(
+    wide: HybridEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = replace(wide._generator._limits, tokenizer=None)
+    monkeypatch.setattr(wide._generator, "_limits", limits)
+    with pytest.raises(InputError, match="no tokenizer to read the text by"):
+        wide.generate([1, 2, 3], 4, stop_strings=["a"])
 
 
 def test_each_chunk_is_a_prefill_step(wide: HybridEngine) -> None:

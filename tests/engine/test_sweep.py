@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -171,6 +172,11 @@ def test_coerced_errors_are_rows(trace: Trace, tmp_path: Path) -> None:
         ({"errors": "ignore"}, "unknown way to treat errors 'ignore'"),
         ({"executor": 4}, "expected a concurrent.futures.Executor"),
         ({"chunk": 0}, "chunk: expected a whole number of at least 1"),
+        ({"progress": "x"}, "progress: expected a function .* got str"),
+        ({"policies": ["cpu"], "cache_slots": "x"}, "cache_slots: expected .* got 'x'"),
+        ({"policies": ["cpu"], "cache_slots": 10**30}, "cache_slots: expected .* got 10000"),
+        ({"policies": ["cpu"], "cache_slots": [1, -1]}, "cache_slots: expected .* got -1"),
+        ({"policies": "cpu", "cache_slots": True}, "cache_slots: expected .* got True"),
     ],
 )
 def test_bad_arguments_fail_before_anything_runs(
@@ -180,6 +186,12 @@ def test_bad_arguments_fail_before_anything_runs(
     with pytest.raises(InputError, match=message):
         sweep(trace, **{"errors": "coerce", "progress": lambda *_: ran.append(1)} | options)
     assert ran == []
+
+
+def test_slots_of_a_numpy_range(trace: Trace) -> None:
+    options: dict[str, Any] = {"policies": "lru"}
+    found = sweep(trace, cache_slots=np.arange(3), **options)  # type: ignore[arg-type]
+    assert found.equals(sweep(trace, cache_slots=[0, 1, 2], **options))
 
 
 @pytest.mark.parametrize("nothing", [[], {}])

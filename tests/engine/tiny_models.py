@@ -180,8 +180,10 @@ OWN: dict[str, dict[str, Any]] = {
     "mistral_large4_text": LATENT,
     "muse_spark_audio": {"hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1]},
     "nemotron_h": {"moe_latent_size": 24, "layers_block_type": NEMOTRON},
+    "qwen3_omni_moe_text": {"sliding_window": None},
     "qwen3_omni_moe_thinker": {"vision_start_token_id": 120},
     "qwen3_omni_moe_audio_encoder": {"n_window": 4},
+    "qwen3_vl_moe_text": {"sliding_window": None},
     "qwen4_exp_text": {
         "layer_types": ["linear_attention", "full_attention"] * 2,
         "indexer_n_heads": 2,

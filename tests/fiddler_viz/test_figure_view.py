@@ -150,3 +150,5 @@ def test_put_look_up_and_same() -> None:
     assert same((1, 2), [1, 2])
     assert not same("a", ["a"])
     assert same(np.array(["x"]), np.array(["x"]))
+    texts = np.array([None, "x"], dtype=object)
+    assert same(texts, texts.copy()) and not same(np.array([nan[0], 1.0]), texts)

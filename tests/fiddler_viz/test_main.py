@@ -79,6 +79,19 @@ def test_calibrate_writes_a_profile_that_hardware_takes(
     shown = capsys.readouterr().out
     assert "CPU expert, 1 tokens" in shown and f"saved {out}" in shown
     assert HardwareSpec.load(out).calibrated
+    assert main(["demo", "--hardware", str(out), "--tokens", "2"]) == 0  # as it stands, on the CPU
+    assert "clock: measured" in capsys.readouterr().out
+    assert main(["demo", "--hardware", str(out), "--tokens", "2", "--gpu-memory", "24GB"]) == 0
+    assert "costed as mixtral-8x7b" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no such file system")
+def test_calibrate_says_first_that_it_cannot_write(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fiddler_viz.api.calibrate", lambda *_, **__: pytest.fail("measured"))
+    assert main(["calibrate", "/proc/x.json"]) == 2
+    assert "cannot write /proc/x.json" in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
