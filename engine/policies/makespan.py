@@ -25,7 +25,8 @@ class Makespan(Policy):
     Splits are laid on the lanes, copies overlapped with compute: all of them for up to
     ``TRY_ALL`` misses. For more, those that copy the experts with the most tokens, since all copies
     cost the same and an expert on the CPU costs more the more tokens it has; and Fiddler's own.
-    From the same residency a layer never takes longer than under ``fiddler``.
+    From the same residency a layer never takes longer than under ``fiddler``. With cache slots the
+    two come to hold different experts, and over a whole run either may be ahead.
     """
 
     name = "makespan"
