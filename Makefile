@@ -12,7 +12,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?=
 JUPYTER_ARGS ?=
 NBVAL_TIMEOUT ?= 300
-LIBRARY := engine/native/build.py $(wildcard engine/native/src/*.[ch])
+LIBRARY := engine/native/build.py $(wildcard engine/native/src/*.[ch] engine/kernels/src/*.[ch])
 TOUR := notebooks/00_tour.ipynb
 NOTEBOOKS = $(wildcard notebooks)
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=$(NBVAL_TIMEOUT) \
