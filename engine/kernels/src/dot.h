@@ -5,14 +5,22 @@
  *
  * Each product runs along a row, so memory is read in the order in which it lies there. */
 
+#ifndef SHORT
+#define SHORT 2048 /* bytes of a row */
+#define NEAR 4096  /* bytes from what is read to what is fetched into the second-level cache */
+#define FAR 16384
+#endif
+
 #define PASTE_(a, b) a##_##b
 #define PASTE(a, b) PASTE_(a, b)
 #define LINE ((int)(64 / sizeof(WEIGHT)))
 
-/* `rows` x `tokens` products in registers, `chains` sums each; `lines` cache lines an iteration. */
+/* `rows` x `tokens` products in registers, `chains` sums each; `lines` cache lines an iteration.
+ * `ahead`: with each line of `rows` rows so many lines from `next` on are fetched. */
 INLINE void PASTE(NAME, block)(const int rows, const int tokens, const int chains, const int lines,
                                const WEIGHT *w, int64_t stride, int64_t k, const PANEL *x,
-                               int64_t x_stride, float *out, int64_t ld) {
+                               int64_t x_stride, float *out, int64_t ld, const WEIGHT *next,
+                               int ahead) {
     VEC sum[8][8][4];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
@@ -21,34 +29,29 @@ INLINE void PASTE(NAME, block)(const int rows, const int tokens, const int chain
 #pragma GCC unroll 4
             for (int c = 0; c < chains; c++) sum[r][t][c] = ZERO();
     const int64_t once = (int64_t)lines * LINE, whole = k / once * once;
-    const int64_t ahead = AHEAD / (int64_t)sizeof(WEIGHT);
-    const int64_t own = whole > ahead ? whole - ahead : 0;
-    int64_t fetch = ahead, i = 0; /* to the end of these rows, then on to the next ones' begin */
-    for (int part = 0; part < 2; part++) {
-        for (const int64_t end = part ? whole : own / once * once; i < end; i += once) {
+    int64_t i = 0;
+    for (; i < whole; i += once) {
 #pragma GCC unroll 8
-            for (int l = 0; l < lines; l++) {
-#pragma GCC unroll 8
-                for (int r = 0; r < rows; r++)
-                    __builtin_prefetch(w + r * stride + i + l * LINE + fetch);
+        for (int l = 0; l < lines; l++) {
+            if (rows == 1)
+                __builtin_prefetch(next, 0, 2), next += LINE;
+            else
+                for (int a = 0; a < ahead; a++) __builtin_prefetch(next, 0, 2), next += LINE;
 #pragma GCC unroll 16
-                for (int s = 0; s < LINE / STEP; s++) {
-                    const int64_t at = i + l * LINE + s * STEP;
-                    const int c = (l * (LINE / STEP) + s) % chains;
-                    VEC_W v[8];
+            for (int s = 0; s < LINE / STEP; s++) {
+                const int64_t at = i + l * LINE + s * STEP;
+                const int c = (l * (LINE / STEP) + s) % chains;
+                VEC_W v[8];
 #pragma GCC unroll 8
-                    for (int r = 0; r < rows; r++) v[r] = LOAD_W(w + r * stride + at);
+                for (int r = 0; r < rows; r++) v[r] = LOAD_W(w + r * stride + at);
 #pragma GCC unroll 8
-                    for (int t = 0; t < tokens; t++) {
-                        const VEC_W u = LOAD_X(x + t * x_stride + at);
+                for (int t = 0; t < tokens; t++) {
+                    const VEC_W u = LOAD_X(x + t * x_stride + at);
 #pragma GCC unroll 8
-                        for (int r = 0; r < rows; r++)
-                            sum[r][t][c] = MAC(sum[r][t][c], v[r], u);
-                    }
+                    for (int r = 0; r < rows; r++) sum[r][t][c] = MAC(sum[r][t][c], v[r], u);
                 }
             }
         }
-        fetch = ahead + rows * stride - k;
     }
     if (i < k) { /* the rest of the rows, zero where the panel is zero too */
         WEIGHT rest[8][LINE];
@@ -92,16 +95,15 @@ INLINE void PASTE(NAME, block)(const int rows, const int tokens, const int chain
 #define ROWS(tokens)                                                                              \
     static __attribute__((noinline)) void PASTE(NAME, tokens)(                                    \
         const WEIGHT *w, int64_t stride, int64_t rows, int64_t k, const PANEL *x,                 \
-        int64_t x_stride, float *out, int64_t ld) {                                               \
-        enum { AT_ONCE = tokens == 1 ? 1 : tokens == 2 ? 2 : MOST_ROWS };                         \
+        int64_t x_stride, float *out, int64_t ld, const WEIGHT *next, int ahead) {                \
+        enum { AT_ONCE = MOST_ROWS, CHAINS = tokens == 1 ? 4 : tokens == 2 ? 2 : 1 };             \
         int64_t r = 0;                                                                            \
         for (; r + AT_ONCE <= rows; r += AT_ONCE)                                                 \
-            PASTE(NAME, block)(AT_ONCE, tokens, tokens == 1 ? 4 : tokens == 2 ? 2 : 1,            \
-                               tokens == 1 ? 4 : 1, w + r * stride, stride, k, x, x_stride,       \
-                               out + r * ld, ld);                                                 \
+            PASTE(NAME, block)(AT_ONCE, tokens, CHAINS, CHAINS, w + r * stride, stride, k, x,     \
+                               x_stride, out + r * ld, ld, next + r * stride, ahead);             \
         for (; r < rows; r++)                                                                     \
             PASTE(NAME, block)(1, tokens, 1, 1, w + r * stride, stride, k, x, x_stride,           \
-                               out + r * ld, ld);                                                 \
+                               out + r * ld, ld, next + r * stride, ahead);                       \
     }
 
 ROWS(1)
@@ -113,38 +115,57 @@ ROWS(5)
 ROWS(6)
 #endif
 
+/* One token, rows so short that the sums' ends would show: one row after the other. */
+static __attribute__((noinline)) void PASTE(NAME, single)(const WEIGHT *w, int64_t stride,
+                                                          int64_t rows, int64_t k, const PANEL *x,
+                                                          float *out, int64_t ld) {
+    const WEIGHT *next = w + NEAR / (int64_t)sizeof *w;
+    for (int64_t r = 0; r < rows; r++)
+        PASTE(NAME, block)(1, 1, 4, 4, w + r * stride, stride, k, x, 0, out + r * ld, ld,
+                           next + r * stride, 1);
+}
+
 static void NAME(const void *weights, int64_t stride, int64_t rows, int64_t k, const void *panel,
                  int64_t x_stride, int64_t tokens, float *out, int64_t ld) {
     const WEIGHT *w = weights;
     const PANEL *x = panel;
-    if (tokens == 1) {
-        PASTE(NAME, 1)(w, stride, rows, k, x, x_stride, out, ld);
+    if (tokens == 1 && k * (int64_t)sizeof *w <= SHORT) {
+        PASTE(NAME, single)(w, stride, rows, k, x, out, ld);
         return;
     }
-    const int64_t blocks = (tokens + MOST_TOKENS - 1) / MOST_TOKENS;
-    /* As many rows as the registers hold, for all tokens: they stay in the nearest cache. */
-    for (int64_t r = 0; r < rows;) {
-        const int64_t some = tokens == 2 ? rows : least(MOST_ROWS, rows - r);
+    const int64_t after = MOST_ROWS * stride, far = FAR / (int64_t)sizeof *w;
+    const int64_t distance = after > far ? after : far;
+    /* As many rows as the registers hold, for all tokens: they stay in the nearest cache. The next
+     * such rows are fetched meanwhile, a part with each block of tokens: memory is never idle. */
+    const int blocks = (int)((tokens + MOST_TOKENS - 1) / MOST_TOKENS);
+    const int ahead = (MOST_ROWS + blocks - 1) / blocks;
+    for (int64_t r = 0; r < rows; r += MOST_ROWS) {
+        const int64_t some = least(MOST_ROWS, rows - r);
         for (int64_t b = 0; b < blocks; b++) {
             const int64_t t = tokens * b / blocks, wide = tokens * (b + 1) / blocks - t;
             const WEIGHT *at = w + r * stride;
+            const WEIGHT *next = at + distance + MOST_ROWS * k * b / blocks;
             const PANEL *from = x + t * x_stride;
             float *to = out + r * ld + t;
             switch (wide) {
-                case 1: PASTE(NAME, 1)(at, stride, some, k, from, x_stride, to, ld); break;
-                case 2: PASTE(NAME, 2)(at, stride, some, k, from, x_stride, to, ld); break;
-                case 3: PASTE(NAME, 3)(at, stride, some, k, from, x_stride, to, ld); break;
-                case 4: PASTE(NAME, 4)(at, stride, some, k, from, x_stride, to, ld); break;
+#define CASE(n)                                                                             \
+    case n:                                                                                 \
+        PASTE(NAME, n)(at, stride, some, k, from, x_stride, to, ld, next, ahead);           \
+        break;
+                CASE(1)
+                CASE(2)
+                CASE(3)
+                CASE(4)
 #if MOST_TOKENS == 6
-                case 5: PASTE(NAME, 5)(at, stride, some, k, from, x_stride, to, ld); break;
-                case 6: PASTE(NAME, 6)(at, stride, some, k, from, x_stride, to, ld); break;
+                CASE(5)
+                CASE(6)
 #endif
             }
         }
-        r += some;
     }
 }
 
+#undef CASE
 #undef ROWS
 #undef LINE
 #undef PASTE

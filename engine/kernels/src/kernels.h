@@ -18,8 +18,7 @@ enum {
     TILE = 16,   /* tokens of a tile */
     PAD = 128,   /* rows of a panel are zero from their end to a multiple of so many elements */
     WIDE = 512,  /* columns of a transposed weight that one product computes */
-    WIDE_TOKENS = 4,
-    AHEAD = 1024 /* bytes of software prefetch */
+    WIDE_TOKENS = 4
 };
 
 /* (min(gate, limit) passed through `kind`) * (clamp(up, -limit, limit) + offset) */

@@ -7,7 +7,7 @@ typedef struct {
     int prefetch;
 } Stream;
 
-enum { PIECE = 128 << 10, WORDS = PIECE / 8 };
+enum { PIECE = 128 << 10, WORDS = PIECE / 8, AHEAD = 1024 };
 
 INLINE uint64_t add_up(const uint64_t *at, const int prefetch) {
     typedef uint64_t Line __attribute__((vector_size(64), aligned(8)));
