@@ -39,7 +39,7 @@ ENGINE_ABOVE = (
 ENGINE_BELOW = (  # below the torch line
     ("probe", "checkpoint"),
     ("store",),
-    ("routers",),
+    ("routers", "expert_kernel"),
     ("foresight",),
     ("devices",),
     ("executor",),

@@ -157,7 +157,7 @@ class Pool:
         out: int,
         out_stride: int,
     ) -> None:
-        """``out = x @ w.T + bias``, of one dtype: ``x`` (tokens, inputs), ``w`` (outputs, inputs)."""
+        """``out = x @ w.T + bias``, all of one dtype; ``w`` is ``(outputs, inputs)``."""
         failed = self._found.fiddler_linear(
             *(self._pool, dtype, x, x_stride, tokens, w, w_stride, outputs, inputs),
             *(bias, out, out_stride),
