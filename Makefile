@@ -12,13 +12,13 @@ PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?=
 JUPYTER_ARGS ?=
 NBVAL_TIMEOUT ?= 300
-LIBRARY := engine/native/build.py $(wildcard engine/native/src/*.[ch])
+LIBRARY := engine/native/build.py $(wildcard engine/native/src/*.[ch] engine/kernels/src/*.[ch])
 TOUR := notebooks/00_tour.ipynb
 NOTEBOOKS = $(wildcard notebooks)
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=$(NBVAL_TIMEOUT) \
 	--nbval-sanitize-with=tests/nbval_sanitize.cfg
 
-.PHONY: help demo test lint format lock install browser clean distclean
+.PHONY: help demo test lint sanitize format lock install browser clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo '                (JUPYTER_ARGS="--port 9999"; without a display it prints the address)'
 	@echo 'make test       install, then run every test (PYTEST_ARGS="-k replay"; NO_BROWSER=1)'
 	@echo 'make lint       ruff format --check, ruff check, pyright'
+	@echo 'make sanitize   the kernels'"'"' tests with address and undefined-behaviour checks'
 	@echo 'make format     let ruff rewrite what it can'
 	@echo 'make lock       write requirements.lock from what is installed'
 	@echo 'make clean      remove caches and test artefacts; make distclean: and .venv'
@@ -49,6 +50,9 @@ lint: $(STAMPS)/lint
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/pyright
+
+sanitize: $(STAMPS)/test
+	@$(PY) -m tools.sanitize
 
 format: $(STAMPS)/lint
 	@$(VENV)/bin/ruff check --fix-only .

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The longest name that fits a file counts. Top row first.
 ENGINE_ABOVE = (
     ("errors", "native"),
-    ("units", "strict", "destination", "unsupported"),
+    ("units", "strict", "destination", "unsupported", "kernels"),
     ("spec hardware_spec model_spec measured machine latency", "profile sample"),
     ("events", "cost", "fitting"),
     ("decision", "lineage"),
@@ -39,7 +39,7 @@ ENGINE_ABOVE = (
 ENGINE_BELOW = (  # below the torch line
     ("probe", "checkpoint"),
     ("store",),
-    ("routers",),
+    ("routers", "expert_kernel"),
     ("foresight",),
     ("devices",),
     ("executor",),

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.ctypeslib import ndpointer
 
-from engine.native.build import LIBRARY, fingerprint
+from engine.native.build import LIBRARY, SOURCES, fingerprint
 
 SWITCH = "FIDDLER_VIZ_NATIVE"
 """Environment variable: ``0`` switches the helper off."""
@@ -48,7 +48,7 @@ def library() -> ctypes.CDLL | None:
 
 
 @cache
-def load(path: Path) -> ctypes.CDLL | None:
+def load(path: Path, sources: Path = SOURCES) -> ctypes.CDLL | None:
     """The library at ``path``; None without one, and with a warning where it cannot be used."""
     if not path.exists():
         return None
@@ -58,7 +58,7 @@ def load(path: Path) -> ctypes.CDLL | None:
         made_of = found.fiddler_fingerprint()
     except (OSError, AttributeError) as error:
         return _unusable(path, f"cannot be loaded ({error})")
-    if made_of != fingerprint():
+    if made_of != fingerprint(sources):
         return _unusable(path, "was compiled from other sources than those beside it")
     return found
 

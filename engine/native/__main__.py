@@ -1,16 +1,17 @@
-"""``python -m engine.native`` compiles the library in place, after a change of its sources."""
+"""``python -m engine.native`` compiles the libraries in place, after a change of their sources."""
 
 from __future__ import annotations
 
 import sys
 
-from engine.native.build import BuildError, build
+from engine.native.build import LIBRARIES, BuildError, build
 
 
 def main() -> int:
     """Build, say where; 1 where it failed."""
     try:
-        print(build())
+        for target, sources in LIBRARIES:
+            print(build(target, sources))
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,6 +1,7 @@
-"""Compiles ``src/*.c`` into one shared library. Standard library only: ``setup.py`` runs it too.
+"""Compiles ``src/*.c`` into a shared library. Standard library only: ``setup.py`` runs it too.
 
-The library carries a number made of its sources, so that a library of other sources is noticed
+There are two: the helper of this package, and the kernels of ``engine.kernels``. A library carries
+a number made of its sources, so that a library of other sources is noticed
 (:func:`engine.native.library`) and nobody keeps a version by hand.
 """
 
@@ -18,9 +19,14 @@ SOURCES = Path(__file__).parent / "src"
 LIBRARY = Path(__file__).parent / "libfiddler.so"
 """``.so`` on macOS too: loaded by its path, so the name is ours to choose."""
 
+KERNEL_SOURCES = Path(__file__).parent.parent / "kernels" / "src"
+KERNEL_LIBRARY = Path(__file__).parent.parent / "kernels" / "libkernels.so"
+LIBRARIES = ((LIBRARY, SOURCES), (KERNEL_LIBRARY, KERNEL_SOURCES))
+
 FLAGS = ("-std=c11", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra")
-EXACT = ("-ffp-contract=off",)
-"""No fused multiply-add: floating point gives what numpy gives. Nor any -march: it may travel."""
+EXACT = ("-ffp-contract=off", "-pthread")
+"""No fused multiply-add: floating point gives what numpy gives. Nor any -march: it may travel. What
+needs a newer CPU says so in its source, and is only called where there is one."""
 
 
 class BuildError(Exception):
@@ -46,10 +52,11 @@ def compiler() -> list[str] | None:
     return next(([name] for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
 
 
-def build(target: Path = LIBRARY, sources: Path = SOURCES) -> Path:
+def build(target: Path = LIBRARY, sources: Path = SOURCES, options: tuple[str, ...] = ()) -> Path:
     """Compile all sources into ``target`` and return it; raises BuildError.
 
-    The file is put in place at once, so that who has the old one open keeps it whole.
+    ``options`` of the compiler come after our own. The file is put in place at once, so that who
+    has the old one open keeps it whole.
     """
     files = sorted(str(path) for path in sources.glob("*.c"))
     if not files:
@@ -62,7 +69,7 @@ def build(target: Path = LIBRARY, sources: Path = SOURCES) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / target.name
         number = f"-DFIDDLER_FINGERPRINT={fingerprint(sources)}LL"
-        command = [*cc, *FLAGS, *EXACT, number, "-o", str(made), *files, "-lm"]
+        command = [*cc, *FLAGS, *EXACT, *options, number, "-o", str(made), *files, "-lm"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -1,0 +1,293 @@
+"""The CPU kernels for one model's experts: tensors in, addresses out.
+
+What a module computes between its two projections is code of its own, so it is asked: numbers go
+through its gate, and the kernels' activation that gives the same answers is taken.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
+from torch import Tensor, nn
+
+from engine.kernels import Act, Dtype, Expert, Layer, Pool
+from engine.store import ExpertWeights
+
+Group = tuple[ExpertWeights, Tensor | None, Tensor | None]
+"""One expert, the rows it takes (int64; None: all), and their routing weights (None: ones)."""
+
+_DTYPES = {
+    torch.float32: Dtype.FLOAT32,
+    torch.bfloat16: Dtype.BFLOAT16,
+    torch.float16: Dtype.FLOAT16,
+}
+_TOLERANCE = 1e-5
+"""Of answers, relative beyond 1: GELU and its tanh form differ by more."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """``act(min(g, limit)) * (clamp(u, -limit, limit) + offset)``; without a gate ``act(g)``."""
+
+    act: Act
+    alpha: float = 1.0
+    """Of ``g * sigmoid(alpha * g)``."""
+    offset: float = 0.0
+    limit: float = 0.0
+    """0: none."""
+    interleaved: bool = False
+
+    def __call__(self, gate: Tensor, up: Tensor | None) -> Tensor:
+        """The readable reference of the kernels' activation."""
+        limit = self.limit or math.inf
+        if up is None:
+            return _ACTS[self.act](gate, self.alpha)
+        passed = _ACTS[self.act](gate.clamp(max=limit), self.alpha)
+        return passed * (up.clamp(-limit, limit) + self.offset)
+
+
+_ACTS: dict[Act, Callable[[Tensor, float], Tensor]] = {
+    Act.SWISH: lambda g, alpha: g * torch.sigmoid(alpha * g),
+    Act.GELU: lambda g, _: F.gelu(g),
+    Act.GELU_TANH: lambda g, _: F.gelu(g, approximate="tanh"),
+    Act.RELU: lambda g, _: F.relu(g),
+    Act.RELU2: lambda g, _: F.relu(g).square(),
+}
+
+
+def find_gate(module: nn.Module) -> Gate | None:
+    """The kernels' activation that answers as the module's does; None where none does."""
+    ask = _asker(module)
+    g, u = torch.meshgrid(
+        torch.cat((torch.linspace(-24, 24, 97), torch.tensor([-200.0, 200.0]))),
+        torch.tensor([-300.0, -9.5, -1.25, -0.3, 0.0, 0.7, 2.5, 11.0, 300.0]),
+        indexing="ij",
+    )
+    g, u = g.flatten().double(), u.flatten().double()
+    layouts = (False, True) if module.has_gate else (False,)
+    for interleaved in layouts:
+        answers = ask(g, u, interleaved)
+        for guess in _guesses(ask, interleaved, module.has_gate):
+            expected = guess(g, u if module.has_gate else None)
+            close = (answers - expected).abs() <= _TOLERANCE * expected.abs().clamp(min=1)
+            if bool(close.all()):
+                return guess
+    return None
+
+
+def _asker(module: nn.Module) -> Callable[[Tensor, Tensor, bool], Tensor]:
+    def ask(gate: Tensor, up: Tensor, interleaved: bool) -> Tensor:
+        """What the module makes of gates and ups ``(n,)``, in float64."""
+        with torch.no_grad():
+            if not module.has_gate:
+                return module.act_fn(gate[None])[0].double()
+            pairs = torch.stack((gate, up), dim=1)  # (n, 2)
+            together = pairs.flatten() if interleaved else pairs.T.flatten()  # (2n,)
+            return module._apply_gate(together[None])[0].double()
+
+    return ask
+
+
+def _guesses(
+    ask: Callable[[Tensor, Tensor, bool], Tensor], interleaved: bool, gated: bool
+) -> Iterable[Gate]:
+    """Every activation, with the constants that a few answers give away."""
+    ups = torch.tensor([0.0, 0.25, -1e6, 1e6, 2e6], dtype=torch.float64)
+    zero, quarter, low, high, higher = ask(torch.ones_like(ups), ups, interleaved).tolist()
+    passed = (quarter - zero) / 0.25 if gated else zero  # act(1)
+    offset = limit = 0.0
+    if gated and passed:
+        offset = round(zero / passed, 6)
+        if math.isclose(high, higher):
+            limit = round((high - low) / (2 * passed), 4)
+    if 0 < passed < 1:
+        alpha = round(math.log(passed / (1 - passed)), 4)
+        yield Gate(Act.SWISH, alpha, offset, limit, interleaved)
+    for act in (Act.GELU, Act.GELU_TANH, Act.RELU, Act.RELU2):
+        yield Gate(act, 1.0, offset, limit, interleaved)
+
+
+@dataclass(frozen=True)
+class ExpertKernel:
+    """The kernels, ready for the experts of one module."""
+
+    module: nn.Module
+    pool: Pool
+    layer: Layer
+    dtype: torch.dtype
+    switch_tokens: int | None = None
+    """An expert with more tokens is left to torch, which blocks for large products; None: none.
+    Measured by :func:`measured_switch`."""
+
+    @classmethod
+    def of(
+        cls,
+        module: nn.Module,
+        weights: ExpertWeights,
+        pool: Pool | None,
+        *,
+        switch_tokens: int | None = None,
+    ) -> Self | None:
+        """For a module and weights such as its experts'; None where the kernels do not fit.
+
+        That is: without a pool, in another dtype, not on the CPU, with a norm after the expert, or
+        with an activation that is none of theirs.
+        """
+        up, down = weights.up, weights.down
+        if pool is None or up.dtype not in _DTYPES or module.has_post_expert_norm:
+            return None
+        if any(part.device.type != "cpu" or part.dtype != up.dtype for part in weights.parts):
+            return None
+        if any(part.stride(-1) != 1 for part in weights.parts):
+            return None
+        gate = find_gate(module)
+        if gate is None:
+            return None
+        inner, hidden = down.shape if module.is_transposed else down.shape[::-1]
+        layer = Layer(
+            hidden=hidden,
+            intermediate=inner,
+            dtype=_DTYPES[up.dtype],
+            gated=module.has_gate,
+            interleaved=gate.interleaved,
+            transposed=module.is_transposed,
+            activation=gate.act,
+            alpha=gate.alpha,
+            offset=gate.offset,
+            limit=gate.limit,
+        )
+        return cls(module, pool, layer, up.dtype, switch_tokens)
+
+    def takes(self, n_tokens: int) -> bool:
+        """Whether an expert with so many tokens is the kernels', not torch's."""
+        return self.switch_tokens is None or n_tokens <= self.switch_tokens
+
+    def run(self, hidden: Tensor, groups: Sequence[Group], out: Tensor) -> None:
+        """Add each expert's weighted output to ``out`` (float32), both ``(T, H)``.
+
+        Indices are trusted: below T. Their memory must stay as it is until the call is over.
+        """
+        self._check(hidden, out)
+        kept = [(weights, tokens, by) for weights, tokens, by in groups if self._mine(tokens, out)]
+        if len(kept) < len(groups):
+            for weights, tokens, by in groups:
+                if not self._mine(tokens, out):
+                    self.run_torch(hidden, (weights, tokens, by), out)
+        if kept:
+            experts = [self._expert(*group, len(hidden)) for group in kept]
+            self.pool.experts(
+                self.layer,
+                experts,
+                hidden.data_ptr(),
+                hidden.stride(0),
+                out.data_ptr(),
+                out.stride(0),
+            )
+
+    def run_torch(self, hidden: Tensor, group: Group, out: Tensor) -> None:
+        """The same for one expert, in torch: the readable reference."""
+        (up, down, up_bias, down_bias), tokens, by = group
+        if self.layer.transposed:
+            up, down = up.T, down.T
+        x = hidden if tokens is None else hidden[tokens]  # (n, H)
+        h = F.linear(x, up, up_bias)  # (n, 2I) or (n, I)
+        h = self.module._apply_gate(h) if self.layer.gated else self.module.act_fn(h)  # (n, I)
+        y = F.linear(h, down, down_bias).float()  # (n, H)
+        y = y if by is None else y * by[:, None]
+        out.add_(y) if tokens is None else out.index_add_(0, tokens, y)
+
+    def _mine(self, tokens: Tensor | None, out: Tensor) -> bool:
+        return self.takes(len(out) if tokens is None else len(tokens))
+
+    def _check(self, hidden: Tensor, out: Tensor) -> None:
+        assert hidden.dtype == self.dtype and out.dtype == torch.float32, (hidden.dtype, out.dtype)
+        assert hidden.shape == out.shape == (len(hidden), self.layer.hidden), hidden.shape
+        assert hidden.stride(1) == 1 and out.stride(1) == 1
+
+    def _expert(
+        self, weights: ExpertWeights, tokens: Tensor | None, by: Tensor | None, count: int
+    ) -> Expert:
+        up, down, up_bias, down_bias = weights
+        if tokens is not None:
+            assert tokens.dtype == torch.int64 and tokens.is_contiguous()
+            count = len(tokens)
+        assert by is None or (by.dtype == torch.float32 and by.is_contiguous() and len(by) == count)
+        return Expert(
+            up.data_ptr(),
+            down.data_ptr(),
+            0 if up_bias is None else up_bias.data_ptr(),
+            0 if down_bias is None else down_bias.data_ptr(),
+            up.stride(0),
+            down.stride(0),
+            0 if tokens is None else tokens.data_ptr(),
+            0 if by is None else by.data_ptr(),
+            count,
+        )
+
+
+def measured_switch(
+    kernel: ExpertKernel,
+    weights: Sequence[ExpertWeights],
+    counts: Sequence[int] = (16, 32, 64, 128, 256, 512, 1024),
+    *,
+    rounds: int = 3,
+) -> int | None:
+    """The most tokens for which the kernels are not slower than torch; None: they never are.
+
+    Asks ascending ``counts``, both in turns, over ``weights`` (more than the caches hold), until
+    torch wins twice running. Torch runs with the threads it has.
+    """
+    last, lost = 0, 0
+    both = replace(kernel, switch_tokens=None)
+    at = 0
+    for count in counts:
+        hidden = torch.randn(count, kernel.layer.hidden).to(kernel.dtype)
+        out = torch.zeros(count, kernel.layer.hidden)
+        best = [math.inf, math.inf]
+        for _ in range(rounds):
+            for which, run in enumerate((both.run, _torch_only(both))):
+                group = (weights[at % len(weights)], None, None)
+                at += 1
+                begin = time.perf_counter()
+                run(hidden, [group], out)
+                best[which] = min(best[which], time.perf_counter() - begin)
+        if best[0] <= best[1]:
+            last, lost = count, 0
+        else:
+            lost += 1
+            if lost == 2:
+                return last
+    return last if lost else None
+
+
+def _torch_only(kernel: ExpertKernel) -> Callable[[Tensor, Sequence[Group], Tensor], None]:
+    def run(hidden: Tensor, groups: Sequence[Group], out: Tensor) -> None:
+        for group in groups:
+            kernel.run_torch(hidden, group, out)
+
+    return run
+
+
+def linear(pool: Pool, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
+    """``F.linear`` of a few tokens ``(T, K)`` on the kernels, into ``out`` ``(T, N)``; returns it.
+
+    All of one dtype, rows contiguous.
+    """
+    parts = [x, weight, out] if bias is None else [x, weight, out, bias]
+    assert all(p.dtype == x.dtype and p.stride(-1) == 1 for p in parts) and x.dtype in _DTYPES
+    tokens, inputs = x.shape
+    assert weight.shape[1] == inputs and out.shape == (tokens, len(weight))
+    pool.linear(
+        _DTYPES[x.dtype],
+        *(x.data_ptr(), x.stride(0), tokens),
+        *(weight.data_ptr(), weight.stride(0), len(weight), inputs),
+        0 if bias is None else bias.data_ptr(),
+        *(out.data_ptr(), out.stride(0)),
+    )
+    return out

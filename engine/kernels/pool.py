@@ -1,0 +1,191 @@
+"""Threads for kernels, and the kernels: what they take are addresses, sizes and strides."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from ctypes import Structure, byref, c_double, c_int64, c_uint64
+from enum import IntEnum
+from typing import NamedTuple
+
+from engine.errors import DeviceError, InputError
+from engine.kernels.cores import physical_cores
+from engine.kernels.library import choose_isa, isas, library, warn_once
+
+PIECE_BYTES = 128 << 10
+"""What :meth:`Pool.stream` reads at a time."""
+
+
+class Dtype(IntEnum):
+    """Of weights, tokens and biases; results are float32."""
+
+    FLOAT32 = 0
+    BFLOAT16 = 1
+    FLOAT16 = 2
+
+
+class Act(IntEnum):
+    """Activation of the gate, or of the only projection."""
+
+    SWISH = 0
+    """``g * sigmoid(alpha * g)``: SiLU with alpha 1, quick GELU with 1.702."""
+    GELU = 1
+    GELU_TANH = 2
+    RELU = 3
+    RELU2 = 4
+
+
+class Layer(Structure):
+    """How a layer's experts are stored, and their activation: ``act(g) * (u + offset)``.
+
+    ``limit`` above 0 clamps ``g`` from above and ``u`` on both sides. ``tiles_from``: tokens from
+    which AMX's tiles are used, 0 for what the kernels think best.
+    """
+
+    _fields_ = (
+        ("hidden", c_int64),
+        ("intermediate", c_int64),
+        ("dtype", c_int64),
+        ("gated", c_int64),
+        ("interleaved", c_int64),
+        ("transposed", c_int64),
+        ("tiles_from", c_int64),
+        ("activation", c_int64),
+        ("alpha", c_double),
+        ("offset", c_double),
+        ("limit", c_double),
+    )
+
+
+class Expert(NamedTuple):
+    """One expert's part of a call: addresses (0: none) and sizes in elements.
+
+    Without ``tokens`` (int64) it takes all rows from 0 on; without ``weights`` (float32) each
+    counts as 1.
+    """
+
+    up: int
+    down: int
+    up_bias: int
+    down_bias: int
+    up_stride: int
+    down_stride: int
+    tokens: int
+    weights: int
+    n_tokens: int
+
+
+class Pool:
+    """Threads that wait asleep, one per core; the caller's thread is one of them.
+
+    ``threads``: as many as there are physical cores this process may use. ``cores``: the CPU each
+    runs on; given too few, none is bound. Two callers take turns; two pools run side by side.
+    Raises InputError; DeviceError where the kernels are not compiled or threads are lacking.
+    """
+
+    def __init__(
+        self,
+        threads: int | None = None,
+        cores: Sequence[int] | None = None,
+        *,
+        isa: str | None = None,
+        of: ctypes.CDLL | None = None,
+    ) -> None:
+        found = library() if of is None else of
+        if found is None:
+            raise DeviceError("the CPU kernels are not compiled: python -m engine.native")
+        physical = physical_cores() if cores is None else list(cores)
+        if threads is None:
+            threads = len(physical)
+        if threads < 1 or (cores is not None and len(cores) < threads):
+            raise InputError(
+                f"threads: expected at least 1 and a core for each, got {threads} threads"
+                + (f" on cores {list(cores)}" if cores is not None else "")
+            )
+        self.threads = threads
+        self.cores = physical[:threads] if 1 < threads <= len(physical) else None
+        self.isa = choose_isa(isa, isas(found))
+        self._found = found
+        numbers = None if self.cores is None else (c_int64 * threads)(*self.cores)
+        self._pool: int | None = found.fiddler_pool_new(threads, numbers, self.isa.encode())
+        if self._pool is None:
+            raise DeviceError(f"{threads} threads could not be started")
+        self._close = weakref.finalize(self, found.fiddler_pool_free, self._pool)
+        self._close.atexit = False  # asleep, they end with the process
+
+    def __repr__(self) -> str:
+        return f"Pool({self.threads} threads, {self.isa})"
+
+    def close(self) -> None:
+        """End the threads; no call may follow."""
+        self._pool = None
+        self._close()
+
+    def experts(
+        self,
+        layer: Layer,
+        experts: Sequence[Expert],
+        x: int,
+        x_stride: int,
+        out: int,
+        out_stride: int,
+    ) -> None:
+        """Add the experts' outputs, each by its tokens' weights, to ``out`` (float32).
+
+        ``x`` and ``out`` are addresses of row 0, strides from row to row. Addresses and indices
+        are trusted. Raises DeviceError where memory is lacking.
+        """
+        table = [field for expert in experts for field in expert]
+        array = (c_int64 * len(table))(*table)
+        failed = self._found.fiddler_experts(
+            self._pool, byref(layer), array, len(experts), x, x_stride, out, out_stride
+        )
+        self._check(failed)
+
+    def linear(
+        self,
+        dtype: Dtype,
+        x: int,
+        x_stride: int,
+        tokens: int,
+        w: int,
+        w_stride: int,
+        outputs: int,
+        inputs: int,
+        bias: int,
+        out: int,
+        out_stride: int,
+    ) -> None:
+        """``out = x @ w.T + bias``, all of one dtype; ``w`` is ``(outputs, inputs)``."""
+        failed = self._found.fiddler_linear(
+            *(self._pool, dtype, x, x_stride, tokens, w, w_stride, outputs, inputs),
+            *(bias, out, out_stride),
+        )
+        self._check(failed)
+
+    def stream(self, address: int, n_bytes: int, *, prefetch: bool) -> int:
+        """Read memory and do next to nothing with it: returns the bytes read.
+
+        In whole pieces of ``PIECE_BYTES``: the rate at which kernels could at best read weights.
+        """
+        pieces = n_bytes // PIECE_BYTES
+        sums = (c_uint64 * max(1, pieces))()
+        self._found.fiddler_stream(self._pool, address, n_bytes, prefetch, sums)
+        return pieces * PIECE_BYTES
+
+    @staticmethod
+    def _check(failed: int) -> None:
+        if failed:
+            raise DeviceError("not enough memory for the experts' activations")
+
+
+def open_pool(threads: int | None = None, cores: Sequence[int] | None = None) -> Pool | None:
+    """A pool; None, said once, where there are no kernels: torch's own then do the work."""
+    if library() is None:
+        warn_once(
+            "the CPU kernels are not compiled, torch's own are used: slower. Compile them: "
+            "python -m engine.native"
+        )
+        return None
+    return Pool(threads, cores)

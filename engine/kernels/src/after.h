@@ -1,0 +1,105 @@
+/* What happens to products: activation, into a panel, into the result. Plain loops, included by
+ * each instruction set, whose compiler options turn them into vectors. */
+
+/* e^x to about one unit in the last place; 0 below -87.3, infinity above 88.7, NaN for NaN.
+ * x = n ln 2 + r, |r| <= ln 2 / 2; e^r is a Taylor polynomial of degree 7. */
+INLINE float exponential(float x) {
+    const float low = x < -87.3f ? -87.3f : x, in = low > 88.7f ? 88.7f : low;
+    const float shifted = in * 1.44269504f + 12582912.0f; /* rounds: 1.5 * 2^23 */
+    const float n = shifted - 12582912.0f;
+    const float r = (in - n * 0.693145752f) - n * 1.42860677e-6f;
+    float p = 1.98412698e-4f;
+    p = p * r + 1.38888889e-3f;
+    p = p * r + 8.33333333e-3f;
+    p = p * r + 4.16666667e-2f;
+    p = p * r + 1.66666667e-1f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    /* 2^n in two halves, as 2^128 is no float */
+    const int32_t whole = (int32_t)float_bits(shifted) - 0x4b400000, half = whole >> 1;
+    const float scale = bits_float((uint32_t)(127 + half) << 23);
+    const float other = bits_float((uint32_t)(127 + whole - half) << 23);
+    const float value = p * scale * other;
+    const float top = x > 88.7f ? __builtin_inff() : value;
+    return x < -87.3f ? 0.0f : top;
+}
+
+INLINE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+
+/* The error function: a polynomial near 0, 1 - e^polynomial elsewhere (Juffa's coefficients). */
+INLINE float error_function(float x) {
+    const float t = x < 0 ? -x : x, s = x * x;
+    float near = -5.96761703e-4f;
+    near = near * s + 4.99119423e-3f;
+    near = near * s - 2.67681349e-2f;
+    near = near * s + 1.12819925e-1f;
+    near = near * s - 3.76125336e-1f;
+    near = near * s + 1.28379166e-1f;
+    near = near * x + x;
+    const float in = t > 4.0f ? 4.0f : t, square = in * in;
+    float far = -1.72853470e-5f * in + 3.83197126e-4f;
+    far = far * square + (-3.88396438e-3f * in + 2.42546219e-2f);
+    far = far * in - 1.06777877e-1f;
+    far = far * in - 6.34846687e-1f;
+    far = far * in - 1.28717512e-1f;
+    far = far * in - in;
+    far = 1.0f - exponential(far);
+    far = x < 0 ? -far : far;
+    return t > 0.927734375f ? far : near;
+}
+
+INLINE float passed(const int kind, float alpha, float x) {
+    switch (kind) {
+        case SWISH: return x * sigmoid(alpha * x);
+        case GELU: return 0.5f * x * (1.0f + error_function(x * 0.707106781f));
+        case GELU_TANH: return x * sigmoid(1.59576912f * (x + 0.044715f * x * x * x));
+        case RELU: return x < 0 ? 0 : x;
+        default: return x < 0 ? 0 : x * x;
+    }
+}
+
+INLINE void activate_as(const int kind, const Activation *a, int gated, float *gate,
+                        const float *up, int64_t count) {
+    const float alpha = a->alpha, offset = a->offset, limit = a->limit;
+    if (!gated) {
+        for (int64_t i = 0; i < count; i++) gate[i] = passed(kind, alpha, gate[i]);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        const float g = gate[i] > limit ? limit : gate[i];
+        const float over = up[i] > limit ? limit : up[i], u = over < -limit ? -limit : over;
+        gate[i] = passed(kind, alpha, g) * (u + offset);
+    }
+}
+
+static void activate(const Activation *a, int gated, float *gate, const float *up, int64_t count) {
+    switch (a->kind) {
+        case SWISH: activate_as(SWISH, a, gated, gate, up, count); break;
+        case GELU: activate_as(GELU, a, gated, gate, up, count); break;
+        case GELU_TANH: activate_as(GELU_TANH, a, gated, gate, up, count); break;
+        case RELU: activate_as(RELU, a, gated, gate, up, count); break;
+        default: activate_as(RELU2, a, gated, gate, up, count); break;
+    }
+}
+
+static void store(const float *from, int64_t ld, int64_t rows, int64_t tokens, int bf16, void *to,
+                  int64_t stride) {
+    for (int64_t t = 0; t < tokens; t++)
+        if (bf16) {
+            uint16_t *row = (uint16_t *)to + t * stride;
+            for (int64_t r = 0; r < rows; r++) row[r] = to_bf16(from[r * ld + t]);
+        } else {
+            float *row = (float *)to + t * stride;
+            for (int64_t r = 0; r < rows; r++) row[r] = from[r * ld + t];
+        }
+}
+
+static void scatter(const float *from, int64_t ld, int64_t rows, int64_t tokens, const float *bias,
+                    const float *weight, const int64_t *token, float *to, int64_t stride) {
+    for (int64_t t = 0; t < tokens; t++) {
+        float *row = to + token[t] * stride;
+        const float by = weight[t];
+        for (int64_t r = 0; r < rows; r++) row[r] += by * (from[r * ld + t] + bias[r]);
+    }
+}

@@ -1,0 +1,261 @@
+/* Threads that wait asleep for work, and share it out unit by unit.
+ *
+ * A run is a list of phases; a thread claims units of the phase at hand, fewer each time as they
+ * run out, and who finishes a phase's last unit opens the next. So nobody waits for a thread that
+ * the system has not woken yet, and one that comes late helps with what is left. Results do not
+ * depend on who computes a unit: a unit's sums are its own. */
+#if defined(__linux__)
+#define _GNU_SOURCE
+#endif
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "kernels.h"
+
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+enum { SPIN_NS = 10000 };
+
+struct Pool {
+    const Isa *isa;
+    int threads;
+    int *cores; /* of each thread; NULL: wherever the system likes */
+    pthread_t *workers;
+    void *memory;
+    size_t memory_bytes;
+    pthread_mutex_t lock; /* one call at a time */
+
+    pthread_mutex_t sleep; /* where there is no futex */
+    pthread_cond_t woken;
+
+    _Atomic uint32_t calls; /* workers sleep while it stays what it is */
+    _Atomic uint32_t inside; /* workers in the call at hand */
+    _Atomic uint32_t step;   /* the phase at hand: who has nothing to claim sleeps on it */
+    _Atomic int open, stop;
+    const Phase *phases;
+    int64_t count;
+    _Atomic uint64_t state; /* phase << 32 | first unit that nobody claimed */
+    _Atomic int64_t done;   /* units of the phase that are finished */
+};
+
+typedef struct {
+    Pool *pool;
+    int number;
+} Worker;
+
+/* -------------------------------------------------------------------------------------- sleeping */
+
+#if defined(__linux__)
+static void sleep_while(Pool *pool, _Atomic uint32_t *word, uint32_t value) {
+    (void)pool;
+    while (atomic_load(word) == value)
+        syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+static void wake_all(Pool *pool, _Atomic uint32_t *word) {
+    (void)pool;
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+#else
+static void sleep_while(Pool *pool, _Atomic uint32_t *word, uint32_t value) {
+    pthread_mutex_lock(&pool->sleep);
+    while (atomic_load(word) == value) pthread_cond_wait(&pool->woken, &pool->sleep);
+    pthread_mutex_unlock(&pool->sleep);
+}
+static void wake_all(Pool *pool, _Atomic uint32_t *word) {
+    (void)word;
+    pthread_mutex_lock(&pool->sleep);
+    pthread_cond_broadcast(&pool->woken);
+    pthread_mutex_unlock(&pool->sleep);
+}
+#endif
+
+static int64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Until the word is no longer `value`: a few microseconds awake, then asleep. */
+static void wait_while(Pool *pool, _Atomic uint32_t *word, uint32_t value) {
+    const int64_t until = now_ns() + SPIN_NS;
+    do {
+        for (int i = 0; i < 32; i++) {
+            if (atomic_load(word) != value) return;
+            relax();
+        }
+    } while (now_ns() < until);
+    sleep_while(pool, word, value);
+}
+
+/* --------------------------------------------------------------------------------------- working */
+
+static void open_phase(Pool *pool, uint64_t phase) {
+    while (phase < (uint64_t)pool->count && pool->phases[phase].units == 0) phase++;
+    atomic_store(&pool->done, 0);
+    atomic_store(&pool->state, phase << 32);
+    atomic_store(&pool->step, (uint32_t)phase);
+}
+
+/* Takes part from the phase at hand to the last. */
+static void take_part(Pool *pool, int number) {
+    const uint64_t denormals = denormals_off();
+    if (pool->isa->thread_begin) pool->isa->thread_begin();
+    for (;;) {
+        uint64_t state = atomic_load(&pool->state);
+        const uint64_t phase = state >> 32;
+        if (phase >= (uint64_t)pool->count) break;
+        const int64_t from = (int64_t)(state & UINT32_MAX), units = pool->phases[phase].units;
+        if (from >= units) {
+            wait_while(pool, &pool->step, (uint32_t)phase);
+            continue;
+        }
+        const int64_t share = (units - from) / (2 * pool->threads), some = share > 1 ? share : 1;
+        if (!atomic_compare_exchange_weak(&pool->state, &state, state + (uint64_t)some)) continue;
+        const Phase *of = &pool->phases[phase];
+        of->work(of->context, from, from + some, number);
+        if (atomic_fetch_add(&pool->done, some) + some == units) {
+            open_phase(pool, phase + 1);
+            if (pool->threads > 1) wake_all(pool, &pool->step);
+        }
+    }
+    if (pool->isa->thread_end) pool->isa->thread_end();
+    denormals_restore(denormals);
+}
+
+static void pin(const Pool *pool, int number) {
+#if defined(__linux__)
+    if (!pool->cores) return;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET((size_t)pool->cores[number], &set);
+    pthread_setaffinity_np(pthread_self(), sizeof set, &set); /* refused: it runs where it may */
+#else
+    (void)pool, (void)number;
+#endif
+}
+
+static void *worker(void *argument) {
+    const Worker self = *(Worker *)argument;
+    free(argument);
+    Pool *pool = self.pool;
+    pin(pool, self.number);
+    for (uint32_t seen = 0;;) {
+        sleep_while(pool, &pool->calls, seen);
+        seen = atomic_load(&pool->calls);
+        if (atomic_load(&pool->stop)) return NULL;
+        atomic_fetch_add(&pool->inside, 1); /* first in, then look: the call cannot end between */
+        if (atomic_load(&pool->open)) take_part(pool, self.number);
+        if (atomic_fetch_sub(&pool->inside, 1) == 1) wake_all(pool, &pool->inside);
+    }
+}
+
+/* The caller's thread is not ours to pin. Where it sits on a worker's core, it moves to its own for
+ * the time of the call: the system would be milliseconds late. Returns whether it did. */
+#if defined(__linux__)
+static int step_aside(const Pool *pool, cpu_set_t *usual) {
+    if (!pool->cores || pool->threads < 2) return 0;
+    const int here = sched_getcpu();
+    int taken = 0;
+    for (int i = 1; i < pool->threads; i++) taken |= pool->cores[i] == here;
+    if (!taken || pthread_getaffinity_np(pthread_self(), sizeof *usual, usual)) return 0;
+    if (!CPU_ISSET((size_t)pool->cores[0], usual)) return 0;
+    pin(pool, 0);
+    return 1;
+}
+#endif
+
+void pool_run(Pool *pool, const Phase *phases, int64_t count) {
+    pool->phases = phases, pool->count = count;
+    open_phase(pool, 0);
+#if defined(__linux__)
+    cpu_set_t usual;
+    const int aside = step_aside(pool, &usual);
+#endif
+    if (pool->threads > 1) {
+        atomic_store(&pool->open, 1);
+        atomic_fetch_add(&pool->calls, 1);
+        wake_all(pool, &pool->calls);
+    }
+    take_part(pool, 0);
+    atomic_store(&pool->open, 0);
+    for (uint32_t n; (n = atomic_load(&pool->inside)) != 0;) wait_while(pool, &pool->inside, n);
+#if defined(__linux__)
+    if (aside) pthread_setaffinity_np(pthread_self(), sizeof usual, &usual);
+#endif
+}
+
+/* ---------------------------------------------------------------------------------------- making */
+
+int pool_threads(const Pool *pool) { return pool->threads; }
+const Isa *pool_isa(const Pool *pool) { return pool->isa; }
+void pool_lock(Pool *pool) { pthread_mutex_lock(&pool->lock); }
+void pool_unlock(Pool *pool) { pthread_mutex_unlock(&pool->lock); }
+
+void *pool_memory(Pool *pool, size_t bytes) {
+    if (bytes > pool->memory_bytes) {
+        free(pool->memory);
+        pool->memory_bytes = 0;
+        pool->memory = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+        if (pool->memory) pool->memory_bytes = bytes;
+    }
+    return pool->memory;
+}
+
+API void fiddler_pool_free(Pool *pool) {
+    if (!pool) return;
+    atomic_store(&pool->stop, 1);
+    atomic_fetch_add(&pool->calls, 1);
+    wake_all(pool, &pool->calls);
+    for (int i = 1; i < pool->threads; i++) pthread_join(pool->workers[i], NULL);
+    pthread_mutex_destroy(&pool->lock);
+    pthread_mutex_destroy(&pool->sleep);
+    pthread_cond_destroy(&pool->woken);
+    free(pool->cores), free(pool->workers), free(pool->memory), free(pool);
+}
+
+/* A pool of `threads`, the caller's counted, on `cores` (NULL: anywhere), for the instruction set
+ * of this name. NULL where memory or threads are lacking, or the machine lacks the set. */
+API Pool *fiddler_pool_new(int64_t threads, const int64_t *cores, const char *isa) {
+    const Isa *found = NULL;
+    for (const Isa *const *each = isa_all; *each; each++)
+        if (!strcmp((*each)->name, isa)) found = *each;
+    if (!found || !isa_runs(found) || threads < 1 || threads > 4096) return NULL;
+    Pool *pool = calloc(1, sizeof *pool);
+    if (!pool) return NULL;
+    pool->isa = found, pool->threads = 1;
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_mutex_init(&pool->sleep, NULL);
+    pthread_cond_init(&pool->woken, NULL);
+    pool->workers = calloc((size_t)threads, sizeof *pool->workers);
+    pool->cores = cores ? calloc((size_t)threads, sizeof *pool->cores) : NULL;
+    int failed = !pool->workers || (cores && !pool->cores);
+    for (int64_t i = 0; cores && !failed && i < threads; i++) pool->cores[i] = (int)cores[i];
+    while (!failed && pool->threads < threads) {
+        Worker *self = malloc(sizeof *self);
+        if (self) *self = (Worker){pool, pool->threads};
+        failed = !self || pthread_create(&pool->workers[pool->threads], NULL, worker, self);
+        if (failed)
+            free(self);
+        else
+            pool->threads++;
+    }
+    if (!failed) return pool;
+    fiddler_pool_free(pool);
+    return NULL;
+}
