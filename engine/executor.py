@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from engine.cpu_lane import CpuLane, Part
 from engine.decision import Decision
 from engine.devices.base import Device
 from engine.events import Action
+from engine.expert import run_expert
 from engine.notes import Span
 from engine.store import ExpertStore, ExpertWeights
 
-_RESIDENT, _STREAM = int(Action.RESIDENT), int(Action.STREAM)
+_RESIDENT, _STREAM, _CPU = (int(action) for action in Action)
 
 
 def active_experts(chosen: NDArray[np.int64]) -> tuple[list[int], list[int]]:
@@ -40,26 +44,28 @@ def added_up(
     return sums[experts].tolist()
 
 
-def run_expert(module: nn.Module, weights: ExpertWeights, x: Tensor) -> Tensor:
-    """One expert's feed-forward network: ``(tokens, H) -> (tokens, H)``.
-
-    Layout flags and the gate are the module's own, as transformers' registry sets them.
-    """
-    up, down, up_bias, down_bias = weights
-    if module.is_transposed:
-        up, down = up.T, down.T
-    h = F.linear(x, up, up_bias)  # (tokens, 2I), or (tokens, I) without a gate
-    h = module._apply_gate(h) if module.has_gate else module.act_fn(h)  # (tokens, I)
-    y = F.linear(h, down, down_bias)  # (tokens, H)
-    return module.post_expert_norm(y) if module.has_post_expert_norm else y
+def _parts(experts: list[int], index: Tensor, weights: Tensor) -> list[Part]:
+    """Of each expert the rows of the tokens that chose it, and the weights they give it."""
+    routed = weights.float()  # (T, K)
+    if index.shape == (1, len(experts)):  # decode, each expert named once: no look-up of tokens
+        ranks = index[0].tolist()
+        return [(e, None, routed[0, (at := ranks.index(e)) : at + 1]) for e in experts]
+    parts: list[Part] = []
+    for expert in experts:
+        rows, rank = torch.where(index == expert)  # (tokens,), (tokens,)
+        parts.append((expert, rows, routed[rows, rank]))
+    return parts
 
 
 class Executor:
-    """Runs decisions on a device: resident and streamed experts from its memory, the rest here."""
+    """Runs decisions: resident and streamed experts on the device, the rest on the CPU's lane."""
 
-    def __init__(self, store: ExpertStore, device: Device) -> None:
+    def __init__(self, store: ExpertStore, device: Device, threads: int | None = None) -> None:
         self.store = store
         self.device = device
+        self.lane = CpuLane(store, threads)
+        # beside a device that computes by itself, the CPU's experts get a thread of their own
+        self._beside = ThreadPoolExecutor(1, "fiddler-viz-cpu") if device.concurrent else None
 
     def __repr__(self) -> str:
         return f"Executor({self.store!r} on {self.device.name})"
@@ -73,31 +79,40 @@ class Executor:
         ``(T, H)`` and each active expert's real start and end (``time.perf_counter_ns``).
         Evicted experts leave the device first; kept ones stay.
         """
-        module = self.store.modules[layer]
         for flat in decision.evict:
             self.device.drop(flat)
-        out = torch.zeros_like(hidden)  # (T, H)
-        # decode of one sequence, each expert named once: no look-up of tokens
-        ranks = index[0].tolist() if index.shape == (1, len(decision.experts)) else None
-        spans: list[Span] = []
-        for expert, action, keep in zip(
-            decision.experts, decision.actions, decision.keep, strict=True
-        ):
+        parts = _parts(decision.experts, index, weights)
+        on_cpu = [at for at, action in enumerate(decision.actions) if action == _CPU]
+        waiting = self._start(layer, hidden, [parts[at] for at in on_cpu])
+        out = torch.zeros(hidden.shape, dtype=torch.float32)  # (T, H)
+        spans: list[Span] = [(0, 0)] * len(parts)
+        for at, (expert, rows, by) in enumerate(parts):
+            if decision.actions[at] == _CPU:
+                continue
             start = time.perf_counter_ns()
-            fetched = self._fetch(layer, expert, action, keep)
-            if ranks is not None:
-                y = run_expert(module, fetched, hidden)  # (1, H)
-                out += (y * weights[:, ranks.index(expert), None]).to(out.dtype)
-            else:
-                token, rank = torch.where(index == expert)  # (tokens,), (tokens,)
-                y = run_expert(module, fetched, hidden[token])  # (tokens, H)
-                out.index_add_(0, token, (y * weights[token, rank, None]).to(out.dtype))
-            spans.append((start, time.perf_counter_ns()))
+            fetched = self._fetch(layer, expert, decision.actions[at], decision.keep[at])
+            x = hidden if rows is None else hidden[rows]  # (tokens, H)
+            y = run_expert(self.store.modules[layer], fetched, x).float() * by[:, None]
+            out.add_(y) if rows is None else out.index_add_(0, rows, y)
+            spans[at] = start, time.perf_counter_ns()
         for flat in decision.unused:
             self.device.stage(self.store.weights(*divmod(flat, self.store.experts)))
         for flat in decision.fetch:
             self.device.put(flat, self.store.weights(*divmod(flat, self.store.experts)))
-        return out, spans
+        if on_cpu:
+            theirs, measured = waiting()
+            out += theirs
+            for at, span in zip(on_cpu, measured, strict=True):
+                spans[at] = span
+        return out.to(hidden.dtype), spans
+
+    def _start(
+        self, layer: int, hidden: Tensor, parts: list[Part]
+    ) -> Callable[[], tuple[Tensor, list[Span]]]:
+        """Begin with the CPU's experts; what comes back waits for them."""
+        if self._beside is None:
+            return partial(self.lane.run, layer, hidden, parts)
+        return self._beside.submit(self.lane.run, layer, hidden, parts).result
 
     def _fetch(self, layer: int, expert: int, action: int, keep: bool) -> ExpertWeights:
         """The weights to compute from: on the device if resident or copied there, else here."""

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from torch import Tensor, nn
 
+from engine.expert import run_expert
 from engine.kernels import Act, Dtype, Expert, Layer, Pool
 from engine.store import ExpertWeights
 
@@ -168,39 +169,41 @@ class ExpertKernel:
         """Whether an expert with so many tokens is the kernels', not torch's."""
         return self.switch_tokens is None or n_tokens <= self.switch_tokens
 
-    def run(self, hidden: Tensor, groups: Sequence[Group], out: Tensor) -> None:
+    def run(self, hidden: Tensor, groups: Sequence[Group], out: Tensor) -> list[int]:
         """Add each expert's weighted output to ``out`` (float32), both ``(T, H)``.
 
-        Indices are trusted: below T. Their memory must stay as it is until the call is over.
+        Returns the nanoseconds that threads worked on each, added up over threads. Indices are
+        trusted: below T. Their memory must stay as it is until the call is over.
         """
         self._check(hidden, out)
-        kept = [(weights, tokens, by) for weights, tokens, by in groups if self._mine(tokens, out)]
-        if len(kept) < len(groups):
-            for weights, tokens, by in groups:
-                if not self._mine(tokens, out):
-                    self.run_torch(hidden, (weights, tokens, by), out)
-        if kept:
-            experts = [self._expert(*group, len(hidden)) for group in kept]
-            self.pool.experts(
-                self.layer,
-                experts,
-                hidden.data_ptr(),
-                hidden.stride(0),
-                out.data_ptr(),
-                out.stride(0),
-            )
+        ours = [self._mine(rows, out) for _, rows, _ in groups]
+        kept = [group for group, mine in zip(groups, ours, strict=True) if mine]
+        spent = iter(self._by_kernels(hidden, kept, out) if kept else ())
+        return [
+            next(spent) if mine else self._by_torch(hidden, group, out)
+            for group, mine in zip(groups, ours, strict=True)
+        ]
+
+    def _by_kernels(self, hidden: Tensor, groups: Sequence[Group], out: Tensor) -> list[int]:
+        experts = [self._expert(*group, len(hidden)) for group in groups]
+        return self.pool.experts(
+            self.layer,
+            experts,
+            *(hidden.data_ptr(), hidden.stride(0)),
+            *(out.data_ptr(), out.stride(0)),
+        )
+
+    def _by_torch(self, hidden: Tensor, group: Group, out: Tensor) -> int:
+        began = time.perf_counter_ns()
+        self.run_torch(hidden, group, out)
+        return (time.perf_counter_ns() - began) * self.pool.threads
 
     def run_torch(self, hidden: Tensor, group: Group, out: Tensor) -> None:
         """The same for one expert, in torch: the readable reference."""
-        (up, down, up_bias, down_bias), tokens, by = group
-        if self.layer.transposed:
-            up, down = up.T, down.T
-        x = hidden if tokens is None else hidden[tokens]  # (n, H)
-        h = F.linear(x, up, up_bias)  # (n, 2I) or (n, I)
-        h = self.module._apply_gate(h) if self.layer.gated else self.module.act_fn(h)  # (n, I)
-        y = F.linear(h, down, down_bias).float()  # (n, H)
+        weights, rows, by = group
+        y = run_expert(self.module, weights, hidden if rows is None else hidden[rows]).float()
         y = y if by is None else y * by[:, None]
-        out.add_(y) if tokens is None else out.index_add_(0, tokens, y)
+        out.add_(y) if rows is None else out.index_add_(0, rows, y)
 
     def _mine(self, tokens: Tensor | None, out: Tensor) -> bool:
         return self.takes(len(out) if tokens is None else len(tokens))
@@ -272,6 +275,11 @@ def _torch_only(kernel: ExpertKernel) -> Callable[[Tensor, Sequence[Group], Tens
             kernel.run_torch(hidden, group, out)
 
     return run
+
+
+def takes_dtype(dtype: torch.dtype) -> bool:
+    """Whether the kernels compute with weights of this dtype."""
+    return dtype in _DTYPES
 
 
 def linear(pool: Pool, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from engine.dense import DenseKernels
 from engine.devices import Device, open_device, usual_device
 from engine.errors import InputError
 from engine.generation import Generator
@@ -126,7 +127,9 @@ class HybridEngine(Planned):
         sizes: dict[str, Any] = {"max_tokens": max_tokens, "max_sequences": max_sequences}
         unknown = Profile.uniform(spec.grid)
         empty = make_plan(spec, machine, unknown, gpu_memory="0%", policy="cpu", **sizes)
-        session = Session(store, opened, empty)
+        count = choose_threads(threads, store.expert_bytes)
+        session = Session(store, opened, empty, count)
+        session.dense = DenseKernels(model, session.executor.lane.pool, count)
         texts = TokenTexts(tokenizer)
         attach(model, session, texts)
         generator = Generator(
@@ -134,7 +137,7 @@ class HybridEngine(Planned):
             texts,
             session,
             spec,
-            threads=choose_threads(threads, store.expert_bytes),
+            threads=count,
             about={
                 "device": opened.name,
                 "as_model": None if as_model is None else spec.name,

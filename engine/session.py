@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, float32
 
 from engine.decision import Request
+from engine.dense import DenseKernels
 from engine.devices.base import Device, Pace, sync
 from engine.errors import FiddlerError
 from engine.events import Rows, StepKind
@@ -56,11 +57,15 @@ class Session:
     thread that runs the model; :meth:`replan` and :meth:`stop` may come from any thread.
     """
 
-    def __init__(self, store: ExpertStore, device: Device, plan: Plan) -> None:
+    def __init__(
+        self, store: ExpertStore, device: Device, plan: Plan, threads: int | None = None
+    ) -> None:
         self.store = store
         self.device = device
         self.orchestrator = Orchestrator(plan)
-        self.executor = Executor(store, device)
+        self.executor = Executor(store, device, threads)
+        self.dense: DenseKernels | None = None
+        """The model's dense layers, where the kernels compute them."""
         self.recorder: Recorder | None = None
         self.foresight = Foresight(store)
         self._predicting = False
@@ -170,6 +175,8 @@ class Session:
             self._finish_step(complete=False)
         self._check_stop()
         self._repair()
+        if self.dense is not None:
+            self.dense.begin_step(step.tokens)
         recorder, pace = self.recorder, self._pace
         self._start_ns = start = pace.now_ns
         pace.begin()

@@ -19,6 +19,7 @@ from torch import nn
 
 from engine.cost import CostModel
 from engine.decision import Decision
+from engine.dense import DenseKernels
 from engine.devices.host import HostDevice
 from engine.hook import attach
 from engine.notes import Span
@@ -147,7 +148,9 @@ class Probe:
             max_tokens=self.positions,
         )
         self._device = _Watched()
-        self._session = Session(store, self._device, plan)
+        self._session = Session(store, self._device, plan, self.threads)
+        # of an engine's model they are the kernels' already
+        self._session.dense = DenseKernels(model, self._session.executor.lane.pool, self.threads)
 
     def __repr__(self) -> str:
         return f"Probe({self.spec.name}, {self.threads} threads)"

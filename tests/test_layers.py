@@ -39,9 +39,9 @@ ENGINE_ABOVE = (
 ENGINE_BELOW = (  # below the torch line
     ("probe", "checkpoint"),
     ("store",),
-    ("routers", "expert_kernel"),
-    ("foresight",),
-    ("devices",),
+    ("routers", "expert"),
+    ("foresight", "expert_kernel"),
+    ("devices", "cpu_lane", "dense"),
     ("executor",),
     ("session",),
     ("hook",),

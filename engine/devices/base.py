@@ -52,6 +52,8 @@ class Device(Protocol):
 
     name: str
     clock: Clock
+    concurrent: bool
+    """Whether it computes by itself, while the CPU does something else."""
     offloads: bool
     """False where there is no device memory to plan: everything stays in host memory."""
 

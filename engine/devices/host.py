@@ -47,6 +47,7 @@ class HostDevice:
 
     name = "host"
     clock = Clock.MEASURED
+    concurrent = False
     offloads = False
 
     def __repr__(self) -> str:

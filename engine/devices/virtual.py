@@ -49,6 +49,7 @@ class VirtualDevice(Arena):
 
     name = "virtual"
     clock = Clock.MODELLED
+    concurrent = False
     offloads = True
 
     def __init__(self, store: ExpertStore) -> None:

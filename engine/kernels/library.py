@@ -27,7 +27,11 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "fiddler_pool_free": (None, (c_void_p,)),
     "fiddler_experts": (
         c_int64,
-        (c_void_p, c_void_p, c_void_p, c_int64, c_void_p, c_int64, c_void_p, c_int64),
+        (
+            *(c_void_p, c_void_p, c_void_p, c_int64),  # pool, layer, experts, their number
+            *(c_void_p, c_int64, c_void_p, c_int64),  # x, its stride, out, its stride
+            POINTER(c_int64),  # time spent
+        ),
     ),
     "fiddler_linear": (
         c_int64,

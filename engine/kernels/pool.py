@@ -130,18 +130,21 @@ class Pool:
         x_stride: int,
         out: int,
         out_stride: int,
-    ) -> None:
+    ) -> list[int]:
         """Add the experts' outputs, each by its tokens' weights, to ``out`` (float32).
 
         ``x`` and ``out`` are addresses of row 0, strides from row to row. Addresses and indices
-        are trusted. Raises DeviceError where memory is lacking.
+        are trusted. Returns the nanoseconds of work on each, added up over threads. Raises
+        DeviceError where memory is lacking.
         """
         table = [field for expert in experts for field in expert]
         array = (c_int64 * len(table))(*table)
+        spent = (c_int64 * len(experts))()
         failed = self._found.fiddler_experts(
-            self._pool, byref(layer), array, len(experts), x, x_stride, out, out_stride
+            self._pool, byref(layer), array, len(experts), x, x_stride, out, out_stride, spent
         )
         self._check(failed)
+        return list(spent)
 
     def linear(
         self,

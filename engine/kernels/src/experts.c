@@ -3,6 +3,7 @@
  * thread the same rows of all experts, in their order: who adds to a row of the result is one
  * thread, and the sum is the same whatever the number of threads. */
 #include <math.h>
+#include <time.h>
 
 #include "experts.h"
 #include "panel.h"
@@ -35,7 +36,23 @@ typedef struct {
     int64_t blocks;          /* of a unit */
     int64_t columns;         /* of a unit, where weights are transposed */
     int64_t bytes;           /* of an element */
+    const FiddlerExpert *experts;
+    int64_t *spent;          /* ns, by thread, then expert: in lines of their own */
+    int64_t spent_stride;
 } Batch;
+
+static int64_t clock_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* What a thread did since `from` was for this segment's expert; returns the time it is. */
+static int64_t spend(const Batch *batch, int thread, const Segment *s, int64_t from) {
+    const int64_t now = clock_ns();
+    batch->spent[thread * batch->spent_stride + (s->expert - batch->experts)] += now - from;
+    return now;
+}
 
 static const void *element(const Batch *batch, const void *from, int64_t at) {
     return (const char *)from + at * batch->bytes;
@@ -123,13 +140,14 @@ static void up_block(const Batch *batch, const Segment *s, int64_t at, int64_t t
 static void up(void *context, int64_t from, int64_t to, int thread) {
     const Batch *batch = context;
     const int64_t blocks = (batch->layer->intermediate + GROUP - 1) / GROUP;
-    (void)thread;
+    int64_t time = clock_ns();
     for (int64_t unit = from; unit < to; unit++) {
         const Segment *s = segment_of(batch, unit, 0);
         const int64_t first = (unit - s->up_first) * batch->blocks;
         const int64_t last = least(blocks, first + batch->blocks);
         for (int64_t token = 0; token < s->n; token += SLIVER)
             for (int64_t b = first; b < last; b++) up_block(batch, s, b * GROUP, token);
+        time = spend(batch, thread, s, time);
     }
 }
 
@@ -168,13 +186,15 @@ static void down_block(const Batch *batch, const Segment *s, int64_t at, int64_t
 static void down(void *context, int64_t from, int64_t to, int thread) {
     const Batch *batch = context;
     const int64_t blocks = (batch->layer->hidden + 2 * GROUP - 1) / (2 * GROUP);
-    (void)thread;
+    int64_t time = clock_ns();
     for (int64_t unit = from; unit < to; unit++) {
         const int64_t first = unit * batch->blocks, last = least(blocks, first + batch->blocks);
-        for (const Segment *s = batch->segments; s < batch->segments + batch->count; s++)
+        for (const Segment *s = batch->segments; s < batch->segments + batch->count; s++) {
             for (int64_t token = 0; token < s->n; token += SLIVER)
                 for (int64_t b = first; b < last; b++)
                     down_block(batch, s, b * 2 * GROUP, token);
+            time = spend(batch, thread, s, time);
+        }
     }
 }
 
@@ -185,7 +205,7 @@ static void up_wide(void *context, int64_t from, int64_t to, int thread) {
     const FiddlerLayer *layer = batch->layer;
     const int64_t inner = layer->intermediate, k = layer->hidden, wide = round_up(k, PAD);
     const int64_t step = layer->interleaved ? 2 : 1, other = layer->interleaved ? 1 : inner;
-    (void)thread;
+    int64_t time = clock_ns();
     for (int64_t unit = from; unit < to; unit++) {
         const Segment *s = segment_of(batch, unit, 0);
         const FiddlerExpert *e = s->expert;
@@ -216,6 +236,7 @@ static void up_wide(void *context, int64_t from, int64_t to, int thread) {
                                  (size_t)columns * sizeof *g);
             }
         }
+        time = spend(batch, thread, s, time);
     }
 }
 
@@ -223,7 +244,7 @@ static void down_wide(void *context, int64_t from, int64_t to, int thread) {
     const Batch *batch = context;
     const FiddlerLayer *layer = batch->layer;
     const int64_t k = layer->intermediate;
-    (void)thread;
+    int64_t time = clock_ns();
     for (int64_t unit = from; unit < to; unit++) {
         const int64_t at = unit * batch->columns, columns = least(batch->columns, layer->hidden - at);
         for (const Segment *s = batch->segments; s < batch->segments + batch->count; s++) {
@@ -242,6 +263,7 @@ static void down_wide(void *context, int64_t from, int64_t to, int thread) {
                         row[c] += by * (y[t * WIDE + c] + bias[c]);
                 }
             }
+            time = spend(batch, thread, s, time);
         }
     }
 }
@@ -299,10 +321,11 @@ static int64_t segment_bytes(const Form *form, const Segment *s) {
 }
 
 /* Adds the experts' outputs to `out` (float, rows of `hidden`). 0, or -1 where memory is lacking.
- * Experts' tokens are indices of rows of x and out; an expert may have none. */
+ * Experts' tokens are indices of rows of x and out; an expert may have none. `spent`: of each expert
+ * the ns that threads worked on it, added up. */
 API int64_t fiddler_experts(Pool *pool, const FiddlerLayer *layer, const FiddlerExpert *experts,
                             int64_t count, const void *x, int64_t x_stride, float *out,
-                            int64_t out_stride) {
+                            int64_t out_stride, int64_t *spent) {
     const Isa *isa = pool_isa(pool);
     const Form form = {layer, isa, layer->tiles_from ? layer->tiles_from : isa->tiles_from};
     const double limit = layer->limit > 0 ? layer->limit : (double)INFINITY;
@@ -316,6 +339,8 @@ API int64_t fiddler_experts(Pool *pool, const FiddlerLayer *layer, const Fiddler
         .out = out,
         .out_stride = out_stride,
         .bytes = element_bytes((int)layer->dtype),
+        .experts = experts,
+        .spent_stride = round_up(count, 8),
     };
     int64_t segments = 0, most = 0, most_bytes = 0, all = 0;
     for (int64_t e = 0; e < count; e++) {
@@ -328,12 +353,15 @@ API int64_t fiddler_experts(Pool *pool, const FiddlerLayer *layer, const Fiddler
             all += bytes;
         }
     }
+    for (int64_t e = 0; e < count; e++) spent[e] = 0;
     if (!segments) return 0;
     const int64_t room = all < BATCH_BYTES ? all : most_bytes < BATCH_BYTES ? BATCH_BYTES : most_bytes;
     const int64_t list_bytes = round_up(segments * (int64_t)sizeof(Segment), 64);
     const int64_t tokens_bytes = round_up(most * 8, 64), ones_bytes = round_up(most * 4, 64);
+    const int64_t times = pool_threads(pool) * batch.spent_stride;
     pool_lock(pool);
-    char *memory = pool_memory(pool, (size_t)(list_bytes + tokens_bytes + ones_bytes + room));
+    char *memory = pool_memory(
+        pool, (size_t)(list_bytes + tokens_bytes + ones_bytes + times * 8 + room));
     if (!memory) {
         pool_unlock(pool);
         return -1;
@@ -341,7 +369,9 @@ API int64_t fiddler_experts(Pool *pool, const FiddlerLayer *layer, const Fiddler
     Segment *list = (Segment *)(void *)memory;
     int64_t *every = (int64_t *)(void *)(memory + list_bytes);
     float *ones = (float *)(void *)(memory + list_bytes + tokens_bytes);
-    char *panels = memory + list_bytes + tokens_bytes + ones_bytes;
+    batch.spent = (int64_t *)(void *)(memory + list_bytes + tokens_bytes + ones_bytes);
+    for (int64_t t = 0; t < times; t++) batch.spent[t] = 0;
+    char *panels = (char *)(batch.spent + times);
     for (int64_t t = 0; t < most; t++) every[t] = t, ones[t] = 1;
     int64_t used = 0;
     batch.segments = list, batch.count = 0;
@@ -366,6 +396,8 @@ API int64_t fiddler_experts(Pool *pool, const FiddlerLayer *layer, const Fiddler
             list[batch.count++] = s;
         }
     run(pool, &batch);
+    for (int64_t t = 0; t < times; t++)
+        if (t % batch.spent_stride < count) spent[t % batch.spent_stride] += batch.spent[t];
     pool_unlock(pool);
     return 0;
 }

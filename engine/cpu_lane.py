@@ -1,0 +1,73 @@
+"""The CPU's lane: experts computed from host memory, by our kernels where they fit, else by torch.
+
+A layer's experts are one call of the kernels, outside of Python's lock: threads share their rows
+by bytes, and nobody waits between two experts. What each of them took is what the threads measured
+working on it, laid one after the other, since they are computed side by side.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor
+
+from engine.expert import run_expert
+from engine.expert_kernel import ExpertKernel
+from engine.kernels import open_pool
+from engine.notes import Span
+from engine.store import ExpertStore
+
+Part = tuple[int, Tensor | None, Tensor]
+"""An expert of the layer, the rows it takes (int64; None: all), their weights (float32)."""
+
+
+class CpuLane:
+    """Runs experts of a store on the CPU with so many ``threads`` (None: all physical cores)."""
+
+    def __init__(self, store: ExpertStore, threads: int | None = None) -> None:
+        self.store = store
+        self.pool = open_pool(threads)
+        """None where the kernels are not compiled."""
+        self.kernels = [
+            ExpertKernel.of(module, store.weights(layer, 0), self.pool)
+            for layer, module in enumerate(store.modules)
+        ]
+        """By layer; None where torch does the work."""
+
+    def __repr__(self) -> str:
+        ours = sum(kernel is not None for kernel in self.kernels)
+        return f"CpuLane({ours} of {len(self.kernels)} layers on our kernels)"
+
+    def run(self, layer: int, hidden: Tensor, parts: Sequence[Part]) -> tuple[Tensor, list[Span]]:
+        """The weighted sum of some experts' outputs, ``(T, H)`` in float32, and each one's span.
+
+        ``hidden`` is ``(T, H)``. Spans are ``time.perf_counter_ns``, in the order of ``parts``.
+        """
+        out = torch.zeros(hidden.shape, dtype=torch.float32)
+        kernel = self.kernels[layer]
+        if kernel is None:
+            return out, [self._by_torch(layer, hidden, part, out) for part in parts]
+        groups = [(self.store.weights(layer, expert), rows, by) for expert, rows, by in parts]
+        start = time.perf_counter_ns()
+        spent = kernel.run(hidden.contiguous(), groups, out)
+        return out, _laid(start, time.perf_counter_ns(), spent)
+
+    def _by_torch(self, layer: int, hidden: Tensor, part: Part, out: Tensor) -> Span:
+        """One expert, added to ``out``."""
+        expert, rows, by = part
+        start = time.perf_counter_ns()
+        x = hidden if rows is None else hidden[rows]  # (tokens, H)
+        y = run_expert(self.store.modules[layer], self.store.weights(layer, expert), x)
+        y = y.float() * by[:, None]
+        out.add_(y) if rows is None else out.index_add_(0, rows, y)
+        return start, time.perf_counter_ns()
+
+
+def _laid(start: int, end: int, spent: Sequence[int]) -> list[Span]:
+    """From ``start`` to ``end``, one after the other, as long as each was worked on."""
+    whole = max(sum(spent), 1)
+    ends = [start + (end - start) * done // whole for done in accumulate(spent, initial=0)]
+    return list(pairwise(ends))

@@ -1,0 +1,70 @@
+"""Dense projections of few tokens on the kernels: in decode they only read weights, as experts do.
+
+torch's threads wait for work awake, on the cores that the kernels' threads then want. So a step of
+few tokens leaves torch one thread, and the kernels do what is worth more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
+from torch import Tensor, nn
+
+from engine.expert_kernel import linear, takes_dtype
+from engine.kernels import Pool
+
+FEW_TOKENS = 8
+"""Up to so many a step is one that reads weights, not one that computes."""
+LEAST_BYTES = 1 << 20
+"""Smaller weights are in a cache, or not worth waking threads for."""
+
+
+class DenseKernels:
+    """A model's large linear layers, computed by the kernels while a step has few tokens.
+
+    ``threads``: those of torch for all other steps. Layers that are not plain, or not on the CPU,
+    stay as they are.
+    """
+
+    def __init__(self, model: nn.Module, pool: Pool | None, threads: int) -> None:
+        self.pool = pool
+        self.threads = threads
+        self.modules = [m for m in model.modules() if pool is not None and _fits(m)]
+        for module in self.modules:
+            module.forward = self._forward(module)  # on this module only, hides its class's
+
+    def __repr__(self) -> str:
+        return f"DenseKernels({len(self.modules)} linear layers)"
+
+    def begin_step(self, tokens: int) -> None:
+        """A step of so many tokens begins."""
+        if self.modules:
+            torch.set_num_threads(1 if tokens <= FEW_TOKENS else self.threads)
+
+    def _forward(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
+        pool, weight = self.pool, module.weight
+        assert pool is not None
+
+        def forward(x: Tensor) -> Tensor:
+            tokens = x.numel() // x.shape[-1]
+            if not 0 < tokens <= FEW_TOKENS or x.dtype != weight.dtype:
+                return F.linear(x, weight, module.bias)
+            flat = x.reshape(tokens, x.shape[-1])
+            flat = flat if flat.stride(1) == 1 else flat.contiguous()
+            out = torch.empty(tokens, len(weight), dtype=x.dtype)
+            return linear(pool, flat, weight, module.bias, out).view(*x.shape[:-1], -1)
+
+        return forward
+
+
+def _fits(module: nn.Module) -> bool:
+    return (
+        type(module) is nn.Linear
+        and "forward" not in vars(module)
+        and module.weight.device.type == "cpu"
+        and takes_dtype(module.weight.dtype)
+        and module.weight.is_contiguous()
+        and module.weight.nbytes >= LEAST_BYTES
+    )
