@@ -24,13 +24,12 @@ LEAST_BYTES = 1 << 20
 class DenseKernels:
     """A model's large linear layers, computed by the kernels while a step has few tokens.
 
-    ``threads``: those of torch for all other steps. Layers that are not plain, or not on the CPU,
-    stay as they are.
+    Layers that are not plain, or not on the CPU, stay as they are.
     """
 
-    def __init__(self, model: nn.Module, pool: Pool | None, threads: int) -> None:
+    def __init__(self, model: nn.Module, pool: Pool | None) -> None:
         self.pool = pool
-        self.threads = threads
+        self._usual: int | None = None
         self.modules = [m for m in model.modules() if pool is not None and _fits(m)]
         for module in self.modules:
             module.forward = self._forward(module)  # on this module only, hides its class's
@@ -40,8 +39,15 @@ class DenseKernels:
 
     def begin_step(self, tokens: int) -> None:
         """A step of so many tokens begins."""
-        if self.modules:
-            torch.set_num_threads(1 if tokens <= FEW_TOKENS else self.threads)
+        if self.pool is not None and tokens <= FEW_TOKENS:
+            self._usual = torch.get_num_threads()
+            torch.set_num_threads(1)
+
+    def end_step(self) -> None:
+        """It is over, or died; again is without effect."""
+        if self._usual is not None:
+            torch.set_num_threads(self._usual)
+            self._usual = None
 
     def _forward(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
         pool, weight = self.pool, module.weight

@@ -129,7 +129,7 @@ class HybridEngine(Planned):
         empty = make_plan(spec, machine, unknown, gpu_memory="0%", policy="cpu", **sizes)
         count = choose_threads(threads, store.expert_bytes)
         session = Session(store, opened, empty, count)
-        session.dense = DenseKernels(model, session.executor.lane.pool, count)
+        session.dense = DenseKernels(model, session.executor.lane.pool)
         texts = TokenTexts(tokenizer)
         attach(model, session, texts)
         generator = Generator(

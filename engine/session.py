@@ -267,6 +267,8 @@ class Session:
 
     def _finish_step(self, *, complete: bool) -> None:
         step, self._step = self._step, None
+        if self.dense is not None:
+            self.dense.end_step()
         if self.recorder is not None and step is not None:
             self._write(self.recorder)
             self.recorder.step(

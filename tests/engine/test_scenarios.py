@@ -282,8 +282,8 @@ def test_ends_that_cannot_be(wide: HybridEngine, options: dict[str, Any], messag
 def test_stop_strings_without_any_tokenizer(
     wide: HybridEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = replace(wide._generator._limits, tokenizer=None)
-    monkeypatch.setattr(wide._generator, "_limits", limits)
+    limits = replace(wide._generator.limits, tokenizer=None)
+    monkeypatch.setattr(wide._generator, "limits", limits)
     with pytest.raises(InputError, match="no tokenizer to read the text by"):
         wide.generate([1, 2, 3], 4, stop_strings=["a"])
 
