@@ -19,6 +19,7 @@ from engine.expert_kernel import ExpertKernel
 from engine.kernels import open_pool
 from engine.notes import Span
 from engine.store import ExpertStore
+from engine.threads import torch_team
 
 Part = tuple[int, Tensor | None, Tensor]
 """An expert of the layer, the rows it takes (int64; None: all), their weights (float32)."""
@@ -29,7 +30,7 @@ class CpuLane:
 
     def __init__(self, store: ExpertStore, threads: int | None = None) -> None:
         self.store = store
-        self.pool = open_pool(threads)
+        self.pool = open_pool(threads, torch_team())
         """None where the kernels are not compiled."""
         self.kernels = [
             ExpertKernel.of(module, store.weights(layer, 0), self.pool)

@@ -1,8 +1,4 @@
-"""Dense projections of few tokens on the kernels: in decode they only read weights, as experts do.
-
-torch's threads wait for work awake, on the cores that the kernels' threads then want. So a step of
-few tokens leaves torch one thread, and the kernels do what is worth more.
-"""
+"""Dense projections of few tokens on the kernels: in decode they only read weights, as experts."""
 
 from __future__ import annotations
 
@@ -22,32 +18,19 @@ LEAST_BYTES = 1 << 20
 
 
 class DenseKernels:
-    """A model's large linear layers, computed by the kernels while a step has few tokens.
+    """A model's large linear layers, computed by the kernels where they are given few tokens.
 
     Layers that are not plain, or not on the CPU, stay as they are.
     """
 
     def __init__(self, model: nn.Module, pool: Pool | None) -> None:
         self.pool = pool
-        self._usual: int | None = None
         self.modules = [m for m in model.modules() if pool is not None and _fits(m)]
         for module in self.modules:
             module.forward = self._forward(module)  # on this module only, hides its class's
 
     def __repr__(self) -> str:
         return f"DenseKernels({len(self.modules)} linear layers)"
-
-    def begin_step(self, tokens: int) -> None:
-        """A step of so many tokens begins."""
-        if self.pool is not None and tokens <= FEW_TOKENS:
-            self._usual = torch.get_num_threads()
-            torch.set_num_threads(1)
-
-    def end_step(self) -> None:
-        """It is over, or died; again is without effect."""
-        if self._usual is not None:
-            torch.set_num_threads(self._usual)
-            self._usual = None
 
     def _forward(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
         pool, weight = self.pool, module.weight

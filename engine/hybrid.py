@@ -51,6 +51,8 @@ class HybridEngine(Planned):
         self.threads = generator.threads
         """CPU threads that torch uses while this engine generates."""
         self.profile = profile
+        self.dense: DenseKernels | None = None
+        """The dense layers that the CPU kernels compute; None before :meth:`load` is through."""
         self._generator = generator
 
     @classmethod
@@ -129,7 +131,7 @@ class HybridEngine(Planned):
         empty = make_plan(spec, machine, unknown, gpu_memory="0%", policy="cpu", **sizes)
         count = choose_threads(threads, store.expert_bytes)
         session = Session(store, opened, empty, count)
-        session.dense = DenseKernels(model, session.executor.lane.pool)
+        dense = DenseKernels(model, session.executor.lane.pool)
         texts = TokenTexts(tokenizer)
         attach(model, session, texts)
         generator = Generator(
@@ -148,6 +150,7 @@ class HybridEngine(Planned):
             with generator.torch_threads():
                 profile = measure_profile(model, tokenizer, session, spec, real.vocabulary)
         engine = cls(generator, real, machine, profile)
+        engine.dense = dense
         if not opened.offloads:
             gpu_memory, policy, planner, cache_slots = "0%", "cpu", None, None
         engine._check_policy(policy)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, float32
 
 from engine.decision import Request
-from engine.dense import DenseKernels
 from engine.devices.base import Device, Pace, sync
 from engine.errors import FiddlerError
 from engine.events import Rows, StepKind
@@ -64,8 +63,6 @@ class Session:
         self.device = device
         self.orchestrator = Orchestrator(plan)
         self.executor = Executor(store, device, threads)
-        self.dense: DenseKernels | None = None
-        """The model's dense layers, where the kernels compute them."""
         self.recorder: Recorder | None = None
         self.foresight = Foresight(store)
         self._predicting = False
@@ -175,8 +172,6 @@ class Session:
             self._finish_step(complete=False)
         self._check_stop()
         self._repair()
-        if self.dense is not None:
-            self.dense.begin_step(step.tokens)
         recorder, pace = self.recorder, self._pace
         self._start_ns = start = pace.now_ns
         pace.begin()
@@ -267,8 +262,6 @@ class Session:
 
     def _finish_step(self, *, complete: bool) -> None:
         step, self._step = self._step, None
-        if self.dense is not None:
-            self.dense.end_step()
         if self.recorder is not None and step is not None:
             self._write(self.recorder)
             self.recorder.step(

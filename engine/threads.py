@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import reprlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -54,3 +58,17 @@ def torch_threads(count: int, usual: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(usual)
+
+
+@cache
+def torch_team() -> int:
+    """The address of ``GOMP_parallel`` in the OpenMP runtime that torch uses; 0 where it has none.
+
+    Work that is given to it runs on torch's own threads, of the calling thread's team.
+    """
+    name = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
+    try:  # symbols are looked up in what the library was linked with, too
+        found = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name)).GOMP_parallel
+    except (OSError, AttributeError):
+        return 0
+    return ctypes.cast(found, ctypes.c_void_p).value or 0

@@ -150,7 +150,7 @@ class Probe:
         self._device = _Watched()
         self._session = Session(store, self._device, plan, self.threads)
         # of an engine's model they are the kernels' already
-        self._session.dense = DenseKernels(model, self._session.executor.lane.pool)
+        self._dense = DenseKernels(model, self._session.executor.lane.pool)
 
     def __repr__(self) -> str:
         return f"Probe({self.spec.name}, {self.threads} threads)"

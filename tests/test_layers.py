@@ -37,7 +37,7 @@ ENGINE_ABOVE = (
     ("synthetic", "sweep sweep_task", "heldout", "curves", "budgets"),
 )
 ENGINE_BELOW = (  # below the torch line
-    ("probe", "checkpoint"),
+    ("probe", "checkpoint", "threads"),
     ("store",),
     ("routers", "expert"),
     ("foresight", "expert_kernel"),
@@ -45,7 +45,7 @@ ENGINE_BELOW = (  # below the torch line
     ("executor",),
     ("session",),
     ("hook",),
-    ("loader", "prompt", "collector", "popularity", "threads"),
+    ("loader", "prompt", "collector", "popularity"),
     ("request",),
     ("generation", "planned"),
     ("hybrid", "timing", "generated"),

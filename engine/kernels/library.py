@@ -23,7 +23,7 @@ ISAS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "portable")
 _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "fiddler_fingerprint": (c_int64, ()),
     "fiddler_isa": (c_char_p, (c_int64,)),
-    "fiddler_pool_new": (c_void_p, (c_int64, POINTER(c_int64), c_char_p)),
+    "fiddler_pool_new": (c_void_p, (c_int64, POINTER(c_int64), c_char_p, c_void_p)),
     "fiddler_pool_free": (None, (c_void_p,)),
     "fiddler_experts": (
         c_int64,

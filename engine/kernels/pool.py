@@ -80,7 +80,9 @@ class Pool:
     """Threads that wait asleep, one per core; the caller's thread is one of them.
 
     ``threads``: as many as there are physical cores this process may use. ``cores``: the CPU each
-    runs on; given too few, none is bound. Two callers take turns; two pools run side by side.
+    runs on; given too few, none is bound. ``team``: the address of an OpenMP runtime's
+    ``GOMP_parallel``, whose threads are then taken instead of own ones; 0: none. Two callers take
+    turns; two pools run side by side.
     Raises InputError; DeviceError where the kernels are not compiled or threads are lacking.
     """
 
@@ -90,6 +92,7 @@ class Pool:
         cores: Sequence[int] | None = None,
         *,
         isa: str | None = None,
+        team: int = 0,
         of: ctypes.CDLL | None = None,
     ) -> None:
         found = library() if of is None else of
@@ -104,11 +107,13 @@ class Pool:
                 + (f" on cores {list(cores)}" if cores is not None else "")
             )
         self.threads = threads
-        self.cores = physical[:threads] if 1 < threads <= len(physical) else None
+        self.cores = physical[:threads] if 1 < threads <= len(physical) and not team else None
         self.isa = choose_isa(isa, isas(found))
         self._found = found
         numbers = None if self.cores is None else (c_int64 * threads)(*self.cores)
-        self._pool: int | None = found.fiddler_pool_new(threads, numbers, self.isa.encode())
+        self._pool: int | None = found.fiddler_pool_new(
+            threads, numbers, self.isa.encode(), team or None
+        )
         if self._pool is None:
             raise DeviceError(f"{threads} threads could not be started")
         self._close = weakref.finalize(self, found.fiddler_pool_free, self._pool)
@@ -183,7 +188,7 @@ class Pool:
             raise DeviceError("not enough memory for the experts' activations")
 
 
-def open_pool(threads: int | None = None, cores: Sequence[int] | None = None) -> Pool | None:
+def open_pool(threads: int | None = None, team: int = 0) -> Pool | None:
     """A pool; None, said once, where there are no kernels: torch's own then do the work."""
     if library() is None:
         warn_once(
@@ -191,4 +196,4 @@ def open_pool(threads: int | None = None, cores: Sequence[int] | None = None) ->
             "python -m engine.native"
         )
         return None
-    return Pool(threads, cores)
+    return Pool(threads, team=team)

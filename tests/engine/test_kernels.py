@@ -23,6 +23,7 @@ from engine.kernels import ISAS, Act, Dtype, Expert, Layer, Pool, isas, library,
 from engine.kernels.cores import physical_cores
 from engine.kernels.library import declared, warn_once
 from engine.native.build import KERNEL_SOURCES, build, compiler, fingerprint
+from engine.threads import torch_team
 
 GIVEN = os.environ.get("FIDDLER_TEST_KERNELS")
 """A library compiled in another way (tools/sanitize.py): tested instead of the package's own."""
@@ -36,6 +37,8 @@ DTYPES = {
 }
 BOUND = {torch.float32: 1e-7, torch.bfloat16: 5e-4, torch.float16: 1e-6}
 """Normalised mean squared error against float64."""
+
+TEAMS = {"own threads": 0} | ({"torch's threads": torch_team()} if torch_team() else {})
 
 pytestmark = pytest.mark.skipif(compiler() is None and not OWN, reason="no C compiler")
 
@@ -53,10 +56,10 @@ def make(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
     made: list[Pool] = []
     given = declared(ctypes.CDLL(GIVEN)) if GIVEN else None
 
-    def pool(name: str, threads: int = 2) -> Pool:
+    def pool(name: str, threads: int = 2, team: int = 0) -> Pool:
         of = given if name != "emulated" else request.getfixturevalue("emulated")
         isa = "amx_bf16" if name == "emulated" else name
-        made.append(Pool(threads, isa=isa, of=of))
+        made.append(Pool(threads, isa=isa, team=team, of=of))
         return made[-1]
 
     yield pool
@@ -351,17 +354,19 @@ def test_the_number_of_threads_does_not_show(make: Callable[..., Pool], name: st
         ]
         first = run(make(name, 1), of, x, groups)
         for threads in (1, 2, 3, 5):
-            pool = make(name, threads)
-            for _ in range(5):
-                assert torch.equal(run(pool, of, x, groups), first)
+            for team in TEAMS.values():
+                pool = make(name, threads, team)
+                for _ in range(5):
+                    assert torch.equal(run(pool, of, x, groups), first)
 
 
-def test_two_pools_and_two_callers_at_once(make: Callable[..., Pool]) -> None:
+@pytest.mark.parametrize("team", TEAMS)
+def test_two_pools_and_two_callers_at_once(make: Callable[..., Pool], team: str) -> None:
     of = case(256, 128, torch.bfloat16, experts=2)
     inputs = [tokens(n, of, n) for n in (1, 3, 9, 33)]
     groups: Groups = [(0, None, None), (1, None, None)]
     name = next((name for name in OWN if name != "amx_bf16" or not GIVEN), NAMES[0])
-    shared, own = make(name), make(name)
+    shared, own = (make(name, team=TEAMS[team]) for _ in range(2))
     alone = [run(shared, of, x, groups) for x in inputs]
     wrong: list[int] = []
 

@@ -135,6 +135,10 @@ INLINE float from_any(int dtype, const void *from, int64_t at) {
 
 typedef struct Pool Pool;
 
+/* GOMP_parallel of an OpenMP runtime: calls the function once on each of so many threads, the
+ * caller's among them, and returns when all have. It may take fewer. */
+typedef void Team(void (*function)(void *), void *argument, unsigned threads, unsigned flags);
+
 /* Work of one phase: units `from` to `to` (exclusive), by one of the pool's threads. */
 typedef void Work(void *context, int64_t from, int64_t to, int thread);
 

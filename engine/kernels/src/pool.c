@@ -3,7 +3,11 @@
  * A run is a list of phases; a thread claims units of the phase at hand, fewer each time as they
  * run out, and who finishes a phase's last unit opens the next. So nobody waits for a thread that
  * the system has not woken yet, and one that comes late helps with what is left. Results do not
- * depend on who computes a unit: a unit's sums are its own. */
+ * depend on who computes a unit: a unit's sums are its own.
+ *
+ * Where the caller's other work runs on an OpenMP team, a pool borrows that team and has no threads
+ * of its own: the team's threads stay awake for milliseconds after their work, on the very cores
+ * that others would want. */
 #if defined(__linux__)
 #define _GNU_SOURCE
 #endif
@@ -26,6 +30,7 @@ enum { SPIN_NS = 10000 };
 
 struct Pool {
     const Isa *isa;
+    Team *team; /* NULL: threads of our own */
     int threads;
     int *cores; /* of each thread; NULL: wherever the system likes */
     pthread_t *workers;
@@ -40,6 +45,7 @@ struct Pool {
     _Atomic uint32_t inside; /* workers in the call at hand */
     _Atomic uint32_t step;   /* the phase at hand: who has nothing to claim sleeps on it */
     _Atomic int open, stop;
+    _Atomic int joined; /* of the team, in the call at hand */
     const Phase *phases;
     int64_t count;
     _Atomic uint64_t state; /* phase << 32 | first unit that nobody claimed */
@@ -165,6 +171,11 @@ static void *worker(void *argument) {
     }
 }
 
+static void join(void *argument) {
+    Pool *pool = argument;
+    take_part(pool, atomic_fetch_add(&pool->joined, 1));
+}
+
 /* The caller's thread is not ours to pin. Where it sits on a worker's core, it moves to its own for
  * the time of the call: the system would be milliseconds late. Returns whether it did. */
 #if defined(__linux__)
@@ -183,6 +194,11 @@ static int step_aside(const Pool *pool, cpu_set_t *usual) {
 void pool_run(Pool *pool, const Phase *phases, int64_t count) {
     pool->phases = phases, pool->count = count;
     open_phase(pool, 0);
+    if (pool->team) {
+        atomic_store(&pool->joined, 0);
+        pool->team(join, pool, (unsigned)pool->threads, 0);
+        return;
+    }
 #if defined(__linux__)
     cpu_set_t usual;
     const int aside = step_aside(pool, &usual);
@@ -222,16 +238,17 @@ API void fiddler_pool_free(Pool *pool) {
     atomic_store(&pool->stop, 1);
     atomic_fetch_add(&pool->calls, 1);
     wake_all(pool, &pool->calls);
-    for (int i = 1; i < pool->threads; i++) pthread_join(pool->workers[i], NULL);
+    for (int i = 1; !pool->team && i < pool->threads; i++) pthread_join(pool->workers[i], NULL);
     pthread_mutex_destroy(&pool->lock);
     pthread_mutex_destroy(&pool->sleep);
     pthread_cond_destroy(&pool->woken);
     free(pool->cores), free(pool->workers), free(pool->memory), free(pool);
 }
 
-/* A pool of `threads`, the caller's counted, on `cores` (NULL: anywhere), for the instruction set
- * of this name. NULL where memory or threads are lacking, or the machine lacks the set. */
-API Pool *fiddler_pool_new(int64_t threads, const int64_t *cores, const char *isa) {
+/* A pool of `threads`, the caller's counted, on `cores` (NULL: anywhere) or of `team` (NULL: none),
+ * for the instruction set of this name. NULL where memory or threads are lacking, or the machine
+ * lacks the set. */
+API Pool *fiddler_pool_new(int64_t threads, const int64_t *cores, const char *isa, Team *team) {
     const Isa *found = NULL;
     for (const Isa *const *each = isa_all; *each; each++)
         if (!strcmp((*each)->name, isa)) found = *each;
@@ -239,6 +256,7 @@ API Pool *fiddler_pool_new(int64_t threads, const int64_t *cores, const char *is
     Pool *pool = calloc(1, sizeof *pool);
     if (!pool) return NULL;
     pool->isa = found, pool->threads = 1;
+    if (team && threads > 1) pool->team = team, pool->threads = (int)threads;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_mutex_init(&pool->sleep, NULL);
     pthread_cond_init(&pool->woken, NULL);
