@@ -41,9 +41,7 @@ class Orchestrator:
 
     def decide(self, request: Request) -> Decision:
         """Decide one layer and enter it in the ledger."""
-        decision = self.policy.decide(request)
-        self.residency.apply(request.layer, decision)
-        return decision
+        return self.policy.enter(request)
 
     def decide_all(self, batch: Batch) -> Decisions:
         """:meth:`decide` for every layer of a batch."""

@@ -29,7 +29,8 @@ Hardware = str | Path | HardwareSpec
 
 COLUMNS = (
     "trace", "hardware", "gpu_memory_gb", "policy", "pinned", "cache_slots", "tokens_per_s",
-    "hit_rate", "mb_per_token", "gpu_busy", "cpu_busy", "link_busy",
+    "tokens_per_s_low", "tokens_per_s_high", "hit_rate", "mb_per_token", "gpu_busy", "cpu_busy",
+    "link_busy",
 )  # fmt: skip
 """Of the table; what they mean: :class:`engine.plan.Plan`, :class:`engine.summary.Summary`."""
 

@@ -120,6 +120,8 @@ def _figures(found: Replay) -> Row:
         "pinned": len(plan.pinned),
         "cache_slots": plan.cache_slots,
         "tokens_per_s": summary.tokens_per_s,
+        "tokens_per_s_low": summary.tokens_per_s_low,
+        "tokens_per_s_high": summary.tokens_per_s_high,
         "hit_rate": summary.hit_rate,
         "mb_per_token": summary.bytes_per_token / 1e6,
         "gpu_busy": summary.busy["gpu"],

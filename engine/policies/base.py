@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from engine.cost import CostModel
 from engine.decision import Batch, Decision, Decisions, Request
 from engine.events import Action
-from engine.policies.checking import check_action, check_actions, check_wanted
+from engine.policies.checking import check_action, check_actions, check_decision, check_wanted
 from engine.policies.lru_walk import lru_walk
 from engine.policies.retention import Recency, Retention, State
 from engine.profile import Profile
@@ -196,10 +196,13 @@ class Policy(ABC):
     def decide_each(self, batch: Batch) -> Decisions:
         """The readable reference of :meth:`decide_all`: one :meth:`decide` after the other."""
         wants = {"weights": self.wants_weights, "predictions": self.wants_predictions}
-        return Decisions.of(map(self._enter, batch.requests(**wants)))
+        return Decisions.of(map(self.enter, batch.requests(**wants)))
 
-    def _enter(self, request: Request) -> Decision:
+    def enter(self, request: Request) -> Decision:
+        """:meth:`decide` one layer and enter it in the ledger."""
         decision = self.decide(request)
+        if self.checked:
+            check_decision(self.name, decision)
         self.residency.apply(request.layer, decision)
         return decision
 

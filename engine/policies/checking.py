@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, cast
 
+from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import Action
 
@@ -48,6 +49,15 @@ def check_wanted(name: str, answers: Any, total: int) -> list[int]:
             f"expert) from 0 to {total - 1}, got {_shown(answers)}"
         )
     return found
+
+
+def check_decision(name: str, answer: Any) -> None:
+    """Raise InputError unless an overridden ``decide`` answered with a Decision."""
+    if not isinstance(answer, Decision):
+        raise InputError(
+            f"policy {name!r}: decide() must return a Decision (that of super().decide(request), "
+            f"or one like it), got {_shown(answer)}"
+        )
 
 
 def check_words(policy: Any, taken: Iterable[str]) -> None:

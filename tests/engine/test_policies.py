@@ -412,6 +412,7 @@ def own(**rules: Any) -> type[Policy]:
         ({"ahead": lambda self, request: [-1]}, r"ahead\(\) .* flat indices .* got \[-1\]"),
         ({"ahead": lambda self, request: [10**6]}, r"ahead\(\) .* got \[1000000\]"),
         ({"ahead": lambda self, request: None}, r"ahead\(\) .* got None"),
+        ({"decide": lambda self, request: None}, r"decide\(\) must return a Decision .* got None"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("slots", [0, 3])
