@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.beside import Beside
 from engine.cpu_lane import CpuLane, Part
 from engine.decision import Decision
 from engine.devices.base import Device
@@ -64,8 +65,13 @@ class Executor:
         self.store = store
         self.device = device
         self.lane = CpuLane(store, threads)
-        # beside a device that computes by itself, the CPU's experts get a thread of their own
-        self._beside = ThreadPoolExecutor(1, "fiddler-viz-cpu") if device.concurrent else None
+        # beside a device that computes by itself, the CPU's experts get a thread of their own, and
+        # the device begins with its shared experts while they run
+        self._thread = ThreadPoolExecutor(1, "fiddler-viz-cpu") if device.concurrent else None
+        self._shared = [
+            None if module is None or not device.concurrent else Beside(module)
+            for module in store.probe.beside
+        ]
 
     def __repr__(self) -> str:
         return f"Executor({self.store!r} on {self.device.name})"
@@ -83,7 +89,10 @@ class Executor:
             self.device.drop(flat)
         parts = _parts(decision.experts, index, weights)
         on_cpu = [at for at, action in enumerate(decision.actions) if action == _CPU]
-        waiting = self._start(layer, hidden, [parts[at] for at in on_cpu])
+        waiting = self._start(layer, hidden, [parts[at] for at in on_cpu]) if on_cpu else None
+        shared = self._shared[layer]
+        if shared is not None:
+            shared.begin(hidden)
         out = torch.zeros(hidden.shape, dtype=torch.float32)  # (T, H)
         spans: list[Span] = [(0, 0)] * len(parts)
         for at, (expert, rows, by) in enumerate(parts):
@@ -99,7 +108,7 @@ class Executor:
             self.device.stage(self.store.weights(*divmod(flat, self.store.experts)))
         for flat in decision.fetch:
             self.device.put(flat, self.store.weights(*divmod(flat, self.store.experts)))
-        if on_cpu:
+        if waiting is not None:
             theirs, measured = waiting()
             out += theirs
             for at, span in zip(on_cpu, measured, strict=True):
@@ -110,9 +119,9 @@ class Executor:
         self, layer: int, hidden: Tensor, parts: list[Part]
     ) -> Callable[[], tuple[Tensor, list[Span]]]:
         """Begin with the CPU's experts; what comes back waits for them."""
-        if self._beside is None:
+        if self._thread is None:
             return partial(self.lane.run, layer, hidden, parts)
-        return self._beside.submit(self.lane.run, layer, hidden, parts).result
+        return self._thread.submit(self.lane.run, layer, hidden, parts).result
 
     def _fetch(self, layer: int, expert: int, action: int, keep: bool) -> ExpertWeights:
         """The weights to compute from: on the device if resident or copied there, else here."""

@@ -1,5 +1,5 @@
-"""What a text makes of a model: which experts run, in which order, who routes to them, what the
-KV cache keeps.
+"""What a text makes of a model: which experts run, in which order, who routes to them, what runs
+beside them, what the KV cache keeps.
 
 Configurations name these things in many ways, and some do not say them at all. So the model is
 run once on two tokens, with experts that answer zero and are not read.
@@ -42,6 +42,9 @@ class Probe:
     """The experts modules it called, in order."""
     routes: tuple[Route | None, ...]
     """Of each of them; None where no module beside the experts made the choices."""
+    beside: tuple[nn.Module | None, ...]
+    """Of each layer the module that is given the experts' hidden state after them, so that it need
+    not wait for them: shared experts. None where there is none, or it comes first."""
     top_k: int
     """Experts per token and layer."""
     kv_bytes_per_token: int
@@ -59,10 +62,19 @@ class _Silent:
         self.routes: list[Route | None] = []
         self.heard: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any], tuple[Any, ...]]] = []
         """Calls of modules beside the experts that returned tuples, since the last experts."""
+        self.beside: list[nn.Module | None] = []
+        self._last: tuple[set[int], Tensor] = set(), torch.empty(0)
+        """Modules beside the last experts, and what those were given."""
 
     def hear(self, module: nn.Module, args: Any, kwargs: dict[str, Any], out: Any) -> None:
         if isinstance(out, tuple):
             self.heard.append((module, args, kwargs, out))
+        siblings, hidden = self._last
+        alone = torch.is_tensor(out) and len(args) == 1 and not kwargs
+        if alone and id(module) in siblings and _same(args[0], hidden):
+            siblings.clear()
+            if any(True for _ in module.children()):  # a mere gate is not worth it
+                self.beside[-1] = module
 
     def layer(self, number: int, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         self.order.append(number)
@@ -70,6 +82,8 @@ class _Silent:
         found = [_route(self.parents[number], hidden, index, *call) for call in self.heard]
         self.routes.append(next((route for route in found if route is not None), None))
         self.heard.clear()
+        self.beside.append(None)
+        self._last = {id(child) for child in self.parents[number].children()}, hidden
         return torch.zeros_like(hidden)  # (T, H)
 
 
@@ -123,6 +137,7 @@ def probe(model: nn.Module, modules: list[nn.Module]) -> Probe:
     return Probe(
         tuple(modules[number] for number in silent.order),
         tuple(silent.routes),
+        tuple(silent.beside),
         silent.top_k.pop(),
         sum(map(_bytes_per_token, getattr(out.past_key_values, "layers", ()))),
     )

@@ -41,7 +41,7 @@ ENGINE_BELOW = (  # below the torch line
     ("store",),
     ("routers", "expert"),
     ("foresight", "expert_kernel"),
-    ("devices", "cpu_lane", "dense"),
+    ("devices", "cpu_lane", "dense", "beside"),
     ("executor",),
     ("session",),
     ("hook",),
