@@ -48,6 +48,7 @@ class Calibrator:
         self.rates: Rates | None = None
         self._began = time.perf_counter()
         self.probe.run(2, 2)  # warm up: pages, threads, lazy parts of torch
+        self.switch_tokens = self.probe.measure_switch()
 
     def __repr__(self) -> str:
         return f"Calibrator({self.probe!r}, {self.rounds} rounds)"
@@ -74,7 +75,7 @@ class Calibrator:
 
     def spec(self, name: str = "this-machine") -> HardwareSpec:
         """The machine as measured so far."""
-        costs, readings = model_costs(self.samples, self.probe.spec)
+        costs, readings = model_costs(self.samples, self.probe.spec, self.switch_tokens)
         rates = self.rates = self.rates or bandwidth.measure(self.probe)
         return _hardware(name, self.probe, costs, readings, rates, self._record(costs, readings))
 

@@ -129,11 +129,8 @@ class CostModel:
             calibrated=hw.calibrated,
             overlap=hw.accelerator,
         )
-        known = () if hw.calibration is None else hw.calibration.models
-        for costs in known:
-            if costs.fits(model):
-                return made._measured(costs)
-        return made
+        costs = hw.costs_of(model)
+        return made if costs is None else made._measured(costs)
 
     def _measured(self, costs: ModelCosts) -> Self:
         """With a calibration's curves of this model."""

@@ -18,7 +18,9 @@ LEAST_ERROR = 0.03
 _MEASURED = "measured"
 
 
-def model_costs(samples: Samples, spec: ModelSpec) -> tuple[ModelCosts, list[Reading]]:
+def model_costs(
+    samples: Samples, spec: ModelSpec, switch_tokens: int | None = None
+) -> tuple[ModelCosts, list[Reading]]:
     """Curves fitted to all rounds, and what to tell people about them.
 
     Raises FiddlerError where nothing was measured.
@@ -61,6 +63,7 @@ def model_costs(samples: Samples, spec: ModelSpec) -> tuple[ModelCosts, list[Rea
         ),
         kv_ns=kv_ns,
         relative_error=round(max(LEAST_ERROR, 2 * residual, drift), 3),
+        switch_tokens=switch_tokens,
     )
     form = "table" if cpu.curve.points else f"{len(cpu.curve.lines)} line(s)"
     shown = [n for n in (1, 4, 16, 64, 256, 1024) if n <= counts[-1]]
@@ -69,6 +72,10 @@ def model_costs(samples: Samples, spec: ModelSpec) -> tuple[ModelCosts, list[Rea
                 sum(len(v) for v in samples.experts.get(n, {}).values()), f"measured; {form}")
         for n in shown
     ]  # fmt: skip
+    if switch_tokens is not None:
+        readings.append(
+            Reading("CPU kernels, up to", switch_tokens, "tokens", 0.0, 0, "measured; torch beyond")
+        )
     many = sum(len(v) for cell in samples.dense.values() for v in cell.values())
     readings += [
         Reading("dense part of a layer, decode", base / 1e6, "ms", decode_residual, many,

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
 
 from engine.expert import run_expert
-from engine.expert_kernel import ExpertKernel
+from engine.expert_kernel import ExpertKernel, measured_switch
 from engine.kernels import open_pool
 from engine.notes import Span
 from engine.store import ExpertStore
@@ -41,6 +42,28 @@ class CpuLane:
     def __repr__(self) -> str:
         ours = sum(kernel is not None for kernel in self.kernels)
         return f"CpuLane({ours} of {len(self.kernels)} layers on our kernels)"
+
+    def switch(self, tokens: int | None) -> None:
+        """Leave experts with more ``tokens`` to torch; None: none."""
+        self.kernels = [
+            None if kernel is None else replace(kernel, switch_tokens=tokens)
+            for kernel in self.kernels
+        ]
+
+    def measure_switch(self) -> int | None:
+        """Find out on this machine from where torch is faster, and switch there; returns it.
+
+        Takes seconds. Torch runs with the threads it has now.
+        """
+        kernel, store = self.kernels[0], self.store
+        if kernel is None:
+            return None
+        some = [
+            store.weights(*divmod(at, store.experts)) for at in range(len(store) * store.experts)
+        ]
+        found = measured_switch(kernel, some)
+        self.switch(found)
+        return found
 
     def run(self, layer: int, hidden: Tensor, parts: Sequence[Part]) -> tuple[Tensor, list[Span]]:
         """The weighted sum of some experts' outputs, ``(T, H)`` in float32, and each one's span.

@@ -22,7 +22,8 @@ from typing import Any, cast
 
 from engine.errors import InputError, unknown_name
 from engine.machine import Machine, this_machine
-from engine.measured import Calibration
+from engine.measured import Calibration, ModelCosts
+from engine.model_spec import ModelSpec
 from engine.strict import check_int, check_keys, check_number, check_text, read_json
 from engine.units import format_bytes
 
@@ -178,6 +179,11 @@ class HardwareSpec:
             else f"{self.title} ({UNCALIBRATED}: no record of the measurement)",
             relative_error=max(self.relative_error, UNCALIBRATED_ERROR),
         )
+
+    def costs_of(self, model: ModelSpec) -> ModelCosts | None:
+        """What the calibration measured of this very model; None where it did not."""
+        known = () if self.calibration is None else self.calibration.models
+        return next((costs for costs in known if costs.fits(model)), None)
 
     @classmethod
     def preset(cls, name: str) -> HardwareSpec:

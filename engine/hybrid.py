@@ -131,7 +131,10 @@ class HybridEngine(Planned):
         empty = make_plan(spec, machine, unknown, gpu_memory="0%", policy="cpu", **sizes)
         count = choose_threads(threads, store.expert_bytes)
         session = Session(store, opened, empty, count)
-        dense = DenseKernels(model, session.executor.lane.pool)
+        lane = session.executor.lane
+        measured = machine.costs_of(real)
+        lane.switch(None if measured is None else measured.switch_tokens)
+        dense = DenseKernels(model, lane.pool)
         texts = TokenTexts(tokenizer)
         attach(model, session, texts)
         generator = Generator(

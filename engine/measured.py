@@ -62,6 +62,8 @@ class ModelCosts:
     """Reading one cached position in one layer."""
     relative_error: float
     """Of a predicted time: twice the fit's residual, or the drift while it was measured."""
+    switch_tokens: int | None = None
+    """Experts with more tokens are left to torch by the CPU kernels; None: none is."""
 
     @classmethod
     def shape_of(cls, model: ModelSpec) -> dict[str, int]:
@@ -84,6 +86,8 @@ class ModelCosts:
             check_number(f"model costs, {name}", given[name], zero=True)
             if given[name] > MOST:
                 raise InputError(f"model costs, {name}: {given[name]} is absurdly large.")
+        if given["switch_tokens"] is not None:
+            check_int("model costs, switch_tokens", given["switch_tokens"], least=0)
         for name in _CURVES:
             given[name] = Curve.from_dict(f"model costs, {name}", given[name])
         return cls(**given)

@@ -155,6 +155,11 @@ class Probe:
     def __repr__(self) -> str:
         return f"Probe({self.spec.name}, {self.threads} threads)"
 
+    def measure_switch(self) -> int | None:
+        """From how many tokens of an expert torch is faster than the kernels; see CpuLane."""
+        with self.running():
+            return self._session.executor.lane.measure_switch()
+
     @contextmanager
     def _attached(self) -> Iterator[None]:
         """The model with this probe's session; afterwards with the one it had."""

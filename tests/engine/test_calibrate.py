@@ -26,6 +26,7 @@ from engine.hybrid import HybridEngine
 from engine.loader import model_spec
 from engine.machine import this_machine
 from engine.measured import Reading
+from engine.profile import Profile
 from engine.recorder import Recorder
 from engine.replay import replay
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware
@@ -58,6 +59,32 @@ def no_copies(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Made-up rates in place of measured ones, which take gigabytes."""
     monkeypatch.setattr(bandwidth, "measure", lambda probe: RATES)
     yield
+
+
+def test_the_switch_to_torch_is_measured_and_used(
+    model: PreTrainedModel,
+    spec: ModelSpec,
+    no_copies: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.cpu_lane.measured_switch", lambda kernel, some: 48)
+    calibrator = Calibrator(model, spec)
+    kernels = calibrator.probe._session.executor.lane.kernels
+    if kernels[0] is None:
+        pytest.skip("the kernels are not compiled")
+    assert [kernel and kernel.switch_tokens for kernel in kernels] == [48, 48]
+    calibrator.samples = made_up((1.0,))
+    made = calibrator.spec("mine")
+    costs = made.costs_of(spec)
+    assert costs is not None and costs.switch_tokens == 48
+    assert HardwareSpec.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    model.save_pretrained(tmp_path)
+    engine = HybridEngine.load(tmp_path, hardware=made, profile=Profile.uniform(spec.grid))
+    used = engine.session.executor.lane.kernels
+    assert [kernel and kernel.switch_tokens for kernel in used] == [48, 48]
+    plain = HybridEngine.load(tmp_path, profile=Profile.uniform(spec.grid))
+    assert all(kernel and kernel.takes(10**6) for kernel in plain.session.executor.lane.kernels)
 
 
 def test_the_spec_is_of_a_machine_without_a_gpu(

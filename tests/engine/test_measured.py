@@ -26,6 +26,7 @@ COSTS = ModelCosts(
     head=Curve(((50, 0),)),
     kv_ns=2.0,
     relative_error=0.07,
+    switch_tokens=96,
 )
 ELSEWHERE = Machine("Another CPU", 64, "NVIDIA L4", "1.0")
 
@@ -49,6 +50,13 @@ def calibrated(machine: Machine | None = None, **figures: Any) -> HardwareSpec:
         "accelerator": False, "gpu_memory_bytes": 0, "calibration": record,
     }  # fmt: skip
     return replace(resolve_hardware("rtx-4090"), **changes | figures)
+
+
+def test_costs_of_the_very_model() -> None:
+    spec = calibrated()
+    assert spec.costs_of(MODEL) == COSTS
+    assert spec.costs_of(replace(MODEL, expert_width=MODEL.expert_width + 1)) is None
+    assert resolve_hardware("rtx-4090").costs_of(MODEL) is None
 
 
 def test_the_table_says_what_was_measured_and_how_well() -> None:
