@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from engine.expert_kernel import linear, takes_dtype
 from engine.kernels import Pool
 
-FEW_TOKENS = 8
-"""Up to so many a step is one that reads weights, not one that computes."""
+FEW_TOKENS = 32
+"""Up to so many a layer reads weights more than it computes, and the kernels are the faster way."""
 LEAST_BYTES = 1 << 20
 """Smaller weights are in a cache, or not worth waking threads for."""
 

@@ -247,8 +247,13 @@ def test_one_generation_at_a_time(engine: HybridEngine) -> None:
     assert run.ended == "length"
 
 
-def test_two_engines_side_by_side(engine: HybridEngine) -> None:
-    other = fv.load("demo", gpu_memory="30%", policy="lru")
+@pytest.mark.parametrize("count", [1, 2])
+def test_two_engines_side_by_side(engine: HybridEngine, count: int) -> None:
+    """Each with its own pool of threads for the kernels."""
+    alone = engine.generate(PROMPT, 16, do_sample=False)
+    if count > 1:
+        engine = fv.load("demo", gpu_memory="24GB", as_model="mixtral-8x7b", threads=count)
+    other = fv.load("demo", gpu_memory="30%", policy="lru", threads=count)
     runs: dict[str, Run] = {}
 
     def work(name: str, which: HybridEngine) -> None:
@@ -259,7 +264,7 @@ def test_two_engines_side_by_side(engine: HybridEngine) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert runs["a"].tokens == runs["b"].tokens
+    assert runs["a"].tokens == runs["b"].tokens == alone.tokens
     assert runs["a"].trace.model.name == "mixtral-8x7b"
     assert runs["b"].trace.model.name == "demo"
     for run in runs.values():
