@@ -4,9 +4,10 @@
 
 A generated Mixtral (8 layers x 8 experts, top-2, hidden 2048, intermediate 7168, bfloat16: 1.7 GB
 are read for each token) decodes and processes a prompt of 512 tokens under the engine on the host
-device, under transformers with its default experts (grouped_mm) and with eager ones, and under
-llama.cpp where it is installed (``make peers``). The figures are medians
-over rounds, ratios are medians of the rounds' own ratios.
+device, under transformers with its default experts (grouped_mm) and with eager ones, on the same
+weights, and under llama.cpp where it is installed (``make peers``). Figures are medians over
+rounds, ratios are medians of the rounds' own ratios. Tokens need not be the same: those that random
+weights make likeliest are close, and each system rounds in its own order.
 
 The limit is what must be read for a token at the rate at which this machine reads memory, measured
 in the same rounds. Last line: JSON with ``vs_transformers_default``, ``vs_transformers_eager``,
