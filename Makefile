@@ -18,7 +18,7 @@ NOTEBOOKS = $(wildcard notebooks)
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=$(NBVAL_TIMEOUT) \
 	--nbval-sanitize-with=tests/nbval_sanitize.cfg
 
-.PHONY: help demo test lint sanitize format lock install browser clean distclean
+.PHONY: help demo test lint sanitize format lock install peers browser clean distclean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo 'make sanitize   the kernels'"'"' tests with address and undefined-behaviour checks'
 	@echo 'make format     let ruff rewrite what it can'
 	@echo 'make lock       write requirements.lock from what is installed'
+	@echo 'make peers      install llama.cpp beside it, for benchmarks/decode_cpu.py (minutes)'
 	@echo 'make clean      remove caches and test artefacts; make distclean: and .venv'
 
 # ------------------------------------------------------------------------------------- running
@@ -63,6 +64,11 @@ lock: $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/notebook
 
 browser: $(STAMPS)/test
 	@$(PY) tools/browser.py
+
+# Its build asks for packages that nothing else does, so pip fetches them for the time of it.
+peers: $(STAMPS)/test
+	@$(PIP) install --constraint requirements.lock $$($(PY) tools/torch_index.py) \
+		--editable '.[peers]'
 
 install: $(STAMPS)/notebook $(STAMPS)/test $(STAMPS)/lint
 

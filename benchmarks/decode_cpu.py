@@ -4,9 +4,10 @@
 
 A generated Mixtral (8 layers x 8 experts, top-2, hidden 2048, intermediate 7168, bfloat16: 1.7 GB
 are read for each token) decodes and processes a prompt of 512 tokens under the engine on the host
-device, under transformers with its default experts (grouped_mm) and with eager ones, and under
-llama.cpp where it is installed (``pip install llama-cpp-python gguf``). The figures are medians
-over rounds, ratios are medians of the rounds' own ratios.
+device, under transformers with its default experts (grouped_mm) and with eager ones, on the same
+weights, and under llama.cpp where it is installed (``make peers``). Figures are medians over
+rounds, ratios are medians of the rounds' own ratios. Tokens need not be the same: those that random
+weights make likeliest are close, and each system rounds in its own order.
 
 The limit is what must be read for a token at the rate at which this machine reads memory, measured
 in the same rounds. Last line: JSON with ``vs_transformers_default``, ``vs_transformers_eager``,
@@ -26,14 +27,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from kernels import ceiling_gbps
+from one_expert import ceiling_gbps
 from peers import Llama, llama
+from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 import fiddler_viz as fv
 from engine.generated import generated_model
-from engine.hook import IMPLEMENTATION
 from engine.machine import this_machine
 from engine.profile import Profile
+
+System = Callable[[list[int], int], tuple[list[float], list[int]]]
 
 PROMPT, DECODED, LONG = 32, 12, 512
 POSITIONS = 1024
@@ -43,44 +47,63 @@ def ids(count: int) -> list[int]:
     return torch.randint(32000, (count,), generator=torch.Generator().manual_seed(count)).tolist()
 
 
-class Ours:
-    """The engine, or transformers on the engine's own model with other experts."""
+class Steps:
+    """Notes when each forward pass of a transformers model begins."""
 
-    def __init__(self, engine: fv.HybridEngine, experts: str) -> None:
-        self._engine, self._experts = engine, experts
+    def __init__(self, model: PreTrainedModel) -> None:
         self._stamps: list[int] = []
+        model.register_forward_pre_hook(lambda *_: self._stamps.append(time.perf_counter_ns()))
 
-    def steps(self, prompt: list[int], new: int) -> tuple[list[float], list[int]]:
-        """Seconds of each forward pass, the prompt's first; and the tokens."""
-        model = self._engine.model
-        hook = model.register_forward_pre_hook(
-            lambda *_: self._stamps.append(time.perf_counter_ns())
-        )
+    def taken(self) -> list[float]:
+        """Seconds of each pass but the last, the prompt's first; forgets them."""
+        seconds = (np.diff(self._stamps) / 1e9).tolist()
         self._stamps.clear()
-        model.set_experts_implementation(self._experts)
-        try:
-            if self._experts == IMPLEMENTATION:
-                run = self._engine.generate(prompt, new, do_sample=False, record=False)
-                tokens = run.tokens
-            else:
-                with torch.no_grad():
-                    given = torch.tensor([prompt])
-                    made = model.generate(
-                        given,
-                        attention_mask=torch.ones_like(given),
-                        max_new_tokens=new,
-                        do_sample=False,
-                        pad_token_id=0,
-                    )
-                tokens = made[0, len(prompt) :].tolist()
-        finally:
-            model.set_experts_implementation(IMPLEMENTATION)
-            hook.remove()
-        return (np.diff(self._stamps) / 1e9).tolist(), list(tokens)
+        return seconds
+
+
+def engine_steps(engine: fv.HybridEngine) -> System:
+    steps = Steps(engine.model)
+
+    def run(prompt: list[int], new: int) -> tuple[list[float], list[int]]:
+        made = engine.generate(prompt, new, do_sample=False, eos_token_id=None)
+        return steps.taken(), list(made.tokens[0])
+
+    return run
+
+
+def transformers_steps(model: PreTrainedModel) -> System:
+    steps = Steps(model)
+
+    def run(prompt: list[int], new: int) -> tuple[list[float], list[int]]:
+        given = torch.tensor([prompt])
+        options = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+        with torch.no_grad():
+            made = model.generate(
+                given, attention_mask=torch.ones_like(given), max_new_tokens=new, **options
+            )
+        return steps.taken(), made[0, len(prompt) :].tolist()
+
+    return run
+
+
+def plain(model: PreTrainedModel, experts: str | None) -> PreTrainedModel:
+    """transformers' own model on the same weights, with experts of its choice (None) or these.
+
+    Nothing of the engine is in it: neither hooks nor layers on the kernels.
+    """
+    config = MixtralConfig.from_dict(
+        {k: v for k, v in model.config.to_dict().items() if "experts_implementation" not in k}
+    )
+    with no_init_weights():
+        made = AutoModelForCausalLM.from_config(
+            config, dtype=model.dtype, experts_implementation=experts
+        )
+    made.load_state_dict(model.state_dict(), assign=True)
+    return made.eval().requires_grad_(False)
 
 
 def llama_steps(model: Llama, prompt: list[int], new: int) -> tuple[list[float], list[int]]:
-    """The same for llama.cpp."""
+    """Seconds of each forward pass, the prompt's first, and the tokens: what all systems give."""
     stamps, tokens = [time.perf_counter()], list[int]()
     model.start(prompt)
     stamps.append(time.perf_counter())
@@ -118,10 +141,12 @@ def compare(engine: fv.HybridEngine, peer: Llama | None, rounds: int) -> None:
     read = spec.dense_bytes - spec.embedding_bytes + layers * spec.top_k * spec.expert_bytes
     print(f"{layers} x {experts} experts, top-{spec.top_k}, {read / 1e9:.2f} GB read for a token")
     print(f"{this_machine()}, {engine.threads} threads, load {os.getloadavg()[0]:.1f}")
-    systems: dict[str, Callable[[list[int], int], tuple[list[float], list[int]]]] = {
-        "engine": Ours(engine, IMPLEMENTATION).steps,
-        "transformers default": Ours(engine, "grouped_mm").steps,
-        "transformers eager": Ours(engine, "eager").steps,
+    usual, eager = plain(engine.model, None), plain(engine.model, "eager")
+    print(f"transformers' default experts: {usual.config._experts_implementation}")
+    systems: dict[str, System] = {
+        "engine": engine_steps(engine),
+        "transformers default": transformers_steps(usual),
+        "transformers eager": transformers_steps(eager),
     }
     if peer is not None:
         systems["llama.cpp"] = lambda prompt, new: llama_steps(peer, prompt, new)

@@ -1,6 +1,6 @@
 """llama.cpp as a peer: writes a Mixtral of transformers as a bfloat16 GGUF file, and runs it.
 
-    pip install llama-cpp-python gguf
+    make peers    # llama-cpp-python, compiled for this machine, and gguf
 
 Absent, :func:`llama` says so and returns None.
 """
@@ -54,7 +54,7 @@ def llama(model: Any, path: Path, *, threads: int, positions: int) -> Llama | No
         import gguf  # noqa: F401
         import llama_cpp  # noqa: F401
     except ImportError as error:
-        print(f"llama.cpp is left out: {error} (pip install llama-cpp-python gguf)")
+        print(f"llama.cpp is left out: {error} (make peers installs it)")
         return None
     write_gguf(model, path)
     return Llama(path, threads=threads, positions=positions)

@@ -27,6 +27,8 @@ LOCK = ROOT / "requirements.lock"
 CUDA = re.compile(r"^(nvidia|cuda|triton|pytorch-triton)(-|$)")
 OTHER_PLATFORMS = ("appnope==0.1.4 ; sys_platform == 'darwin'",)
 """Needed elsewhere only, so not installed where the lock is written."""
+PEERS = ("diskcache==5.6.3", "gguf==0.19.0", "llama-cpp-python==0.3.36")
+"""Of the extra `peers`, for one benchmark: compiled for minutes, so not installed there either."""
 
 HEADER = """\
 # Every version that `make demo`, `make test` and `make lint` install, as pip constraints.
@@ -36,11 +38,11 @@ HEADER = """\
 
 
 def roots() -> list[Requirement]:
-    """What pyproject.toml asks for: to build, to run, and all extras."""
+    """What pyproject.toml asks for: to build, to run, and all extras but `peers`."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     asked: list[str] = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
-    for extra in project["project"]["optional-dependencies"].values():
-        asked += extra
+    for name, extra in project["project"]["optional-dependencies"].items():
+        asked += [] if name == "peers" else extra
     return [Requirement(text) for text in asked]
 
 
@@ -68,7 +70,7 @@ def closure(asked: Iterable[Requirement]) -> dict[str, str]:
 def lock_text() -> str:
     """The whole file as it should be."""
     lines = [f"{name}=={version}" for name, version in closure(roots()).items()]
-    return HEADER + "\n".join(sorted([*lines, *OTHER_PLATFORMS])) + "\n"
+    return HEADER + "\n".join(sorted([*lines, *OTHER_PLATFORMS, *PEERS])) + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

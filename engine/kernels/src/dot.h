@@ -9,6 +9,9 @@
 #define SHORT 2048 /* bytes of a row */
 #define NEAR 4096  /* bytes from what is read to what is fetched into the second-level cache */
 #define FAR 16384
+#define FEW 8         /* tokens: multiplying takes less time than reading */
+#define NEAREST 16384 /* bytes of a few tokens that stay in the first-level cache */
+#define STAYS 262144  /* bytes of rows that stay in the second-level one, beside the next */
 #endif
 
 #define PASTE_(a, b) a##_##b
@@ -16,11 +19,12 @@
 #define LINE ((int)(64 / sizeof(WEIGHT)))
 
 /* `rows` x `tokens` products in registers, `chains` sums each; `lines` cache lines an iteration.
- * `ahead`: with each line of `rows` rows so many lines from `next` on are fetched. */
+ * `ahead`: with each line of `rows` rows so many lines from `next` on are fetched. `more`: added
+ * to what is in `out`. */
 INLINE void PASTE(NAME, block)(const int rows, const int tokens, const int chains, const int lines,
                                const WEIGHT *w, int64_t stride, int64_t k, const PANEL *x,
                                int64_t x_stride, float *out, int64_t ld, const WEIGHT *next,
-                               int ahead) {
+                               int ahead, int more) {
     VEC sum[8][8][4];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
@@ -82,28 +86,29 @@ INLINE void PASTE(NAME, block)(const int rows, const int tokens, const int chain
         if (rows == 4) {
             float four[4];
             SUM4(four, sum[0][t][0], sum[1][t][0], sum[2][t][0], sum[3][t][0]);
-            for (int r = 0; r < 4; r++) out[r * ld + t] = four[r];
+            for (int r = 0; r < 4; r++) out[r * ld + t] = four[r] + (more ? out[r * ld + t] : 0);
             continue;
         }
 #endif
 #pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) out[r * ld + t] = SUM(sum[r][t][0]);
+        for (int r = 0; r < rows; r++)
+            out[r * ld + t] = SUM(sum[r][t][0]) + (more ? out[r * ld + t] : 0);
     }
 }
 
-/* All rows for so many tokens: MOST_ROWS at a time, then one by one. */
+/* MOST_ROWS or fewer rows for so many tokens. */
 #define ROWS(tokens)                                                                              \
     static __attribute__((noinline)) void PASTE(NAME, tokens)(                                    \
         const WEIGHT *w, int64_t stride, int64_t rows, int64_t k, const PANEL *x,                 \
-        int64_t x_stride, float *out, int64_t ld, const WEIGHT *next, int ahead) {                \
-        enum { AT_ONCE = MOST_ROWS, CHAINS = tokens == 1 ? 4 : tokens == 2 ? 2 : 1 };             \
-        int64_t r = 0;                                                                            \
-        for (; r + AT_ONCE <= rows; r += AT_ONCE)                                                 \
-            PASTE(NAME, block)(AT_ONCE, tokens, CHAINS, CHAINS, w + r * stride, stride, k, x,     \
-                               x_stride, out + r * ld, ld, next + r * stride, ahead);             \
-        for (; r < rows; r++)                                                                     \
-            PASTE(NAME, block)(1, tokens, 1, 1, w + r * stride, stride, k, x, x_stride,           \
-                               out + r * ld, ld, next + r * stride, ahead);                       \
+        int64_t x_stride, float *out, int64_t ld, const WEIGHT *next, int ahead, int more) {      \
+        enum { CHAINS = tokens == 1 ? 4 : tokens == 2 ? 2 : 1 };                                  \
+        if (rows == MOST_ROWS)                                                                    \
+            PASTE(NAME, block)(MOST_ROWS, tokens, CHAINS, CHAINS, w, stride, k, x, x_stride, out, \
+                               ld, next, ahead, more);                                            \
+        else                                                                                      \
+            for (int64_t r = 0; r < rows; r++)                                                    \
+                PASTE(NAME, block)(1, tokens, 1, 1, w + r * stride, stride, k, x, x_stride,       \
+                                   out + r * ld, ld, next + r * stride, 1, more);                 \
     }
 
 ROWS(1)
@@ -122,7 +127,7 @@ static __attribute__((noinline)) void PASTE(NAME, single)(const WEIGHT *w, int64
     const WEIGHT *next = w + NEAR / (int64_t)sizeof *w;
     for (int64_t r = 0; r < rows; r++)
         PASTE(NAME, block)(1, 1, 4, 4, w + r * stride, stride, k, x, 0, out + r * ld, ld,
-                           next + r * stride, 1);
+                           next + r * stride, 1, 0);
 }
 
 static void NAME(const void *weights, int64_t stride, int64_t rows, int64_t k, const void *panel,
@@ -133,34 +138,46 @@ static void NAME(const void *weights, int64_t stride, int64_t rows, int64_t k, c
         PASTE(NAME, single)(w, stride, rows, k, x, out, ld);
         return;
     }
-    const int64_t after = MOST_ROWS * stride, far = FAR / (int64_t)sizeof *w;
-    const int64_t distance = after > far ? after : far;
-    /* As many rows as the registers hold, for all tokens: they stay in the nearest cache. The next
-     * such rows are fetched meanwhile, a part with each block of tokens: memory is never idle. */
+    /* As many rows as the registers hold, for all tokens: they stay in the nearest cache. A few
+     * tokens stay there instead, a part of their length at a time, for all rows that the next one
+     * holds. What comes after is fetched meanwhile, in the order in which it lies there, some with
+     * each block of tokens: memory is never idle. */
     const int blocks = (int)((tokens + MOST_TOKENS - 1) / MOST_TOKENS);
     const int ahead = (MOST_ROWS + blocks - 1) / blocks;
-    for (int64_t r = 0; r < rows; r += MOST_ROWS) {
-        const int64_t some = least(MOST_ROWS, rows - r);
-        for (int64_t b = 0; b < blocks; b++) {
-            const int64_t t = tokens * b / blocks, wide = tokens * (b + 1) / blocks - t;
-            const WEIGHT *at = w + r * stride;
-            const WEIGHT *next = at + distance + MOST_ROWS * k * b / blocks;
-            const PANEL *from = x + t * x_stride;
-            float *to = out + r * ld + t;
-            switch (wide) {
-#define CASE(n)                                                                             \
-    case n:                                                                                 \
-        PASTE(NAME, n)(at, stride, some, k, from, x_stride, to, ld, next, ahead);           \
+    const int64_t bytes = (int64_t)sizeof *w;
+    int64_t part = NEAREST / ((int64_t)sizeof *x * tokens) / PAD * PAD, together = GROUP;
+    while (together > MOST_ROWS && together * k * bytes > STAYS) together /= 2;
+    if (tokens < 3 || tokens > FEW || part >= k || together == MOST_ROWS)
+        part = k, together = MOST_ROWS;
+    const int64_t far = FAR / bytes, after = together * stride > far ? together * stride : far;
+    for (int64_t from = 0; from < rows; from += together) {
+        const int64_t last = least(rows, from + together);
+        const WEIGHT *next = w + from * stride + after;
+        for (int64_t i = 0; i < k; i += part) {
+            const int64_t wide = least(part, k - i);
+            for (int64_t r = from; r < last; r += MOST_ROWS, next += MOST_ROWS * wide)
+                for (int64_t b = 0; b < blocks; b++) {
+                    const int64_t some = least(MOST_ROWS, last - r);
+                    const int64_t t = tokens * b / blocks, few = tokens * (b + 1) / blocks - t;
+                    const WEIGHT *at = w + r * stride + i;
+                    const WEIGHT *then = next + MOST_ROWS * wide * b / blocks;
+                    const PANEL *of = x + t * x_stride + i;
+                    float *to = out + r * ld + t;
+                    switch (few) {
+#define CASE(n)                                                                           \
+    case n:                                                                               \
+        PASTE(NAME, n)(at, stride, some, wide, of, x_stride, to, ld, then, ahead, i > 0); \
         break;
-                CASE(1)
-                CASE(2)
-                CASE(3)
-                CASE(4)
+                        CASE(1)
+                        CASE(2)
+                        CASE(3)
+                        CASE(4)
 #if MOST_TOKENS == 6
-                CASE(5)
-                CASE(6)
+                        CASE(5)
+                        CASE(6)
 #endif
-            }
+                    }
+                }
         }
     }
 }

@@ -132,7 +132,7 @@ static void up_block(const Batch *batch, const Segment *s, int64_t at, int64_t t
         return;
     }
 #endif
-    const int64_t wide = round_up(inner, PAD);
+    const int64_t wide = panel_stride(inner);
     char *to = (char *)s->h.memory + (token * wide + at) * (s->h.bf16 ? 2 : 4);
     batch->isa->store(out, ld, rows[0], tokens, s->h.bf16, to, wide);
 }
@@ -203,7 +203,7 @@ static void down(void *context, int64_t from, int64_t to, int thread) {
 static void up_wide(void *context, int64_t from, int64_t to, int thread) {
     const Batch *batch = context;
     const FiddlerLayer *layer = batch->layer;
-    const int64_t inner = layer->intermediate, k = layer->hidden, wide = round_up(k, PAD);
+    const int64_t inner = layer->intermediate, k = layer->hidden, wide = panel_stride(k);
     const int64_t step = layer->interleaved ? 2 : 1, other = layer->interleaved ? 1 : inner;
     int64_t time = clock_ns();
     for (int64_t unit = from; unit < to; unit++) {
@@ -232,7 +232,7 @@ static void up_wide(void *context, int64_t from, int64_t to, int thread) {
                         u[c] += from_any((int)layer->dtype, e->up_bias, (at + c) * step + other);
                 }
                 batch->isa->activate(&batch->activation, (int)layer->gated, g, u, columns);
-                __builtin_memcpy((float *)s->h.memory + (token + t) * round_up(inner, PAD) + at, g,
+                __builtin_memcpy((float *)s->h.memory + (token + t) * panel_stride(inner) + at, g,
                                  (size_t)columns * sizeof *g);
             }
         }
@@ -253,7 +253,7 @@ static void down_wide(void *context, int64_t from, int64_t to, int thread) {
                 const int64_t tokens = least(WIDE_TOKENS, s->n - token);
                 float y[WIDE_TOKENS * WIDE], bias[WIDE];
                 batch->isa->wide[layer->dtype](element(batch, e->down, at), e->down_stride, columns,
-                                               k, panel_at(&s->h, k, token), round_up(k, PAD),
+                                               k, panel_at(&s->h, k, token), panel_stride(k),
                                                tokens, y, WIDE);
                 biases(batch, e->down_bias, at, 1, columns, bias);
                 for (int64_t t = 0; t < tokens; t++) {

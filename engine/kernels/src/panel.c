@@ -5,7 +5,7 @@ int64_t panel_bytes(const Panel *panel, int64_t k, int64_t tokens) {
     if (panel->tiled)
         return round_up(tokens, TILE) / TILE * (round_up(k, TILE_K) / TILE_K) *
                (int64_t)(TILE_ELEMENTS * sizeof(uint16_t));
-    return tokens * round_up(k, PAD) * (panel->bf16 ? 2 : 4);
+    return tokens * panel_stride(k) * (panel->bf16 ? 2 : 4);
 }
 
 const void *panel_at(const Panel *panel, int64_t k, int64_t token) {
@@ -30,7 +30,7 @@ void panel_gather(const Panel *panel, int64_t k, int64_t from, int64_t to, int d
 #endif
         return;
     }
-    const int64_t wide = round_up(k, PAD);
+    const int64_t wide = panel_stride(k);
     for (int64_t t = from; t < to; t++, memory += wide * (panel->bf16 ? 2 : 4)) {
         const void *row = (const char *)x + token[t] * bytes;
         if (panel->bf16) {
@@ -51,7 +51,7 @@ void panel_gather(const Panel *panel, int64_t k, int64_t from, int64_t to, int d
 /* Columns from k on to zero: what is stored later leaves them alone. */
 void panel_clear_ends(const Panel *panel, int64_t k, int64_t from, int64_t to) {
     if (panel->tiled) return; /* stored whole */
-    const int64_t wide = round_up(k, PAD), size = panel->bf16 ? 2 : 4;
+    const int64_t wide = panel_stride(k), size = panel->bf16 ? 2 : 4;
     for (int64_t t = from; t < to; t++)
         __builtin_memset((char *)panel->memory + (t * wide + k) * size, 0,
                          (size_t)((wide - k) * size));

@@ -3,11 +3,15 @@
 
 #include "kernels.h"
 
-/* `tiled`: see amx_pack. Else a row per token of floats or bf16, zero from k to a multiple of PAD. */
+/* `tiled`: see amx_pack. Else a row per token of floats or bf16, zero from k on. */
 typedef struct {
     int tiled, bf16;
     void *memory;
 } Panel;
+
+/* Elements from row to row: a line more than the rows, or rows of a size that is a multiple of a
+ * page would all fall on the same few lines of the nearest cache. */
+INLINE int64_t panel_stride(int64_t k) { return round_up(k, PAD) + 32; }
 
 int64_t panel_bytes(const Panel *panel, int64_t k, int64_t tokens);
 const void *panel_at(const Panel *panel, int64_t k, int64_t token);
@@ -30,7 +34,7 @@ INLINE int64_t multiply(const Isa *isa, int dtype, const Panel *panel, const voi
     for (int i = 0; i < 2; i++)
         if (rows[i])
             isa->dot[dtype](w[i], stride, rows[i], k, panel_at(panel, k, token),
-                            round_up(k, PAD), tokens, out + i * GROUP * SLIVER, tokens);
+                            panel_stride(k), tokens, out + i * GROUP * SLIVER, tokens);
     return tokens;
 }
 

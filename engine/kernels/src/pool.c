@@ -1,4 +1,4 @@
-/* Threads that wait asleep for work, and share it out unit by unit.
+/* Threads that wait for work, asleep after a moment, and share it out unit by unit.
  *
  * A run is a list of phases; a thread claims units of the phase at hand, fewer each time as they
  * run out, and who finishes a phase's last unit opens the next. So nobody waits for a thread that
@@ -26,7 +26,10 @@
 #include <unistd.h>
 #endif
 
-enum { SPIN_NS = 10000 };
+enum {
+    SPIN_NS = 10000, /* awake within a call */
+    IDLE_NS = 100000 /* and after one: a layer's next comes soon, and waking takes about as long */
+};
 
 struct Pool {
     const Isa *isa;
@@ -41,6 +44,7 @@ struct Pool {
     pthread_mutex_t sleep; /* where there is no futex */
     pthread_cond_t woken;
 
+    _Atomic uint32_t asleep; /* threads that are, or are about to be: else nobody needs waking */
     _Atomic uint32_t calls; /* workers sleep while it stays what it is */
     _Atomic uint32_t inside; /* workers in the call at hand */
     _Atomic uint32_t step;   /* the phase at hand: who has nothing to claim sleeps on it */
@@ -61,13 +65,14 @@ typedef struct {
 
 #if defined(__linux__)
 static void sleep_while(Pool *pool, _Atomic uint32_t *word, uint32_t value) {
-    (void)pool;
+    atomic_fetch_add(&pool->asleep, 1);
     while (atomic_load(word) == value)
         syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+    atomic_fetch_sub(&pool->asleep, 1);
 }
 static void wake_all(Pool *pool, _Atomic uint32_t *word) {
-    (void)pool;
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+    if (atomic_load(&pool->asleep)) /* the word was changed before: who comes later sees it */
+        syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 #else
 static void sleep_while(Pool *pool, _Atomic uint32_t *word, uint32_t value) {
@@ -97,9 +102,9 @@ static void relax(void) {
 #endif
 }
 
-/* Until the word is no longer `value`: a few microseconds awake, then asleep. */
-static void wait_while(Pool *pool, _Atomic uint32_t *word, uint32_t value) {
-    const int64_t until = now_ns() + SPIN_NS;
+/* Until the word is no longer `value`: some microseconds awake, then asleep. */
+static void wait_while(Pool *pool, _Atomic uint32_t *word, uint32_t value, int64_t awake_ns) {
+    const int64_t until = now_ns() + awake_ns;
     do {
         for (int i = 0; i < 32; i++) {
             if (atomic_load(word) != value) return;
@@ -128,7 +133,7 @@ static void take_part(Pool *pool, int number) {
         if (phase >= (uint64_t)pool->count) break;
         const int64_t from = (int64_t)(state & UINT32_MAX), units = pool->phases[phase].units;
         if (from >= units) {
-            wait_while(pool, &pool->step, (uint32_t)phase);
+            wait_while(pool, &pool->step, (uint32_t)phase, SPIN_NS);
             continue;
         }
         const int64_t share = (units - from) / (2 * pool->threads), some = share > 1 ? share : 1;
@@ -162,7 +167,7 @@ static void *worker(void *argument) {
     Pool *pool = self.pool;
     pin(pool, self.number);
     for (uint32_t seen = 0;;) {
-        sleep_while(pool, &pool->calls, seen);
+        wait_while(pool, &pool->calls, seen, seen ? IDLE_NS : 0);
         seen = atomic_load(&pool->calls);
         if (atomic_load(&pool->stop)) return NULL;
         atomic_fetch_add(&pool->inside, 1); /* first in, then look: the call cannot end between */
@@ -210,7 +215,8 @@ void pool_run(Pool *pool, const Phase *phases, int64_t count) {
     }
     take_part(pool, 0);
     atomic_store(&pool->open, 0);
-    for (uint32_t n; (n = atomic_load(&pool->inside)) != 0;) wait_while(pool, &pool->inside, n);
+    for (uint32_t n; (n = atomic_load(&pool->inside)) != 0;)
+        wait_while(pool, &pool->inside, n, SPIN_NS);
 #if defined(__linux__)
     if (aside) pthread_setaffinity_np(pthread_self(), sizeof usual, &usual);
 #endif
