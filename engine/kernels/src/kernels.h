@@ -18,7 +18,8 @@ enum {
     TILE = 16,   /* tokens of a tile */
     PAD = 128,   /* rows of a panel are zero from their end to a multiple of so many elements */
     WIDE = 512,  /* columns of a transposed weight that one product computes */
-    WIDE_TOKENS = 4
+    WIDE_TOKENS = 4,
+    QUANT_GROUP = 128 /* weights that share a scale, where rows can be cut into that many */
 };
 
 /* (min(gate, limit) passed through `kind`) * (clamp(up, -limit, limit) + offset) */
@@ -42,6 +43,22 @@ typedef void Wide(const void *w, int64_t stride, int64_t columns, int64_t k, con
 typedef void Tiles(const uint16_t *const w[2], int64_t stride, const int64_t rows[2], int64_t k,
                    const uint16_t *x, int64_t tokens, float *out, const uint16_t *const next[2]);
 
+/* Rows of a quantised weight: see quant.h. Strides are from row to row. */
+typedef struct {
+    int64_t bits, group;
+    const uint8_t *levels;
+    int64_t stride; /* bytes */
+    const uint16_t *scales;
+    int64_t scale_stride;
+} Quant;
+
+/* to[row * ld + i]: their numbers, as bf16 or float. */
+typedef void Fill(const Quant *of, int64_t rows, int64_t k, int bf16, void *to, int64_t ld);
+
+/* As Dot, for at most FEW tokens of bf16. */
+typedef void Few(const Quant *of, int64_t rows, int64_t k, const uint16_t *x, int64_t x_stride,
+                 int64_t tokens, float *out, int64_t ld);
+
 /* One instruction set's functions, by dtype of the weights. */
 typedef struct {
     const char *name;
@@ -50,6 +67,8 @@ typedef struct {
     Dot *dot[DTYPES];
     Wide *wide[DTYPES];
     Tiles *tiles;
+    Fill *fill;
+    Few *few; /* may be NULL; groups of 4 bits are QUANT_GROUP */
     void (*activate)(const Activation *, int gated, float *gate, const float *up, int64_t count);
     /* Panels: to[token * stride + at + row] = from[row * ld + token] */
     void (*store)(const float *from, int64_t ld, int64_t rows, int64_t tokens, int bf16, void *to,
