@@ -47,7 +47,8 @@ INLINE void few_multiply(const int rows, const int tokens, const __m512bh v[8],
 }
 
 INLINE void few4(const int rows, const int tokens, const Quant *of, int64_t row, int64_t k,
-                 const uint16_t *x, int64_t x_stride, float *out, int64_t ld, int64_t ahead) {
+                 const uint16_t *x, int64_t x_stride, float *out, int64_t ld, int64_t ahead,
+                 uint16_t *keep, int64_t keep_ld) {
     const uint8_t *w = of->levels + row * of->stride, *next = w + ahead;
     const uint16_t *scales = of->scales + row * of->scale_stride;
     __m512 sum[8][8];
@@ -70,6 +71,7 @@ INLINE void few4(const int rows, const int tokens, const Quant *of, int64_t row,
             for (int r = 0; r < rows; r++) {
                 const __m512i at = _mm512_srli_epi16(levels[r], 4 * (unsigned)j);
                 v[r] = (__m512bh)_mm512_permutexvar_epi16(at, numbers[r]);
+                if (keep) _mm512_storeu_si512(keep + r * keep_ld + i + 32 * j, (__m512i)v[r]);
             }
             few_multiply(rows, tokens, v, x + i + 32 * j, x_stride, sum);
         }
@@ -78,7 +80,8 @@ INLINE void few4(const int rows, const int tokens, const Quant *of, int64_t row,
 }
 
 INLINE void few8(const int rows, const int tokens, const Quant *of, int64_t row, int64_t k,
-                 const uint16_t *x, int64_t x_stride, float *out, int64_t ld, int64_t ahead) {
+                 const uint16_t *x, int64_t x_stride, float *out, int64_t ld, int64_t ahead,
+                 uint16_t *keep, int64_t keep_ld) {
     const uint8_t *w = of->levels + row * of->stride, *next = w + ahead;
     const uint16_t *scales = of->scales + row * of->scale_stride;
     __m512 sum[8][8];
@@ -96,6 +99,7 @@ INLINE void few8(const int rows, const int tokens, const Quant *of, int64_t row,
             for (int r = 0; r < rows; r++) {
                 if (r % 2 == (i / 32 & 1)) __builtin_prefetch(next, 0, 2), next += 64;
                 v[r] = numbers8(w + r * of->stride + i, scale[r]);
+                if (keep) _mm512_storeu_si512(keep + r * keep_ld + i, (__m512i)v[r]);
             }
             few_multiply(rows, tokens, v, x + i, x_stride, sum);
         }
@@ -103,41 +107,61 @@ INLINE void few8(const int rows, const int tokens, const Quant *of, int64_t row,
     few_end(rows, tokens, sum, out, ld);
 }
 
-#define FEW_TOKENS(tokens)                                                                         \
-    static __attribute__((noinline)) void few_##tokens(const Quant *of, int64_t rows, int64_t k,   \
-                                                       const uint16_t *x, int64_t x_stride,        \
-                                                       float *out, int64_t ld) {                   \
+#define FEW_ROWS(name, bits, tokens, keeps)                                                        \
+    static __attribute__((noinline)) void name(const Quant *of, int64_t rows, int64_t k,           \
+                                               const uint16_t *x, int64_t x_stride, float *out,    \
+                                               int64_t ld, uint16_t *keep, int64_t keep_ld) {      \
         enum { AT_ONCE = tokens <= 4 ? 4 : 2 };                                                    \
         const int64_t after = AT_ONCE * of->stride, ahead = after > FEW_AHEAD ? after : FEW_AHEAD; \
         int64_t r = 0;                                                                             \
         for (; r + AT_ONCE <= rows; r += AT_ONCE)                                                  \
-            if (of->bits == 8)                                                                     \
-                few8(AT_ONCE, tokens, of, r, k, x, x_stride, out + r * ld, ld, ahead);             \
-            else                                                                                   \
-                few4(AT_ONCE, tokens, of, r, k, x, x_stride, out + r * ld, ld, ahead);             \
+            few##bits(AT_ONCE, tokens, of, r, k, x, x_stride, out + r * ld, ld, ahead,             \
+                      keeps ? keep + r * keep_ld : NULL, keep_ld);                                 \
         for (; r < rows; r++)                                                                      \
-            if (of->bits == 8)                                                                     \
-                few8(1, tokens, of, r, k, x, x_stride, out + r * ld, ld, ahead);                   \
-            else                                                                                   \
-                few4(1, tokens, of, r, k, x, x_stride, out + r * ld, ld, ahead);                   \
+            few##bits(1, tokens, of, r, k, x, x_stride, out + r * ld, ld, ahead,                   \
+                      keeps ? keep + r * keep_ld : NULL, keep_ld);                                 \
     }
+#define FEW_BITS(bits)                       \
+    FEW_ROWS(few##bits##_1, bits, 1, 0)      \
+    FEW_ROWS(few##bits##_2, bits, 2, 0)      \
+    FEW_ROWS(few##bits##_3, bits, 3, 0)      \
+    FEW_ROWS(few##bits##_4, bits, 4, 0)      \
+    FEW_ROWS(few##bits##_5, bits, 5, 0)      \
+    FEW_ROWS(few##bits##_6, bits, 6, 0)      \
+    FEW_ROWS(few##bits##_1_kept, bits, 1, 1) \
+    FEW_ROWS(few##bits##_4_kept, bits, 4, 1)
 
-FEW_TOKENS(1)
-FEW_TOKENS(2)
-FEW_TOKENS(3)
-FEW_TOKENS(4)
-FEW_TOKENS(5)
-FEW_TOKENS(6)
+FEW_BITS(8)
+FEW_BITS(4)
+
+typedef void FewRows(const Quant *of, int64_t rows, int64_t k, const uint16_t *x,
+                     int64_t x_stride, float *out, int64_t ld, uint16_t *keep, int64_t keep_ld);
+
+static FewRows *const few_rows[2][FEW] = {
+    {few8_1, few8_2, few8_3, few8_4, few8_5, few8_6},
+    {few4_1, few4_2, few4_3, few4_4, few4_5, few4_6},
+};
 
 static void few(const Quant *of, int64_t rows, int64_t k, const uint16_t *x, int64_t x_stride,
-                int64_t tokens, float *out, int64_t ld) {
-    switch (tokens) {
-        case 1: few_1(of, rows, k, x, x_stride, out, ld); break;
-        case 2: few_2(of, rows, k, x, x_stride, out, ld); break;
-        case 3: few_3(of, rows, k, x, x_stride, out, ld); break;
-        case 4: few_4(of, rows, k, x, x_stride, out, ld); break;
-        case 5: few_5(of, rows, k, x, x_stride, out, ld); break;
-        case 6: few_6(of, rows, k, x, x_stride, out, ld); break;
+                int64_t tokens, float *out, int64_t ld, uint16_t *keep, int64_t keep_ld) {
+    const int four = of->bits == 4;
+    if (!keep) {
+        few_rows[four][tokens - 1](of, rows, k, x, x_stride, out, ld, NULL, 0);
+        return;
+    }
+    /* The first tokens' products hide how numbers are made; the others find them in a cache. */
+    FewRows *const kept = tokens < 4 ? (four ? few4_1_kept : few8_1_kept)
+                                     : (four ? few4_4_kept : few8_4_kept);
+    const int64_t first = tokens < 4 ? 1 : 4;
+    for (int64_t r = 0; r < rows; r += MOST_ROWS) {
+        const int64_t some = least(MOST_ROWS, rows - r);
+        Quant part = *of;
+        part.levels += r * of->stride, part.scales += r * of->scale_stride;
+        uint16_t *to = keep + r * keep_ld;
+        kept(&part, some, k, x, x_stride, out + r * ld, ld, to, keep_ld);
+        if (tokens > first)
+            dot_pairs(to, keep_ld, some, k, x + first * x_stride, x_stride, tokens - first,
+                      out + r * ld + first, ld);
     }
 }
 
@@ -168,4 +192,5 @@ static void fill_few(const Quant *of, int64_t rows, int64_t k, int bf16, void *t
     }
 }
 
-#undef FEW_TOKENS
+#undef FEW_ROWS
+#undef FEW_BITS

@@ -19,6 +19,7 @@ enum {
     PAD = 128,   /* rows of a panel are zero from their end to a multiple of so many elements */
     WIDE = 512,  /* columns of a transposed weight that one product computes */
     WIDE_TOKENS = 4,
+    FEW = 6, /* tokens that quantised weights are multiplied by without keeping their numbers */
     QUANT_GROUP = 128 /* weights that share a scale, where rows can be cut into that many */
 };
 
@@ -55,9 +56,10 @@ typedef struct {
 /* to[row * ld + i]: their numbers, as bf16 or float. */
 typedef void Fill(const Quant *of, int64_t rows, int64_t k, int bf16, void *to, int64_t ld);
 
-/* As Dot, for at most FEW tokens of bf16. */
+/* As Dot, of tokens in bf16: numbers are made in registers and, unless `keep` is NULL, kept there, a
+ * row of them `keep_ld` after the one before. More than FEW tokens need that. */
 typedef void Few(const Quant *of, int64_t rows, int64_t k, const uint16_t *x, int64_t x_stride,
-                 int64_t tokens, float *out, int64_t ld);
+                 int64_t tokens, float *out, int64_t ld, uint16_t *keep, int64_t keep_ld);
 
 /* One instruction set's functions, by dtype of the weights. */
 typedef struct {

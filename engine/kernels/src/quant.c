@@ -6,30 +6,33 @@ static int64_t width(int64_t k) { return round_up(k, 64) + 32; }
 
 int64_t quant_bytes(int64_t k, int bf16) { return 2 * GROUP * width(k) * (bf16 ? 2 : 4); }
 
+static int has_few(const Isa *isa, const Panel *panel, int64_t bits, int64_t group) {
+    return isa->few && panel->bf16 && !panel->tiled && (bits == 8 || group == QUANT_GROUP);
+}
+
 int quant_in_registers(const Isa *isa, const Panel *panel, int64_t bits, int64_t group,
                        int64_t tokens) {
-    return isa->few && tokens <= FEW && panel->bf16 && !panel->tiled &&
-           (bits == 8 || group == QUANT_GROUP);
+    return tokens <= FEW && has_few(isa, panel, bits, group);
 }
 
 int64_t quant_multiply(const Isa *isa, const Panel *panel, const Quant rows_of[2],
                        const int64_t rows[2], int64_t k, int64_t token, int64_t tokens,
                        int64_t tokens_of_panel, float *out, void *numbers) {
-    const int64_t ld = width(k);
+    const int64_t ld = width(k), bits = rows_of->bits, group = rows_of->group;
+    const int few = has_few(isa, panel, bits, group);
+    const int keep = !quant_in_registers(isa, panel, bits, group, tokens_of_panel);
     const void *w[2] = {NULL, NULL};
-    if (quant_in_registers(isa, panel, rows_of->bits, rows_of->group, tokens_of_panel)) {
-        for (int i = 0; i < 2; i++)
-            if (rows[i])
-                isa->few(&rows_of[i], rows[i], k, panel_at(panel, k, token), round_up(k, PAD),
-                         tokens, out + i * GROUP * SLIVER, tokens);
-        return tokens;
-    }
     for (int i = 0; i < 2; i++) {
         if (!rows[i]) continue;
-        void *to = (char *)numbers + i * quant_bytes(k, panel->bf16) / 2;
-        if (!token) isa->fill(&rows_of[i], rows[i], k, panel->bf16, to, ld);
-        w[i] = to;
+        void *kept = keep ? (char *)numbers + i * quant_bytes(k, panel->bf16) / 2 : NULL;
+        if (!token && few)
+            isa->few(&rows_of[i], rows[i], k, panel_at(panel, k, token), round_up(k, PAD), tokens,
+                     out + i * GROUP * SLIVER, tokens, kept, ld);
+        else if (!token)
+            isa->fill(&rows_of[i], rows[i], k, panel->bf16, kept, ld);
+        w[i] = kept;
     }
+    if (!token && few) return tokens;
     return multiply(isa, panel->bf16 ? BF16 : F32, panel, w, NULL, ld, rows, k, token, tokens,
                     out);
 }

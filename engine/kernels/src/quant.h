@@ -10,9 +10,6 @@
 
 #include "panel.h"
 
-/* Up to so many tokens are multiplied in registers; of more, numbers are made once and kept. */
-enum { FEW = 6 };
-
 /* Bytes that 2 * GROUP rows take as numbers. */
 int64_t quant_bytes(int64_t k, int bf16);
 
