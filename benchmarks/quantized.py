@@ -8,9 +8,9 @@ turns in each round; figures are medians over rounds, ratios medians of the roun
 rate says how fast weights were read, beside the rate at which the kernels' threads read memory.
 
 Errors are of weights (squared, relative) and of an expert's output for random tokens, both on
-normally distributed weights, which quantise worse than most. Last line: JSON with ``int8_vs_bf16``
-and ``int4_vs_bf16`` (1 token, the lower shape's), ``int8_prefill`` and ``int4_prefill`` (the most
-tokens), ``int8_error`` and ``int4_error`` (of weights), ``int8_output_error``, ``int4_output_error``.
+normally distributed weights. Last line: JSON with ``int8_vs_bf16`` and ``int4_vs_bf16`` (1 token,
+the lower shape's), ``int8_prefill`` and ``int4_prefill`` (the most tokens), ``int8_error`` and
+``int4_error`` (of weights), ``int8_output_error`` and ``int4_output_error``.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ def measure(
         kernel.run(x.bfloat16(), [(first, None, None)], out)
         off = 0.0
         if first.up_scales is not None:
-            off = relative(dequantise(first.up, first.up_scales, torch.float32), plain[0].up.float())
+            off = relative(
+                dequantise(first.up, first.up_scales, torch.float32), plain[0].up.float()
+            )
         errors[scheme] = off, relative(out, want)
     ratios: dict[tuple[str, int], float] = {}
     for tokens in counts:

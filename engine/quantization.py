@@ -51,8 +51,8 @@ def quantise_experts(store: ExpertStore, scheme: Scheme) -> Quantization:
     """Put levels and scales in the place of all experts' weights, in store and model.
 
     A layer's weights are let go before the next layer's are read. Raises UnsupportedModelError
-    where groups do not fit, CheckpointError where weights are not finite: both before or at the
-    layer they concern, with the model unusable from then on.
+    where groups do not fit, before anything is changed; CheckpointError where weights are not
+    finite, with the layers before them quantised already.
     """
     hidden, inner = store.weights(0, 0).sizes(store.modules[0].is_transposed)
     group = group_for(hidden, inner)

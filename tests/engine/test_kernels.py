@@ -365,6 +365,18 @@ def test_quantised_weights_stay_in_their_memory(pool: Pool, scheme: str) -> None
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", NAMES)
+def test_quantised_blocks_that_share_tokens(
+    make: Callable[..., Pool], name: str, scheme: str
+) -> None:
+    """Several blocks of rows are kept while many tokens pass."""
+    of = quantised(case(1024, 64, torch.bfloat16), scheme, 64)
+    x = tokens(34, of).bfloat16()
+    got = run(make(name, 1), of, x, [(0, None, None)])
+    check(got, expected(of, x, [(0, None, None)]), torch.bfloat16)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_quantised_threads_do_not_show(make: Callable[..., Pool], name: str, scheme: str) -> None:
     of = quantised(case(256, 128, torch.bfloat16, experts=2), scheme, 128)
     for n in (2, 37):

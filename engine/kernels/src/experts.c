@@ -383,8 +383,7 @@ API int64_t fiddler_experts(Pool *pool, const FiddlerLayer *layer, const Fiddler
             const int64_t bytes = segment_bytes(&form, &s);
             most_bytes = bytes > most_bytes ? bytes : most_bytes;
             all += bytes;
-            if (layer->bits &&
-                !quant_in_registers(isa, &s.x, layer->bits, layer->group, s.n)) {
+            if (layer->bits && !quant_in_registers(isa, &s.x, layer->group, s.n)) {
                 const int64_t k =
                     layer->hidden > layer->intermediate ? layer->hidden : layer->intermediate;
                 const int64_t block = round_up(quant_bytes(k, s.x.bf16), 64);

@@ -1,5 +1,5 @@
 /* Products of quantised rows (quant.h) by a few tokens in AVX512_BF16: levels become bf16 in
- * registers, so memory gives the levels alone. */
+ * registers, so memory gives the levels alone. Rows come in GROUPs: groups of weights divide them. */
 
 enum { FEW_AHEAD = 8192 }; /* bytes from what is read to what is fetched, at least */
 
@@ -89,19 +89,20 @@ INLINE void few8(const int rows, const int tokens, const Quant *of, int64_t row,
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
         for (int t = 0; t < tokens; t++) sum[r][t] = ZERO();
-    for (int64_t g = 0; g < k / of->group; g++) {
+    for (int64_t i = 0; i < k; i += QUANT_GROUP) {
         __m512 scale[8];
 #pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) scale[r] = spread(scales[r * of->scale_stride + g]);
-        for (int64_t i = g * of->group; i < (g + 1) * of->group; i += 32) {
+        for (int r = 0; r < rows; r++)
+            scale[r] = spread(scales[r * of->scale_stride + i / QUANT_GROUP]);
+        for (int j = 0; j < QUANT_GROUP; j += 32) {
             __m512bh v[8];
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++) {
-                if (r % 2 == (i / 32 & 1)) __builtin_prefetch(next, 0, 2), next += 64;
-                v[r] = numbers8(w + r * of->stride + i, scale[r]);
-                if (keep) _mm512_storeu_si512(keep + r * keep_ld + i, (__m512i)v[r]);
+                if (r % 2 == (j / 32 & 1)) __builtin_prefetch(next, 0, 2), next += 64;
+                v[r] = numbers8(w + r * of->stride + i + j, scale[r]);
+                if (keep) _mm512_storeu_si512(keep + r * keep_ld + i + j, (__m512i)v[r]);
             }
-            few_multiply(rows, tokens, v, x + i, x_stride, sum);
+            few_multiply(rows, tokens, v, x + i + j, x_stride, sum);
         }
     }
     few_end(rows, tokens, sum, out, ld);
@@ -113,12 +114,8 @@ INLINE void few8(const int rows, const int tokens, const Quant *of, int64_t row,
                                                int64_t ld, uint16_t *keep, int64_t keep_ld) {      \
         enum { AT_ONCE = tokens <= 4 ? 4 : 2 };                                                    \
         const int64_t after = AT_ONCE * of->stride, ahead = after > FEW_AHEAD ? after : FEW_AHEAD; \
-        int64_t r = 0;                                                                             \
-        for (; r + AT_ONCE <= rows; r += AT_ONCE)                                                  \
+        for (int64_t r = 0; r < rows; r += AT_ONCE)                                                \
             few##bits(AT_ONCE, tokens, of, r, k, x, x_stride, out + r * ld, ld, ahead,             \
-                      keeps ? keep + r * keep_ld : NULL, keep_ld);                                 \
-        for (; r < rows; r++)                                                                      \
-            few##bits(1, tokens, of, r, k, x, x_stride, out + r * ld, ld, ahead,                   \
                       keeps ? keep + r * keep_ld : NULL, keep_ld);                                 \
     }
 #define FEW_BITS(bits)                       \
@@ -154,13 +151,12 @@ static void few(const Quant *of, int64_t rows, int64_t k, const uint16_t *x, int
                                      : (four ? few4_4_kept : few8_4_kept);
     const int64_t first = tokens < 4 ? 1 : 4;
     for (int64_t r = 0; r < rows; r += MOST_ROWS) {
-        const int64_t some = least(MOST_ROWS, rows - r);
         Quant part = *of;
         part.levels += r * of->stride, part.scales += r * of->scale_stride;
         uint16_t *to = keep + r * keep_ld;
-        kept(&part, some, k, x, x_stride, out + r * ld, ld, to, keep_ld);
+        kept(&part, MOST_ROWS, k, x, x_stride, out + r * ld, ld, to, keep_ld);
         if (tokens > first)
-            dot_pairs(to, keep_ld, some, k, x + first * x_stride, x_stride, tokens - first,
+            dot_pairs(to, keep_ld, MOST_ROWS, k, x + first * x_stride, x_stride, tokens - first,
                       out + r * ld + first, ld);
     }
 }

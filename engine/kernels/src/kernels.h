@@ -70,7 +70,7 @@ typedef struct {
     Wide *wide[DTYPES];
     Tiles *tiles;
     Fill *fill;
-    Few *few; /* may be NULL; groups of 4 bits are QUANT_GROUP */
+    Few *few; /* of groups of QUANT_GROUP; may be NULL */
     void (*activate)(const Activation *, int gated, float *gate, const float *up, int64_t count);
     /* Panels: to[token * stride + at + row] = from[row * ld + token] */
     void (*store)(const float *from, int64_t ld, int64_t rows, int64_t tokens, int bf16, void *to,

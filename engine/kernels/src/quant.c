@@ -6,21 +6,20 @@ static int64_t width(int64_t k) { return round_up(k, 64) + 32; }
 
 int64_t quant_bytes(int64_t k, int bf16) { return 2 * GROUP * width(k) * (bf16 ? 2 : 4); }
 
-static int has_few(const Isa *isa, const Panel *panel, int64_t bits, int64_t group) {
-    return isa->few && panel->bf16 && !panel->tiled && (bits == 8 || group == QUANT_GROUP);
+static int has_few(const Isa *isa, const Panel *panel, int64_t group) {
+    return isa->few && panel->bf16 && !panel->tiled && group == QUANT_GROUP;
 }
 
-int quant_in_registers(const Isa *isa, const Panel *panel, int64_t bits, int64_t group,
-                       int64_t tokens) {
-    return tokens <= FEW && has_few(isa, panel, bits, group);
+int quant_in_registers(const Isa *isa, const Panel *panel, int64_t group, int64_t tokens) {
+    return tokens <= FEW && has_few(isa, panel, group);
 }
 
 int64_t quant_multiply(const Isa *isa, const Panel *panel, const Quant rows_of[2],
                        const int64_t rows[2], int64_t k, int64_t token, int64_t tokens,
                        int64_t tokens_of_panel, float *out, void *numbers) {
-    const int64_t ld = width(k), bits = rows_of->bits, group = rows_of->group;
-    const int few = has_few(isa, panel, bits, group);
-    const int keep = !quant_in_registers(isa, panel, bits, group, tokens_of_panel);
+    const int64_t ld = width(k), group = rows_of->group;
+    const int few = has_few(isa, panel, group);
+    const int keep = !quant_in_registers(isa, panel, group, tokens_of_panel);
     const void *w[2] = {NULL, NULL};
     for (int i = 0; i < 2; i++) {
         if (!rows[i]) continue;

@@ -1,5 +1,6 @@
 /* Weights of 8 or 4 bits with a scale for each group of them: numbers are level * scale, rounded to
- * the panel's dtype. Rows are outputs, levels and scales of a row lie one after the other.
+ * the panel's dtype. Rows are outputs, levels and scales of a row lie one after the other. A group is
+ * a multiple of 32 and divides both sizes of an expert.
  *
  * 8 bits: a signed byte a level, in order. 4 bits: two bytes hold four levels, each plus 8, lowest
  * bits first; bytes [2i, 2i + 2) of a group of g levels hold levels i, g/4 + i, g/2 + i, 3g/4 + i.
@@ -14,8 +15,7 @@
 int64_t quant_bytes(int64_t k, int bf16);
 
 /* Whether `tokens` of a panel need no memory for numbers. */
-int quant_in_registers(const Isa *isa, const Panel *panel, int64_t bits, int64_t group,
-                       int64_t tokens);
+int quant_in_registers(const Isa *isa, const Panel *panel, int64_t group, int64_t tokens);
 
 /* As multiply, of quantised rows. `numbers`: memory of quant_bytes, which keeps these rows' numbers
  * from the panel's first tokens to its last; unused in registers. */
