@@ -34,7 +34,7 @@ class CpuLane:
         self.pool = open_pool(threads, torch_team())
         """None where the kernels are not compiled."""
         self.kernels = [
-            ExpertKernel.of(module, store.weights(layer, 0), self.pool)
+            ExpertKernel.of(module, store.weights(layer, 0), self.pool, dtype=store.dtype)
             for layer, module in enumerate(store.modules)
         ]
         """By layer; None where torch does the work."""

@@ -13,10 +13,12 @@ def run_expert(module: nn.Module, weights: ExpertWeights, x: Tensor) -> Tensor:
 
     Layout flags and the gate are the module's own, as transformers' registry sets them.
     """
-    up, down, up_bias, down_bias = weights
-    if module.is_transposed:
+    up, down = weights.up, weights.down
+    if weights.bits:
+        up, down = weights.numbers(x.dtype)
+    elif module.is_transposed:
         up, down = up.T, down.T
-    h = F.linear(x, up, up_bias)  # (tokens, 2I), or (tokens, I) without a gate
+    h = F.linear(x, up, weights.up_bias)  # (tokens, 2I), or (tokens, I) without a gate
     h = module._apply_gate(h) if module.has_gate else module.act_fn(h)  # (tokens, I)
-    y = F.linear(h, down, down_bias)  # (tokens, H)
+    y = F.linear(h, down, weights.down_bias)  # (tokens, H)
     return module.post_expert_norm(y) if module.has_post_expert_norm else y

@@ -133,37 +133,47 @@ class ExpertKernel:
         weights: ExpertWeights,
         pool: Pool | None,
         *,
+        dtype: torch.dtype | None = None,
         switch_tokens: int | None = None,
     ) -> Self | None:
         """For a module and weights such as its experts'; None where the kernels do not fit.
 
+        ``dtype`` is that of tokens and biases; None: the weights', which must not be quantised.
         That is: without a pool, in another dtype, not on the CPU, with a norm after the expert, or
         with an activation that is none of theirs.
         """
-        up, down = weights.up, weights.down
-        if pool is None or up.dtype not in _DTYPES or module.has_post_expert_norm:
+        dtype = dtype or weights.up.dtype
+        if pool is None or dtype not in _DTYPES or module.has_post_expert_norm:
             return None
-        if any(part.device.type != "cpu" or part.dtype != up.dtype for part in weights.parts):
+        first = 2 if weights.bits else 0  # levels and scales have dtypes of their own
+        last = 4 if weights.bits else len(weights)
+        plain = [part for part in weights[first:last] if part is not None]
+        if any(part.dtype != dtype for part in plain):
+            return None
+        if any(part.device.type != "cpu" for part in weights.parts):
             return None
         if any(part.stride(-1) != 1 for part in weights.parts):
             return None
         gate = find_gate(module)
         if gate is None:
             return None
-        inner, hidden = down.shape if module.is_transposed else down.shape[::-1]
+        hidden, inner = weights.sizes(module.is_transposed)
+        scales = weights.down_scales
         layer = Layer(
             hidden=hidden,
             intermediate=inner,
-            dtype=_DTYPES[up.dtype],
+            dtype=_DTYPES[dtype],
             gated=module.has_gate,
             interleaved=gate.interleaved,
-            transposed=module.is_transposed,
+            transposed=module.is_transposed and not weights.bits,
             activation=gate.act,
             alpha=gate.alpha,
             offset=gate.offset,
             limit=gate.limit,
+            bits=weights.bits,
+            group=0 if scales is None else inner // scales.shape[1],
         )
-        return cls(module, pool, layer, up.dtype, switch_tokens)
+        return cls(module, pool, layer, dtype, switch_tokens)
 
     def takes(self, n_tokens: int) -> bool:
         """Whether an expert with so many tokens is the kernels', not torch's."""
@@ -216,7 +226,8 @@ class ExpertKernel:
     def _expert(
         self, weights: ExpertWeights, tokens: Tensor | None, by: Tensor | None, count: int
     ) -> Expert:
-        up, down, up_bias, down_bias = weights
+        up, down, *others = weights
+        up_bias, down_bias, up_scales, down_scales = map(_address, others)
         if tokens is not None:
             assert tokens.dtype == torch.int64 and tokens.is_contiguous()
             count = len(tokens)
@@ -224,14 +235,20 @@ class ExpertKernel:
         return Expert(
             up.data_ptr(),
             down.data_ptr(),
-            0 if up_bias is None else up_bias.data_ptr(),
-            0 if down_bias is None else down_bias.data_ptr(),
+            up_bias,
+            down_bias,
             up.stride(0),
             down.stride(0),
-            0 if tokens is None else tokens.data_ptr(),
-            0 if by is None else by.data_ptr(),
+            _address(tokens),
+            _address(by),
             count,
+            up_scales,
+            down_scales,
         )
+
+
+def _address(part: Tensor | None) -> int:
+    return 0 if part is None else part.data_ptr()
 
 
 def measured_switch(

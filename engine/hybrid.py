@@ -11,6 +11,7 @@ from engine.devices import Device, open_device, usual_device
 from engine.errors import InputError
 from engine.generation import Generator
 from engine.hook import attach
+from engine.levels import Scheme, scheme_named
 from engine.loader import load_model, load_tokenizer, model_spec
 from engine.placement import make_plan
 from engine.planned import Planned
@@ -19,6 +20,7 @@ from engine.policies import Policy, resolve_policy
 from engine.popularity import measure_profile
 from engine.profile import Profile
 from engine.prompt import PromptLike, TokenTexts
+from engine.quantization import Quantization, quantise_experts, quantised_spec
 from engine.recorder import Recorder
 from engine.request import Limits
 from engine.run import Run
@@ -41,6 +43,7 @@ class HybridEngine(Planned):
         real_spec: ModelSpec,
         hardware: HardwareSpec,
         profile: Profile,
+        quantization: Quantization | None = None,
     ) -> None:
         super().__init__(generator.session, generator.spec, real_spec, hardware)
         self.model = generator.model
@@ -53,6 +56,8 @@ class HybridEngine(Planned):
         self.profile = profile
         self.dense: DenseKernels | None = None
         """The dense layers that the CPU kernels compute; None before :meth:`load` is through."""
+        self.quantization = quantization
+        """What quantising the experts saved and cost; None where they are as in the checkpoint."""
         self._generator = generator
 
     @classmethod
@@ -67,6 +72,7 @@ class HybridEngine(Planned):
         cache_slots: int | None = None,
         planner: str | None = None,
         dtype: str = "auto",
+        quantize: str | None = None,
         device: str = "auto",
         max_tokens: int = 4096,
         max_sequences: int = 1,
@@ -86,6 +92,9 @@ class HybridEngine(Planned):
             cache_slots: experts' worth of budget for a cache; None: the policy's default.
             planner: name in :data:`engine.planners.PLANNERS`; None: the policy's own.
             dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``.
+            quantize: ``int8`` or ``int4`` quantises the experts' weights while loading (groups of
+                128, or of 64 or 32 where rows are not multiples); None: they stay as they are.
+                With ``as_model`` the other model's experts count as quantised too.
             device: ``virtual`` (modelled clock), ``host`` (all on the CPU, measured: budget, policy
                 and cache do not apply), or ``auto``: ``host`` where ``hardware`` has no GPU and
                 nothing that takes one is asked for, else ``virtual``.
@@ -107,6 +116,7 @@ class HybridEngine(Planned):
             )
         resolve_policy(policy)  # names and sizes are checked before gigabytes are read
         check_planner(planner)
+        scheme = scheme_named(quantize)
         machine = resolve_hardware(hardware)
         asked = (gpu_memory, cache_slots, planner, as_model)
         planned = policy != DEFAULT_POLICY or any(each is not None for each in asked)
@@ -123,9 +133,10 @@ class HybridEngine(Planned):
 
         model, tokenizer = load_model(path, dtype), load_tokenizer(path)
         store = ExpertStore(model)
+        quantization = None if scheme is None else quantise_experts(store, scheme)
         opened = open_device(device, store)
         real = model_spec(model, store, name or Path(path).name)
-        spec = _costed(real, as_model, opened)
+        spec = _costed(real, as_model, opened, scheme)
         sizes: dict[str, Any] = {"max_tokens": max_tokens, "max_sequences": max_sequences}
         unknown = Profile.uniform(spec.grid)
         empty = make_plan(spec, machine, unknown, gpu_memory="0%", policy="cpu", **sizes)
@@ -147,12 +158,13 @@ class HybridEngine(Planned):
                 "device": opened.name,
                 "as_model": None if as_model is None else spec.name,
                 "loaded": real.name,
+                "quantization": None if quantization is None else quantization.to_dict(),
             },
         )
         if profile is None:
             with generator.torch_threads():
                 profile = measure_profile(model, tokenizer, session, spec, real.vocabulary)
-        engine = cls(generator, real, machine, profile)
+        engine = cls(generator, real, machine, profile, quantization)
         engine.dense = dense
         if not opened.offloads:
             gpu_memory, policy, planner, cache_slots = "0%", "cpu", None, None
@@ -254,7 +266,9 @@ class HybridEngine(Planned):
         return self._generator.stream(prompt, max_new_tokens, **options)
 
 
-def _costed(real: ModelSpec, as_model: str | ModelSpec | None, device: Device) -> ModelSpec:
+def _costed(
+    real: ModelSpec, as_model: str | ModelSpec | None, device: Device, scheme: Scheme | None
+) -> ModelSpec:
     """The model whose bytes and flops are costed; InputError where it cannot be another one."""
     if as_model is None:
         return real
@@ -270,4 +284,4 @@ def _costed(real: ModelSpec, as_model: str | ModelSpec | None, device: Device) -
             f"{spec.top_k}; {real.name} has {real.layers} x {real.experts}, top-{real.top_k}: only "
             "a model with the same grid can be costed on its routing"
         )
-    return spec
+    return spec if scheme is None else quantised_spec(spec, scheme)

@@ -128,8 +128,7 @@ def model_spec(model: PreTrainedModel, store: ExpertStore, name: str) -> ModelSp
     does not read (lookup tables, towers for images and sound) counts as ``embedding_bytes``.
     """
     module, weights = store.modules[0], store.weights(0, 0)
-    matrices = weights.up.numel() + weights.down.numel()
-    width, inner = weights.down.shape if not module.is_transposed else weights.down.T.shape
+    width, inner = weights.sizes(module.is_transposed)
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
     ours = {id(part) for each in experts_modules(model) for part in each.parameters(recurse=False)}
     looked_up = {
@@ -156,13 +155,13 @@ def model_spec(model: PreTrainedModel, store: ExpertStore, name: str) -> ModelSp
         dense_bytes=dense_bytes,
         head_bytes=head_bytes,
         embedding_bytes=dense_bytes - head_bytes - sum(map(_n_bytes, read)),
-        expert_flops_per_token=2 * matrices,
+        expert_flops_per_token=2 * weights.n_weights,
         dense_flops_per_token=2 * sum(part.numel() for part in read),
         head_flops_per_token=2 * head.weight.numel(),
         kv_bytes_per_token=store.probe.kv_bytes_per_token,
-        activation_bytes_per_token=width * weights.up.element_size(),
+        activation_bytes_per_token=width * store.dtype.itemsize,
         vocabulary=table.weight.shape[0],
-        bytes_per_weight=float(weights.up.element_size()),
+        bytes_per_weight=weights.bytes_per_weight,
         source="counted on the loaded model",
     )
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import UnsupportedModelError
+from engine.levels import bits_of, dequantise
 from engine.probe import probe
 
 
@@ -15,12 +16,44 @@ class ExpertWeights(NamedTuple):
     """One expert's parameters, as views. ``up`` holds gate and up where the expert is gated.
 
     ``up`` is ``(2I, H)`` or ``(I, H)``, ``down`` ``(H, I)``; transposed where the module says so.
+    With scales both hold levels (:mod:`engine.levels`) and are never transposed.
     """
 
     up: Tensor
     down: Tensor
     up_bias: Tensor | None = None
     down_bias: Tensor | None = None
+    up_scales: Tensor | None = None
+    down_scales: Tensor | None = None
+
+    @property
+    def bits(self) -> int:
+        """8 or 4 of quantised weights, else 0."""
+        return bits_of(self.up)
+
+    @property
+    def n_weights(self) -> int:
+        """Weights of both matrices."""
+        return (self.up.numel() + self.down.numel()) * (8 // (self.bits or 8))
+
+    @property
+    def bytes_per_weight(self) -> float:
+        """Of both matrices, with scales."""
+        matrices = (self.up, self.down, self.up_scales, self.down_scales)
+        return sum(map(_n_bytes, matrices)) / self.n_weights
+
+    def sizes(self, transposed: bool) -> tuple[int, int]:
+        """(H, I); ``transposed`` is what the module says."""
+        if self.bits:
+            return self.down.shape[0], self.down.shape[1] * 8 // self.bits
+        hidden, inner = self.down.shape[::-1] if transposed else self.down.shape
+        return hidden, inner
+
+    def numbers(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Of quantised weights: ``up`` and ``down`` as numbers, rows are outputs."""
+        assert self.up_scales is not None and self.down_scales is not None
+        up = dequantise(self.up, self.up_scales, dtype)
+        return up, dequantise(self.down, self.down_scales, dtype)
 
     @property
     def parts(self) -> list[Tensor]:
@@ -30,7 +63,7 @@ class ExpertWeights(NamedTuple):
     @property
     def n_bytes(self) -> int:
         """Bytes of all parts."""
-        return sum(part.numel() * part.element_size() for part in self.parts)
+        return sum(map(_n_bytes, self))
 
     def new(self) -> ExpertWeights:
         """Uninitialised memory of the same shapes."""
@@ -40,6 +73,10 @@ class ExpertWeights(NamedTuple):
         """Take another expert's values."""
         for mine, theirs in zip(self.parts, other.parts, strict=True):
             mine.copy_(theirs)
+
+
+def _n_bytes(part: Tensor | None) -> int:
+    return 0 if part is None else part.numel() * part.element_size()
 
 
 def experts_modules(model: nn.Module) -> list[nn.Module]:
@@ -64,7 +101,8 @@ def require_experts(model: nn.Module) -> list[nn.Module]:
 
 
 class ExpertStore:
-    """The experts of all MoE layers, where the loader put them: nothing is copied or repacked.
+    """The experts of all MoE layers, where the loader put them: nothing is copied or repacked
+    (but see :func:`engine.quantization.quantise_experts`).
 
     Layers are those that a text runs, in order: experts for images are dense weights here. Raises
     UnsupportedModelError where a model has no such experts, or not the same in each layer.
@@ -83,13 +121,19 @@ class ExpertStore:
                 f"{name}'s MoE layers differ in their experts' shapes ({sorted(shapes)}): a budget "
                 "counted in experts needs them alike"
             )
-        self.expert_bytes = self.weights(0, 0).n_bytes
+        self.dtype = first.up.dtype
+        """Of the checkpoint's experts, and of what goes in."""
 
     def __repr__(self) -> str:
         return f"ExpertStore({len(self)} layers x {self.experts} experts)"
 
     def __len__(self) -> int:
         return len(self._layers)
+
+    @property
+    def expert_bytes(self) -> int:
+        """Bytes of one expert."""
+        return self.weights(0, 0).n_bytes
 
     @property
     def n_bytes(self) -> int:
@@ -108,6 +152,22 @@ class ExpertStore:
                 "float16 or bfloat16"
             )
         return ExpertWeights(*(part.detach() for part in found))
+
+    def biases(self, layer: int) -> tuple[Tensor | None, Tensor | None]:
+        """A layer's biases, of all its experts."""
+        return self._layers[layer].up_bias, self._layers[layer].down_bias
+
+    def replace(self, layer: int, fused: ExpertWeights) -> None:
+        """Put quantised weights of all a layer's experts in place of the model's own."""
+        module = self.modules[layer]
+        up = "gate_up_proj" if module.has_gate else "up_proj"
+        for name, levels, scales in (
+            (up, fused.up, fused.up_scales),
+            ("down_proj", fused.down, fused.down_scales),
+        ):
+            setattr(module, name, nn.Parameter(levels, requires_grad=False))
+            setattr(module, f"{name}_scales", nn.Parameter(scales, requires_grad=False))
+        self._layers[layer] = fused
 
     def weights(self, layer: int, expert: int) -> ExpertWeights:
         """Views of one expert's parameters."""

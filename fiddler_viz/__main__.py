@@ -84,6 +84,9 @@ def _engine_options(made: argparse.ArgumentParser) -> None:
         default=None,
         help="cost another model of the same grid (demo: mixtral-8x7b; 'none': itself)",
     )
+    made.add_argument(
+        "--quantize", default=None, choices=["int8", "int4"], help="quantise experts on loading"
+    )
     made.add_argument("--device", default="auto", choices=["auto", "virtual", "host"])
     made.add_argument("--greedy", action="store_true", help="no sampling")
     made.add_argument("--seed", type=int, default=0, help="of the sampling (default 0)")
@@ -105,6 +108,7 @@ def _generate(options: argparse.Namespace, *, show: bool) -> Run:
         policy=options.policy,
         hardware=options.hardware,
         as_model=None if as_model == "none" else as_model,
+        quantize=options.quantize,
         device=options.device,
     )
     sampling = {"do_sample": False} if options.greedy else {"do_sample": True, "temperature": 0.7}

@@ -37,8 +37,8 @@ def load(path: str | Path = demo.NAME, **options: Any) -> HybridEngine:
 
     ``path`` is ``"demo"`` (the bundled model), a folder or a hub id. Options are those of
     :meth:`engine.hybrid.HybridEngine.load`: ``gpu_memory="24GB"``, ``hardware="rtx-4090"``,
-    ``policy="fiddler"``, ``cache_slots``, ``as_model``, ``planner``, ``dtype``, ``device``,
-    ``max_tokens``, ``max_sequences``, ``profile``.
+    ``policy="fiddler"``, ``cache_slots``, ``as_model``, ``planner``, ``dtype``, ``quantize``,
+    ``device``, ``max_tokens``, ``max_sequences``, ``profile``.
 
     ``as_model="mixtral-8x7b"`` costs the demo's routing with Mixtral's bytes and flops, so that
     budgets are Mixtral's gigabytes.

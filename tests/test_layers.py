@@ -37,9 +37,9 @@ ENGINE_ABOVE = (
     ("synthetic", "sweep sweep_task", "heldout", "curves", "budgets"),
 )
 ENGINE_BELOW = (  # below the torch line
-    ("probe", "checkpoint", "threads"),
+    ("probe", "checkpoint", "threads", "levels"),
     ("store",),
-    ("routers", "expert"),
+    ("routers", "expert", "quantization"),
     ("foresight", "expert_kernel"),
     ("devices", "cpu_lane", "dense", "beside"),
     ("executor",),

@@ -39,6 +39,8 @@ class Act(IntEnum):
 class Layer(Structure):
     """How a layer's experts are stored, and their activation: ``act(g) * (u + offset)``.
 
+    ``bits`` 8 or 4: weights are levels with a bfloat16 scale for each ``group`` of a row
+    (``src/quant.h``), and ``dtype`` is that of tokens and biases; 0: they are not.
     ``limit`` above 0 clamps ``g`` from above and ``u`` on both sides. ``tiles_from``: tokens from
     which AMX's tiles are used, 0 for what the kernels think best.
     """
@@ -55,6 +57,8 @@ class Layer(Structure):
         ("alpha", c_double),
         ("offset", c_double),
         ("limit", c_double),
+        ("bits", c_int64),
+        ("group", c_int64),
     )
 
 
@@ -62,7 +66,7 @@ class Expert(NamedTuple):
     """One expert's part of a call: addresses (0: none) and sizes in elements.
 
     Without ``tokens`` (int64) it takes all rows from 0 on; without ``weights`` (float32) each
-    counts as 1.
+    counts as 1. Scales are of quantised weights, each row's after the one before.
     """
 
     up: int
@@ -74,6 +78,8 @@ class Expert(NamedTuple):
     tokens: int
     weights: int
     n_tokens: int
+    up_scales: int = 0
+    down_scales: int = 0
 
 
 class Pool:

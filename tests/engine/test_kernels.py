@@ -22,6 +22,7 @@ from engine.expert_kernel import linear
 from engine.kernels import ISAS, Act, Dtype, Expert, Layer, Pool, isas, library, open_pool
 from engine.kernels.cores import physical_cores
 from engine.kernels.library import declared, warn_once
+from engine.levels import SCHEMES, dequantise, quantise
 from engine.native.build import KERNEL_SOURCES, build, compiler, fingerprint
 from engine.threads import torch_team
 
@@ -80,9 +81,13 @@ class Case(NamedTuple):
     up_bias: Tensor | None
     down_bias: Tensor | None
     layer: Layer
+    levels: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+    """Of quantised weights: levels and scales of up, then of down."""
 
     @property
     def stored(self) -> tuple[Tensor, Tensor]:
+        if self.levels is not None:
+            return self.levels[0], self.levels[2]
         if not self.layer.transposed:
             return self.up, self.down
         return self.up.mT.contiguous(), self.down.mT.contiguous()
@@ -146,6 +151,7 @@ def run(pool: Pool, of: Case, x: Tensor, groups: Groups, out: Tensor | None = No
             0 if index is None else index.data_ptr(),
             0 if weight is None else weight.data_ptr(),
             len(x) if index is None else len(index),
+            *(() if of.levels is None else (s[e].data_ptr() for s in of.levels[1::2])),
         )
         for e, index, weight in groups
     ]
@@ -290,6 +296,98 @@ def test_tiles_may_be_asked_for(make: Callable[..., Pool]) -> None:
                 expected(of, x, [(0, None, None)]),
                 torch.bfloat16,
             )
+
+
+# -------------------------------------------------------------------------------------- quantised
+
+
+def quantised(of: Case, scheme: str, group: int) -> Case:
+    """The same, its weights rounded to what levels and scales say."""
+    layer = Layer.from_buffer_copy(of.layer)
+    layer.bits, layer.group = SCHEMES[scheme].bits, group
+    up, down = (quantise(part.float(), SCHEMES[scheme], group) for part in (of.up, of.down))
+    numbers = [dequantise(*part, torch.float32) for part in (up, down)]
+    return of._replace(up=numbers[0], down=numbers[1], layer=layer, levels=(*up, *down))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("hidden", "inner", "group"), [(256, 128, 128), (192, 64, 64), (96, 160, 32), (384, 640, 128)]
+)
+def test_quantised(
+    pool: Pool, dtype: torch.dtype, scheme: str, hidden: int, inner: int, group: int
+) -> None:
+    of = quantised(case(hidden, inner, dtype), scheme, group)
+    for n in (1, 2, 3, 4, 5, 6, 7, 16, 17, 33, 50):
+        x = tokens(n, of).to(dtype)
+        check(run(pool, of, x, [(0, None, None)]), expected(of, x, [(0, None, None)]), dtype)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"biased": True, "interleaved": True, "alpha": 1.702, "offset": 1.0, "limit": 1.5},
+        {"biased": True, "gated": False, "act": Act.RELU2},
+        {"tiles_from": 1},
+        {"tiles_from": 99},
+    ],
+    ids=["gpt-oss", "plain", "tiles", "no-tiles"],
+)
+def test_quantised_groups_of_experts(
+    pool: Pool, dtype: torch.dtype, scheme: str, shape: dict[str, float]
+) -> None:
+    """Some of them with few tokens, some with many; rows that are no multiple of what is one go."""
+    of = quantised(case(160, 96, dtype, experts=3, **shape), scheme, 32)  # type: ignore[arg-type]
+    x = tokens(40, of).to(dtype)
+    groups: Groups = [
+        (0, torch.arange(40), torch.linspace(-1, 1, 40)),
+        (1, torch.tensor([7, 3, 7]), torch.tensor([0.5, 0.25, -2.0])),
+        (2, torch.tensor([39]), None),
+        (1, torch.tensor([], dtype=torch.int64), None),
+    ]
+    check(run(pool, of, x, groups), expected(of, x, groups), dtype)
+    few = groups[1:]
+    check(run(pool, of, x, few), expected(of, x, few), dtype)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_quantised_weights_stay_in_their_memory(pool: Pool, scheme: str) -> None:
+    """Rows next to each other, the last one at the end of its memory; a group of zeros."""
+    of = case(128, 128, torch.bfloat16)
+    of.up[0, 5], of.down[0, 127, :] = 0, 0
+    of = quantised(of, scheme, 128)
+    for n in (1, 8):
+        x = tokens(n, of).bfloat16()
+        got = run(pool, of, x, [(0, None, None)])
+        check(got, expected(of, x, [(0, None, None)]), torch.bfloat16)
+        assert not got[:, 127].any()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", NAMES)
+def test_quantised_blocks_that_share_tokens(
+    make: Callable[..., Pool], name: str, scheme: str
+) -> None:
+    """Several blocks of rows are kept while many tokens pass."""
+    of = quantised(case(1024, 64, torch.bfloat16), scheme, 64)
+    x = tokens(34, of).bfloat16()
+    got = run(make(name, 1), of, x, [(0, None, None)])
+    check(got, expected(of, x, [(0, None, None)]), torch.bfloat16)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", NAMES)
+def test_quantised_threads_do_not_show(make: Callable[..., Pool], name: str, scheme: str) -> None:
+    of = quantised(case(256, 128, torch.bfloat16, experts=2), scheme, 128)
+    for n in (2, 37):
+        x = tokens(n, of).bfloat16()
+        groups: Groups = [(0, None, None), (1, torch.arange(n), torch.rand(n))]
+        first = run(make(name, 1), of, x, groups)
+        for threads in (2, 3):
+            assert torch.equal(run(make(name, threads), of, x, groups), first)
 
 
 # -------------------------------------------------------------------------- what is not a number

@@ -7,6 +7,7 @@
 
 #include "experts.h"
 #include "panel.h"
+#include "quant.h"
 
 enum {
     SEGMENT = 1024,      /* tokens of an expert that pass together */
@@ -35,7 +36,9 @@ typedef struct {
     int64_t count;
     int64_t blocks;          /* of a unit */
     int64_t columns;         /* of a unit, where weights are transposed */
-    int64_t bytes;           /* of an element */
+    int64_t bytes;           /* of an element; of a quantised weight's strides, 1 */
+    char *numbers;           /* of quantised weights: a block's after the other, by thread */
+    int64_t numbers_bytes;   /* of a block */
     const FiddlerExpert *experts;
     int64_t *spent;          /* ns, by thread, then expert: in lines of their own */
     int64_t spent_stride;
@@ -93,6 +96,30 @@ static void gather(void *context, int64_t from, int64_t to, int thread) {
 
 /* --------------------------------------------------------------------------------- rows as stored */
 
+/* Memory for the numbers of a thread's block of rows, which it keeps from token to token. */
+static void *numbers(const Batch *batch, int thread, int64_t block) {
+    return batch->numbers + (thread * MOST_BLOCKS + block) * batch->numbers_bytes;
+}
+
+/* `base`: where the weight begins of which these are rows; `row_stride`: of its own rows. */
+static int64_t product(const Batch *batch, const Segment *s, const Panel *panel, const void *base,
+                       const uint16_t *scales, int64_t row_stride, const void *const w[2],
+                       const void *const next[2], int64_t stride, const int64_t rows[2], int64_t k,
+                       int64_t token, int64_t tokens, float *out, void *kept) {
+    const FiddlerLayer *layer = batch->layer;
+    if (!layer->bits)
+        return multiply(batch->isa, (int)layer->dtype, panel, w, next, stride, rows, k, token,
+                        tokens, out);
+    const int64_t groups = k / layer->group;
+    Quant of[2];
+    for (int i = 0; i < 2; i++) {
+        const int64_t row = rows[i] ? ((const char *)w[i] - (const char *)base) / row_stride : 0;
+        of[i] = (Quant){layer->bits, layer->group, w[i], stride, scales + row * groups,
+                        stride / row_stride * groups};
+    }
+    return quant_multiply(batch->isa, panel, of, rows, k, token, tokens, s->n, out, kept);
+}
+
 /* The rows of `up` that make rows [at, at + GROUP) of the activation: of the gate, and of up. */
 static int64_t up_rows(const Batch *batch, const Segment *s, int64_t at, const void *w[2],
                        int64_t rows[2]) {
@@ -106,7 +133,8 @@ static int64_t up_rows(const Batch *batch, const Segment *s, int64_t at, const v
     return stride * step;
 }
 
-static void up_block(const Batch *batch, const Segment *s, int64_t at, int64_t token) {
+static void up_block(const Batch *batch, const Segment *s, int64_t at, int64_t token,
+                     void *kept) {
     const FiddlerLayer *layer = batch->layer;
     const int64_t inner = layer->intermediate, tokens = least(SLIVER, s->n - token);
     const int64_t step = layer->interleaved ? 2 : 1, up = layer->interleaved ? 1 : inner;
@@ -116,8 +144,9 @@ static void up_block(const Batch *batch, const Segment *s, int64_t at, int64_t t
     int64_t rows[2], unused[2];
     const int64_t stride = up_rows(batch, s, at, w, rows);
     if (at + GROUP < inner) up_rows(batch, s, at + GROUP, next, unused);
-    const int64_t ld = multiply(batch->isa, (int)layer->dtype, &s->x, w, token ? NULL : next,
-                                stride, rows, layer->hidden, token, tokens, out);
+    const int64_t ld = product(batch, s, &s->x, s->expert->up, s->expert->up_scales,
+                               s->expert->up_stride, w, token ? NULL : next, stride, rows,
+                               layer->hidden, token, tokens, out, kept);
     float *other = out + GROUP * SLIVER;
     if (s->expert->up_bias) {
         biases(batch, s->expert->up_bias, at * step, step, rows[0], bias);
@@ -146,7 +175,8 @@ static void up(void *context, int64_t from, int64_t to, int thread) {
         const int64_t first = (unit - s->up_first) * batch->blocks;
         const int64_t last = least(blocks, first + batch->blocks);
         for (int64_t token = 0; token < s->n; token += SLIVER)
-            for (int64_t b = first; b < last; b++) up_block(batch, s, b * GROUP, token);
+            for (int64_t b = first; b < last; b++)
+                up_block(batch, s, b * GROUP, token, numbers(batch, thread, b - first));
         time = spend(batch, thread, s, time);
     }
 }
@@ -160,7 +190,8 @@ static void down_rows(const Batch *batch, const Segment *s, int64_t at, const vo
     w[1] = rows[1] ? element(batch, s->expert->down, (at + GROUP) * s->expert->down_stride) : NULL;
 }
 
-static void down_block(const Batch *batch, const Segment *s, int64_t at, int64_t token) {
+static void down_block(const Batch *batch, const Segment *s, int64_t at, int64_t token,
+                       void *kept) {
     const FiddlerLayer *layer = batch->layer;
     const int64_t tokens = least(SLIVER, s->n - token);
     float out[2 * GROUP * SLIVER] __attribute__((aligned(64)));
@@ -172,9 +203,10 @@ static void down_block(const Batch *batch, const Segment *s, int64_t at, int64_t
         if (batch->blocks == 1) down_rows(batch, s + 1, at, next, unused);
     } else if (at + 2 * GROUP < layer->hidden)
         down_rows(batch, batch->segments, at + 2 * GROUP, next, unused);
-    const int64_t ld = multiply(batch->isa, (int)layer->dtype, &s->h, w, token ? NULL : next,
-                                s->expert->down_stride, rows, layer->intermediate, token, tokens,
-                                out);
+    const int64_t stride = s->expert->down_stride;
+    const int64_t ld = product(batch, s, &s->h, s->expert->down, s->expert->down_scales, stride, w,
+                               token ? NULL : next, stride, rows, layer->intermediate, token,
+                               tokens, out, kept);
     for (int i = 0; i < 2; i++) {
         const int64_t row = at + i * GROUP;
         biases(batch, s->expert->down_bias, row, 1, rows[i], bias);
@@ -192,7 +224,7 @@ static void down(void *context, int64_t from, int64_t to, int thread) {
         for (const Segment *s = batch->segments; s < batch->segments + batch->count; s++) {
             for (int64_t token = 0; token < s->n; token += SLIVER)
                 for (int64_t b = first; b < last; b++)
-                    down_block(batch, s, b * 2 * GROUP, token);
+                    down_block(batch, s, b * 2 * GROUP, token, numbers(batch, thread, b - first));
             time = spend(batch, thread, s, time);
         }
     }
@@ -338,7 +370,7 @@ API int64_t fiddler_experts(Pool *pool, const FiddlerLayer *layer, const Fiddler
         .x_stride = x_stride,
         .out = out,
         .out_stride = out_stride,
-        .bytes = element_bytes((int)layer->dtype),
+        .bytes = layer->bits ? 1 : element_bytes((int)layer->dtype),
         .experts = experts,
         .spent_stride = round_up(count, 8),
     };
@@ -351,6 +383,12 @@ API int64_t fiddler_experts(Pool *pool, const FiddlerLayer *layer, const Fiddler
             const int64_t bytes = segment_bytes(&form, &s);
             most_bytes = bytes > most_bytes ? bytes : most_bytes;
             all += bytes;
+            if (layer->bits && !quant_in_registers(isa, &s.x, layer->group, s.n)) {
+                const int64_t k =
+                    layer->hidden > layer->intermediate ? layer->hidden : layer->intermediate;
+                const int64_t block = round_up(quant_bytes(k, s.x.bf16), 64);
+                batch.numbers_bytes = block > batch.numbers_bytes ? block : batch.numbers_bytes;
+            }
         }
     }
     for (int64_t e = 0; e < count; e++) spent[e] = 0;
@@ -359,9 +397,10 @@ API int64_t fiddler_experts(Pool *pool, const FiddlerLayer *layer, const Fiddler
     const int64_t list_bytes = round_up(segments * (int64_t)sizeof(Segment), 64);
     const int64_t tokens_bytes = round_up(most * 8, 64), ones_bytes = round_up(most * 4, 64);
     const int64_t times = pool_threads(pool) * batch.spent_stride;
+    const int64_t kept_bytes = pool_threads(pool) * MOST_BLOCKS * batch.numbers_bytes;
     pool_lock(pool);
     char *memory = pool_memory(
-        pool, (size_t)(list_bytes + tokens_bytes + ones_bytes + times * 8 + room));
+        pool, (size_t)(list_bytes + tokens_bytes + ones_bytes + times * 8 + kept_bytes + room));
     if (!memory) {
         pool_unlock(pool);
         return -1;
@@ -371,7 +410,8 @@ API int64_t fiddler_experts(Pool *pool, const FiddlerLayer *layer, const Fiddler
     float *ones = (float *)(void *)(memory + list_bytes + tokens_bytes);
     batch.spent = (int64_t *)(void *)(memory + list_bytes + tokens_bytes + ones_bytes);
     for (int64_t t = 0; t < times; t++) batch.spent[t] = 0;
-    char *panels = (char *)(batch.spent + times);
+    batch.numbers = (char *)(batch.spent + times);
+    char *panels = batch.numbers + kept_bytes;
     for (int64_t t = 0; t < most; t++) every[t] = t, ones[t] = 1;
     int64_t used = 0;
     batch.segments = list, batch.count = 0;

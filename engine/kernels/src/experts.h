@@ -11,6 +11,7 @@ typedef struct {
     int64_t hidden, intermediate, dtype, gated, interleaved, transposed, tiles_from;
     int64_t activation;
     double alpha, offset, limit;
+    int64_t bits, group; /* 8 or 4: weights are quantised (quant.h), rows are outputs; 0: not */
 } FiddlerLayer;
 
 /* One expert's part of a call. All fields are of 8 bytes. */
@@ -20,6 +21,7 @@ typedef struct {
     const int64_t *tokens;                       /* rows of x and out; NULL: 0 .. count - 1 */
     const float *weights;                        /* of routing; NULL: ones */
     int64_t count;
+    const uint16_t *up_scales, *down_scales; /* of quantised weights; their strides are in bytes */
 } FiddlerExpert;
 
 #endif

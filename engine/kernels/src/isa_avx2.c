@@ -8,6 +8,7 @@ TARGET("avx2,fma,f16c")
 #include <immintrin.h>
 
 #include "after.h"
+#include "fill.h"
 
 INLINE __m256 load_f32(const float *p) { return _mm256_loadu_ps(p); }
 INLINE __m256 load_bf16(const uint16_t *p) {
@@ -41,6 +42,7 @@ const Isa isa_avx2 = {
     .name = "avx2",
     .dot = {dot_f32, dot_bf16, dot_f16},
     .wide = {wide_f32, wide_bf16, wide_f16},
+    .fill = fill,
     .activate = activate,
     .store = store,
     .scatter = scatter,

@@ -9,6 +9,7 @@ TARGET("avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma,f16c")
 
 #define OWN_BF16
 #include "after.h"
+#include "fill.h"
 #include "single.h"
 
 INLINE __m512bh load_pairs(const uint16_t *p) { return (__m512bh)_mm512_loadu_si512(p); }
@@ -22,12 +23,15 @@ INLINE __m512bh load_pairs(const uint16_t *p) { return (__m512bh)_mm512_loadu_si
 #define LOAD_X(p) load_pairs(p)
 #define MAC(acc, w, x) _mm512_dpbf16_ps(acc, w, x)
 #include "dot.h"
+#include "few512.h"
 
 const Isa isa_avx512_bf16 = {
     .name = "avx512_bf16",
     .native_bf16 = 1,
     .dot = {dot_f32, dot_pairs, dot_f16},
     .wide = {wide_f32, wide_bf16, wide_f16},
+    .fill = fill_few,
+    .few = few,
     .activate = activate,
     .store = store,
     .scatter = scatter,
@@ -42,6 +46,8 @@ const Isa isa_amx_bf16 = {
     .dot = {dot_f32, dot_pairs, dot_f16},
     .wide = {wide_f32, wide_bf16, wide_f16},
     .tiles = amx_tiles,
+    .fill = fill_few,
+    .few = few,
     .activate = activate,
     .store = store,
     .scatter = scatter,

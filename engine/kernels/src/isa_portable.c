@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 #include "after.h"
+#include "fill.h"
 
 typedef float V4 __attribute__((vector_size(16)));
 typedef uint32_t U4 __attribute__((vector_size(16)));
@@ -40,6 +41,7 @@ const Isa isa_portable = {
     .name = "portable",
     .dot = {dot_f32, dot_bf16, dot_f16},
     .wide = {wide_f32, wide_bf16, wide_f16},
+    .fill = fill,
     .activate = activate,
     .store = store,
     .scatter = scatter,
@@ -52,6 +54,7 @@ const Isa isa_amx_bf16 = {
     .dot = {dot_f32, dot_bf16, dot_f16},
     .wide = {wide_f32, wide_bf16, wide_f16},
     .tiles = amx_tiles,
+    .fill = fill,
     .activate = activate,
     .store = store,
     .scatter = scatter,

@@ -18,7 +18,9 @@ enum {
     TILE = 16,   /* tokens of a tile */
     PAD = 128,   /* rows of a panel are zero from their end to a multiple of so many elements */
     WIDE = 512,  /* columns of a transposed weight that one product computes */
-    WIDE_TOKENS = 4
+    WIDE_TOKENS = 4,
+    FEW = 6, /* tokens that quantised weights are multiplied by without keeping their numbers */
+    QUANT_GROUP = 128 /* weights that share a scale, where rows can be cut into that many */
 };
 
 /* (min(gate, limit) passed through `kind`) * (clamp(up, -limit, limit) + offset) */
@@ -42,6 +44,23 @@ typedef void Wide(const void *w, int64_t stride, int64_t columns, int64_t k, con
 typedef void Tiles(const uint16_t *const w[2], int64_t stride, const int64_t rows[2], int64_t k,
                    const uint16_t *x, int64_t tokens, float *out, const uint16_t *const next[2]);
 
+/* Rows of a quantised weight: see quant.h. Strides are from row to row. */
+typedef struct {
+    int64_t bits, group;
+    const uint8_t *levels;
+    int64_t stride; /* bytes */
+    const uint16_t *scales;
+    int64_t scale_stride;
+} Quant;
+
+/* to[row * ld + i]: their numbers, as bf16 or float. */
+typedef void Fill(const Quant *of, int64_t rows, int64_t k, int bf16, void *to, int64_t ld);
+
+/* As Dot, of tokens in bf16: numbers are made in registers and, unless `keep` is NULL, kept there, a
+ * row of them `keep_ld` after the one before. More than FEW tokens need that. */
+typedef void Few(const Quant *of, int64_t rows, int64_t k, const uint16_t *x, int64_t x_stride,
+                 int64_t tokens, float *out, int64_t ld, uint16_t *keep, int64_t keep_ld);
+
 /* One instruction set's functions, by dtype of the weights. */
 typedef struct {
     const char *name;
@@ -50,6 +69,8 @@ typedef struct {
     Dot *dot[DTYPES];
     Wide *wide[DTYPES];
     Tiles *tiles;
+    Fill *fill;
+    Few *few; /* of groups of QUANT_GROUP; may be NULL */
     void (*activate)(const Activation *, int gated, float *gate, const float *up, int64_t count);
     /* Panels: to[token * stride + at + row] = from[row * ld + token] */
     void (*store)(const float *from, int64_t ld, int64_t rows, int64_t tokens, int bf16, void *to,
