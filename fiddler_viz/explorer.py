@@ -17,6 +17,7 @@ from fiddler_viz.views.opening import load_demo, open_session
 from fiddler_viz.views.pump import Pump
 from fiddler_viz.views.runner import Runner
 from fiddler_viz.views.screen import LEAST_HEIGHT_PX, Screen
+from fiddler_viz.views.selection import Selection
 
 _REST_S = 0.12
 """What takes longer to draw waits so long for another move of a slider."""
@@ -48,6 +49,7 @@ class Explorer(widgets.VBox):
         self._can_load = source is None
         self._state = "ready"
         self._dirty = threading.Event()
+        self._selection = Selection()
         self._screen = Screen(
             self._session,
             look,
@@ -56,6 +58,7 @@ class Explorer(widgets.VBox):
             on_run=self._guarded(self._start),
             on_stop=self._guarded(self._stop),
             mark=self._mark,
+            selection=self._selection,
         )
         if self._session.engine is None and not self._can_load:
             self._screen.runs.without_engine()
@@ -95,6 +98,11 @@ class Explorer(widgets.VBox):
         return self._session.view.live
 
     @property
+    def selection(self) -> Selection:
+        """The token and the expert that are picked: traits to observe, to set and to link."""
+        return self._selection
+
+    @property
     def screen(self) -> Screen:
         """The views and controls, by name."""
         return self._screen
@@ -129,6 +137,7 @@ class Explorer(widgets.VBox):
             return
         self._state = "running" if self._session.engine is not None else "loading the model"
         status.say("")
+        self._selection.clear()
         self._runner.start(runs.prompt.value, runs.tokens.value)
         self._mark()
 

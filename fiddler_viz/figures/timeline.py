@@ -30,8 +30,8 @@ from fiddler_viz.theme import (
 LOOK_FOR = "Where the GPU row is empty, it waits: for which other row?"
 _MARGIN = {"l": 78, "r": 16, "t": 54, "b": 64}
 _S = 1e-9
-_HOVER, _STEPS, _LABELS, _BARS = 0, 1, 2, 3
-"""Where each trace is in ``figure.data``; one bar trace per :class:`Segment` follows ``_BARS``."""
+_HOVER, _STEPS, _LABELS, BARS = 0, 1, 2, 3
+"""Where each trace is in ``figure.data``; one bar trace per :class:`Segment` follows ``BARS``."""
 _HOVER_COLUMNS = 240
 
 
@@ -210,9 +210,9 @@ def _update_bars(figure: go.Figure, view: Window) -> None:
     shown = view.segments
     for segment in Segment:
         chosen = np.flatnonzero(shown.kind == segment) if view.as_bars else np.zeros(0, np.int64)
-        if not len(chosen) and not len(figure.data[_BARS + segment].x):
+        if not len(chosen) and not len(figure.data[BARS + segment].x):
             continue
-        figure.data[_BARS + segment].update(
+        figure.data[BARS + segment].update(
             base=shown.start_ns[chosen] * _S,
             x=(shown.end_ns - shown.start_ns)[chosen] * _S,
             y=shown.lane[chosen].astype(np.int16),

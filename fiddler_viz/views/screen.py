@@ -14,10 +14,12 @@ from fiddler_viz.theme import Theme
 from fiddler_viz.views.beat import Beat
 from fiddler_viz.views.heatmap_view import HeatmapView
 from fiddler_viz.views.memory_view import MemoryView
+from fiddler_viz.views.pick_controls import PickControls
 from fiddler_viz.views.picture import grid_of, memory_now, tokens_processed
 from fiddler_viz.views.plan_controls import PlanControls
 from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.run_controls import RunControls
+from fiddler_viz.views.selection import Picked, Selection
 from fiddler_viz.views.session import Session, View
 from fiddler_viz.views.status import Header, Status
 from fiddler_viz.views.style import style_sheet
@@ -50,10 +52,12 @@ class Screen:
         on_run: Callable[[], None],
         on_stop: Callable[[], None],
         mark: Callable[[], None],
+        selection: Selection,
     ) -> None:
         room = height_px - _AROUND_PX
         lines = 150 if room > 500 else 84
         self._theme = theme
+        self._selection = selection
         self._drawn_plan: Plan | None = None
         self.owes = False
         """Whether heatmap and text are still those of the plan before."""
@@ -62,13 +66,15 @@ class Screen:
         self.controls = PlanControls(session.view.plan, on_change)
         self.beat, self.plotly = Beat(), Plotly()
         grid = grid_of(session, "popularity", None)
-        self.heatmap = HeatmapView(grid, theme, room - 196, self.plotly, mark)
+        self.heatmap = HeatmapView(grid, theme, room - 196, self.plotly, selection, mark)
         self.memory = MemoryView(theme)
         self.words = Words(mark)
-        self.text = TextView(lines)
+        self.text = TextView(lines, lambda token: selection.pick(token=token))
         self.timeline = TimelineView(
-            session.view.trace, theme, room - 140 - lines, self.plotly, mark
+            session.view.trace, theme, room - 140 - lines, self.plotly, selection, mark
         )
+        self.picks = PickControls(selection, session.view.trace.model.grid)
+        selection.observe(lambda _: mark())
 
     def __repr__(self) -> str:
         return f"Screen({self._theme.name})"
@@ -88,7 +94,9 @@ class Screen:
             _classed("fv-row", widgets.Box([*sliders, controls.hardware])),
             self.tiles,
             _classed("fv-panels", widgets.Box([_classed("fv-side", side) for side in sides])),
-            _classed("fv-row", widgets.Box([self.status, self.words.button])),
+            _classed(
+                "fv-row", widgets.Box([self.status, *self.picks.widgets(), self.words.button])
+            ),
             self.words.text,
         ]
 
@@ -105,18 +113,22 @@ class Screen:
         if replanned and not view.live and len(view.trace.routing) > _MANY_ROWS:
             return self._draw_first(session, name=name, state=state)
         self.owes = False
-        token = self.heatmap.selected(tokens_processed(session), live=view.live)
+        picked = Picked() if view.live else self._selection.within(view.trace)
+        token = self.heatmap.selected(tokens_processed(session), picked.token, live=view.live)
         grid = grid_of(session, self.heatmap.show.value, token)
         tiles = make_tiles(view.predicted, view.run, what_if=view.what_if)
         memory, room = memory_now(session), room_of(view.trace)
         size = view.plan.expert_bytes
         sent = [
-            self.heatmap.draw(grid, hover=not view.live),
+            self.heatmap.draw(grid, picked, hover=not view.live),
             self.memory.show(memory, room, size),
-            self.timeline.draw(view.trace),
+            self.timeline.draw(view.trace, picked),
+            self.picks.show(picked, view.trace.model.grid),
             self.words.show(grid, memory, room, size, self.timeline.drawn),
             self.tiles.show(tiles, fade=replanned and not view.live),
-            self.text.show(view.trace, token, live=view.live),
+            self.text.show(
+                view.trace, token if picked.token is None else picked.token, live=view.live
+            ),
             self.header.show(name, view.trace, state, what_if=view.what_if),
         ]
         return any(sent)
@@ -127,7 +139,7 @@ class Screen:
         self.owes = True
         tiles = make_tiles(view.predicted, view.run, what_if=view.what_if)
         sent = [
-            self.timeline.draw(view.trace),
+            self.timeline.draw(view.trace, self._selection.within(view.trace)),
             self.memory.show(memory_now(session), room_of(view.trace), plan.expert_bytes),
             self.tiles.show(tiles, fade=True),
             self.header.show(name, view.trace, PENDING, what_if=view.what_if),

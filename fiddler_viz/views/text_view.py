@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import anywidget
 import ipywidgets as widgets
 import numpy as np
+import traitlets
 from numpy.typing import NDArray
 
 from engine.trace import Trace
@@ -20,16 +25,28 @@ SHADES = tuple(
     for place, color in enumerate(_CIVIDIS)
 )
 """CSS of each step of cost, from cheap to dear: cividis, with ink that can be read on it."""
-LOOK_FOR = "Bright tokens took longest: were their experts missing?"
+LOOK_FOR = "Bright tokens took longest: were their experts missing? Click one."
 EMPTY = '<span class="fv-muted">The text appears here, token by token.</span>'
 
 
-class TextView(widgets.HTML):
-    """Shows the tokens of a trace; keeps nothing but what it last drew."""
+class TextView(anywidget.AnyWidget):
+    """Shows the tokens of a trace; keeps nothing but what it last drew.
 
-    def __init__(self, height_px: int) -> None:
+    ``on_pick`` is called with the row of a token that the reader clicked, or walked to with the
+    arrow keys; with None on Escape.
+    """
+
+    _esm = Path(__file__).with_name("text_view.js")
+    value = traitlets.Unicode().tag(sync=True)
+    """HTML, every token escaped."""
+
+    def __init__(
+        self, height_px: int, on_pick: Callable[[int | None], None] = lambda token: None
+    ) -> None:
         super().__init__(layout=widgets.Layout(width="100%"))
         self._height_px = height_px
+        self._on_pick = on_pick
+        self.on_msg(self._heard)
         self._escaped: tuple[tuple[str, ...], list[str]] = ((), [])
         self.show(None, None)
 
@@ -50,9 +67,15 @@ class TextView(widgets.HTML):
         self.value = (
             f'<div class="fv-hint fv-heading"><b>Text</b> {hint}</div>'
             f'<div class="fv-text{" live" if live else ""}" style="height:{self._height_px}px" '
-            f'tabindex="0" aria-label="generated text"><div>{body}</div></div>'
+            f'tabindex="0" aria-label="generated text; arrow keys pick a token">'
+            f"<div>{body}</div></div>"
         )
         return self.value != before
+
+    def _heard(self, _: object, content: Any, __: object) -> None:
+        token = content.get("token") if isinstance(content, dict) else None
+        if isinstance(content, dict) and content.get("event") == "pick":
+            self._on_pick(token if type(token) is int else None)
 
     def _cells(self, tokens: Tokens, texts: tuple[Ints, ...], selected: int | None) -> str:
         order = np.concatenate(texts) if texts else np.zeros(0, dtype=np.int64)
@@ -72,7 +95,9 @@ class TextView(widgets.HTML):
                 tip += f", {hits:.0%} of its experts on the GPU"
             classes = f"{'' if generated else 'p'}{' s' if row == selected else ''}"
             style = f' style="{SHADES[shades[row]]}"' if shades[row] >= 0 else ""
-            parts.append(f'<i class="{classes}"{style} title="{tip}">{shown[row]}</i>')
+            parts.append(
+                f'<i class="{classes}"{style} data-t="{row}" title="{tip}">{shown[row]}</i>'
+            )
             if tokens.text[row].endswith("\n"):
                 parts.append("\n")
             if row in last:

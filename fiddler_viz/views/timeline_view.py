@@ -7,15 +7,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets as widgets
+import numpy as np
 
 from engine.trace import Trace
 from fiddler_viz.figures import Window, timeline_figure, update_timeline, window
-from fiddler_viz.figures.timeline import CLOCKS, LOOK_FOR
-from fiddler_viz.theme import Theme
+from fiddler_viz.figures.picked import add_time_marks, mark_time
+from fiddler_viz.figures.timeline import BARS, CLOCKS, LOOK_FOR
+from fiddler_viz.theme import Segment, Theme
 from fiddler_viz.views.figure_view import FigureView, without_legend
 from fiddler_viz.views.heading import Heading
 from fiddler_viz.views.legend import timeline_legend
 from fiddler_viz.views.plotly_code import Plotly
+from fiddler_viz.views.selection import Picked, Selection
 
 _NS = 1e9
 SPANS = {"last step": 1, "last 8 steps": 8, "whole run": 0}
@@ -25,7 +28,8 @@ SPANS = {"last step": 1, "last 8 steps": 8, "whole run": 0}
 class TimelineView(widgets.VBox):
     """Four lanes over time. Follows the run until the reader zooms or moves, then stays.
 
-    ``on_change`` is called when the view should be drawn again.
+    A token that is picked somewhere else comes into view. ``on_change`` is called when the view
+    should be drawn again.
     """
 
     def __init__(
@@ -34,9 +38,12 @@ class TimelineView(widgets.VBox):
         theme: Theme,
         height_px: int,
         plotly: Plotly,
+        selection: Selection,
         on_change: Callable[[], None],
     ) -> None:
         self._theme = theme
+        self._selection = selection
+        self._looked_at: int | None = None
         self._on_change = on_change
         self._lock = threading.Lock()
         self._chosen: tuple[int, int] | None = None
@@ -44,7 +51,11 @@ class TimelineView(widgets.VBox):
         figure = timeline_figure(self._drawn, theme, height=height_px)
         figure.update_layout(dragmode="zoom", title_text="", margin_t=8, margin_b=30)
         without_legend(figure)  # its heading says it
+        add_time_marks(figure)
         self.figure = FigureView(figure, plotly, on_move=self._moved)
+        for segment in Segment:
+            bars = self.figure.data[BARS + segment]
+            bars.on_click(lambda _, points, __, kind=segment: self._clicked(kind, points))
         self.span = widgets.Dropdown(
             options=list(SPANS),
             value="last 8 steps",
@@ -73,16 +84,24 @@ class TimelineView(widgets.VBox):
     def __repr__(self) -> str:
         return f"TimelineView({self.span.value})"
 
-    def draw(self, trace: Trace) -> bool:
+    def draw(self, trace: Trace, picked: Picked) -> bool:
         """Show what of the trace is in view; True if anything was sent."""
         with self._lock:
             chosen = self._chosen
         start, end = chosen or last_steps(trace, SPANS[self.span.value])
+        span = picked.span(trace)
+        if picked.token != self._looked_at:
+            self._looked_at = picked.token
+            if span is not None and (span[1] <= start or span[0] >= end):
+                start, end = span
+                with self._lock:
+                    self._chosen = span
         view = window(trace, start_ns=start, end_ns=end)
         self._drawn = view
 
         def update(figure: Any) -> None:
             update_timeline(figure, view, self._theme)
+            mark_time(figure, view, span, picked.layer, picked.expert)
             figure.layout.title = {"text": ""}
 
         said = self.heading.show("Timeline", CLOCKS[view.clock], LOOK_FOR)
@@ -92,6 +111,18 @@ class TimelineView(widgets.VBox):
     def drawn(self) -> Window:
         """What was drawn last."""
         return self._drawn
+
+    def _clicked(self, kind: Segment, points: Any) -> None:
+        """Pick the expert that a bar was about."""
+        shown = self._drawn.segments
+        bars = np.flatnonzero(shown.kind == kind)
+        if not points.point_inds or points.point_inds[0] >= len(bars):
+            return
+        bar = bars[points.point_inds[0]]
+        layer, expert = int(shown.layer[bar]), int(shown.expert[bar])
+        self._selection.pick(
+            layer=layer if layer >= 0 else None, expert=expert if expert >= 0 else None
+        )
 
     def _choose(self, view: tuple[int, int] | None) -> None:
         with self._lock:

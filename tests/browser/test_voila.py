@@ -108,3 +108,32 @@ def zoom_the_timeline(driver: Driver) -> None:
     driver.until("s.window[0] == 0")
     driver.root.locator("select").nth(2).select_option("last 8 steps")
     driver.until("Math.abs(s.window[0] - v) < 1e-6", before[0])
+
+
+def test_a_token_and_an_expert_are_picked_with_mouse_and_keys(
+    voila: Callable[[Path], str], watched: Watched, artifacts: Path, tmp_path: Path
+) -> None:
+    page = watched.page
+    notebook = write_notebook(tmp_path / "picking.ipynb", BUNDLED.format(theme="light"))
+    page.goto(voila(notebook), timeout=SLOW_MS)
+    driver = Driver(page)
+    driver.opened()
+    cells = driver.root.locator(".fv-text i[data-t]")
+    cells.nth(3).click()
+    driver.until("s.title.includes('token 3')")
+    page.keyboard.press("ArrowRight")  # the box has the focus
+    driver.until("s.title.includes('token 4')")
+    assert cells.nth(4).evaluate("cell => cell.classList.contains('s')")
+    assert cells.count() > 20
+
+    plot = driver.root.locator(".js-plotly-plot").first.locator(".nsewdrag").bounding_box()
+    page.mouse.click(plot["x"] + 2.5 / 8 * plot["width"], plot["y"] + 10.5 / 32 * plot["height"])
+    layer, expert = (driver.root.get_by_label(name, exact=True) for name in ("layer", "expert"))
+    chosen = "([a, b]) => [a, b].map((menu) => menu.selectedOptions[0].label).join()"
+    menus = [layer.element_handle(), expert.element_handle()]
+    page.wait_for_function(f"(menus) => ({chosen})(menus) == '10,2'", arg=menus)
+    driver.shoot(artifacts / "voila-picked.png")
+    driver.root.get_by_role("button", name="clear").click()
+    page.wait_for_function(f"(menus) => ({chosen})(menus) == '–,–'", arg=menus)
+    assert driver.root.locator(".fv-text i.s").count() <= 1
+    watched.check()

@@ -157,6 +157,9 @@ def test_this_token_and_popularity(opened: Callable[..., Explorer], trace: Trace
     assert 'class="p s"' in explorer.screen.text.value
     arrives(heatmap.show, index=0)
     explorer.flush()
+    assert 'class="p s"' in explorer.screen.text.value  # still picked
+    explorer.selection.clear()
+    explorer.flush()
     assert 'class="p s"' not in explorer.screen.text.value
 
 

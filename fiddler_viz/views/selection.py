@@ -1,0 +1,75 @@
+"""What the reader picked: every view reads it, and writes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import traitlets
+
+from engine.trace import Trace
+
+
+class Selection(traitlets.HasTraits):
+    """A token and an expert, as traits: ``observe`` them, or ``link`` those of two explorers.
+
+    Each is None where nothing is picked. What a trace does not have is not shown.
+    """
+
+    token = traitlets.Int(None, allow_none=True)
+    """A row of the trace's tokens table; with it, the step that processed it."""
+    layer = traitlets.Int(None, allow_none=True)
+    expert = traitlets.Int(None, allow_none=True)
+    """Of ``layer``; None with a layer: all of its experts."""
+
+    def __repr__(self) -> str:
+        picked = {name: getattr(self, name) for name in ("token", "layer", "expert")}
+        words = (f"{name} {value}" for name, value in picked.items() if value is not None)
+        return f"Selection({', '.join(words) or 'nothing'})"
+
+    def pick(self, **picked: int | None) -> None:
+        """Set several traits; who observes them hears of it when all are set."""
+        with self.hold_trait_notifications():
+            for name, value in picked.items():
+                setattr(self, name, value)
+
+    def clear(self) -> None:
+        """Pick nothing."""
+        self.pick(token=None, layer=None, expert=None)
+
+    def within(self, trace: Trace) -> Picked:
+        """What of it this trace has."""
+        layers, experts = trace.model.grid
+        token, layer, expert = self.token, self.layer, self.expert
+        steps = trace.tokens["step"]
+        if token is not None and not (0 <= token < len(steps) and steps[token] >= 0):
+            token = None
+        if layer is None or not 0 <= layer < layers:
+            layer = expert = None
+        elif expert is not None and not 0 <= expert < experts:
+            expert = None
+        return Picked(token, None if token is None else int(steps[token]), layer, expert)
+
+
+@dataclass(frozen=True)
+class Picked:
+    """A selection as far as a trace has it."""
+
+    token: int | None = None
+    step: int | None = None
+    """The one that processed the token."""
+    layer: int | None = None
+    expert: int | None = None
+
+    def span(self, trace: Trace) -> tuple[int, int] | None:
+        """From when to when the step ran, in ns."""
+        if self.step is None:
+            return None
+        return int(trace.steps["start_ns"][self.step]), int(trace.steps["end_ns"][self.step])
+
+    def cells(self, shape: tuple[int, int]) -> np.ndarray:
+        """The experts picked, as a mask of this shape ``(layers, experts)``."""
+        mask = np.zeros(shape, dtype=np.bool_)
+        if self.layer is not None:
+            mask[self.layer, slice(None) if self.expert is None else self.expert] = True
+        return mask

@@ -1,0 +1,62 @@
+// The text's cells can be picked: with the mouse, or with the arrow keys once the box has the focus.
+
+function render({ model, el }) {
+  let drawn = null; // the token that the last drawing marked
+  let at = null; // the token that is picked: known here before the kernel has drawn it
+  const box = () => el.querySelector(".fv-text");
+  const marked = () => el.querySelector("i.s");
+
+  function pick(cell) {
+    at = cell?.dataset.t ?? null;
+    marked()?.classList.remove("s");
+    cell?.classList.add("s");
+    model.send({ event: "pick", token: cell ? Number(at) : null });
+  }
+
+  function draw() {
+    const before = box();
+    const focused = before !== null && before === document.activeElement;
+    const top = before?.scrollTop ?? 0;
+    el.innerHTML = model.get("value");
+    const now = box();
+    if (now === null) return;
+    if (!now.classList.contains("live")) now.scrollTop = top;
+    if (focused) now.focus({ preventScroll: true });
+    const token = marked()?.dataset.t ?? null;
+    if (token !== drawn) {
+      drawn = at = token;
+      if (marked() !== null) reveal(now, marked());
+    }
+  }
+
+  el.addEventListener("click", (event) => {
+    const cell = event.target.closest?.("i[data-t]");
+    if (cell) pick(cell);
+  });
+  el.addEventListener("keydown", (event) => {
+    const cells = [...el.querySelectorAll("i[data-t]")];
+    const place = cells.findIndex((cell) => cell.dataset.t === at);
+    const to = {
+      ArrowRight: place + 1,
+      ArrowLeft: place < 0 ? cells.length - 1 : place - 1,
+      Home: 0,
+      End: cells.length - 1,
+    }[event.key];
+    if (event.key === "Escape") pick(null);
+    else if (to === undefined) return;
+    else if (cells[to]) pick(cells[to]);
+    event.preventDefault();
+    event.stopPropagation(); // JupyterLab would walk to another cell
+  });
+  draw();
+  model.on("change:value", draw);
+  return () => model.off("change:value", draw);
+}
+
+function reveal(box, cell) {
+  const [outer, inner] = [box.getBoundingClientRect(), cell.getBoundingClientRect()];
+  if (inner.top < outer.top || inner.bottom > outer.bottom)
+    box.scrollTop += inner.top - outer.top - outer.height / 2;
+}
+
+export default { render };

@@ -1,0 +1,200 @@
+"""One selection in all views: a token, an expert; picked in one of them, shown by the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import traitlets
+
+from engine.events import Action
+from engine.synthetic import synthetic_trace
+from engine.trace import Trace
+from fiddler_viz.explorer import Explorer
+from fiddler_viz.figures.timeline import BARS
+from fiddler_viz.theme import Segment
+from fiddler_viz.views.selection import Picked, Selection
+
+
+@pytest.fixture(scope="module")
+def trace() -> Trace:
+    return synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=24)
+
+
+@pytest.fixture
+def open_(trace: Trace) -> Iterator[Callable[..., Explorer]]:
+    opened: list[Explorer] = []
+
+    def make() -> Explorer:
+        opened.append(Explorer(trace))
+        return opened[-1]
+
+    yield make
+    for explorer in opened:
+        explorer.close()
+
+
+def framed(figure: Any) -> set[tuple[int, int]]:
+    """Cells with a frame: (layer, expert)."""
+    frame = figure.data[-1]
+    x, y = (np.asarray(values, float).reshape(-1, 6)[:, :4] for values in (frame.x, frame.y))
+    pairs = zip(y.mean(axis=1).tolist(), x.mean(axis=1).tolist(), strict=True)
+    return {(round(layer), round(expert)) for layer, expert in pairs}
+
+
+def click(trace: Any, **points: Any) -> None:
+    """As plotly's widget hands a click on."""
+    usual = {"xs": [], "ys": [], "point_inds": []}
+    trace._dispatch_on_click(SimpleNamespace(**usual | points), None)
+
+
+def says(explorer: Explorer, **content: Any) -> None:
+    """As the browser's side of the text does."""
+    text = explorer.screen.text
+    text._handle_custom_msg({"event": "pick", **content}, [])
+
+
+def test_a_selection_holds_what_was_picked_at_once() -> None:
+    of, heard = Selection(), list[tuple[Any, ...]]()
+    of.observe(lambda _: heard.append((of.layer, of.expert)))
+    of.pick(layer=3, expert=5)
+    assert heard == [(3, 5), (3, 5)]
+    assert repr(of) == "Selection(layer 3, expert 5)"
+    of.clear()
+    assert repr(of) == "Selection(nothing)"
+    with pytest.raises(traitlets.TraitError):
+        of.token = "first"
+
+
+def test_what_a_trace_does_not_have_is_not_picked(trace: Trace) -> None:
+    last = int((trace.tokens["step"] >= 0).sum()) - 1
+    of = Selection(token=last, layer=31, expert=7)
+    assert of.within(trace) == Picked(last, int(trace.tokens["step"][last]), 31, 7)
+    of.pick(token=10**6, layer=31, expert=8)
+    assert of.within(trace) == Picked(layer=31)
+    of.pick(token=-1, layer=32, expert=0)
+    assert of.within(trace) == Picked()
+    of.pick(layer=None, expert=3)
+    assert of.within(trace) == Picked()
+
+
+def test_a_token_picked_in_the_text_is_shown_everywhere(
+    open_: Callable[..., Explorer], trace: Trace
+) -> None:
+    explorer = open_()
+    screen = explorer.screen
+    first = 1  # of the prompt: long before the last steps
+    says(explorer, token=first)
+    explorer.flush()
+    assert explorer.selection.token == first
+    assert (screen.heatmap.show.value, screen.heatmap.token.value) == ("token", first)
+    assert f"token {first}" in screen.heatmap.heading.value
+    assert f' data-t="{first}"' in screen.text.value.split('class="p s"')[1][:60]
+    span = Picked(first, int(trace.tokens["step"][first])).span(trace)
+    assert span is not None
+    drawn = screen.timeline.drawn
+    assert (drawn.start_ns, drawn.end_ns) == span
+    assert len(screen.timeline.figure.data[-2].x) == 0  # all that is in view
+    screen.timeline.moves["−"].click()
+    explorer.flush()
+    band = screen.timeline.figure.data[-2]
+    assert (min(band.x), max(band.x)) == (span[0] * 1e-9, span[1] * 1e-9)
+    says(explorer, token=None)  # Escape
+    explorer.flush()
+    assert explorer.selection.token is None
+    assert 'class="p s"' not in screen.text.value or screen.heatmap.show.value == "token"
+    assert len(screen.timeline.figure.data[-2].x) == 0
+
+
+def test_a_token_in_view_moves_nothing(open_: Callable[..., Explorer], trace: Trace) -> None:
+    explorer = open_()
+    timeline = explorer.screen.timeline
+    before = (timeline.drawn.start_ns, timeline.drawn.end_ns)
+    explorer.selection.token = int((trace.tokens["step"] >= 0).sum()) - 1
+    explorer.flush()
+    assert (timeline.drawn.start_ns, timeline.drawn.end_ns) == before
+    assert len(timeline.figure.data[-2].x) == 5
+
+
+def test_an_expert_clicked_in_the_heatmap_is_framed(open_: Callable[..., Explorer]) -> None:
+    explorer = open_()
+    screen = explorer.screen
+    cells = screen.heatmap.figure.data[0]
+    click(cells, xs=[5], ys=[3])
+    explorer.flush()
+    assert (explorer.selection.layer, explorer.selection.expert) == (3, 5)
+    assert framed(screen.heatmap.figure) == {(3, 5)}
+    assert (screen.picks.layer.value, screen.picks.expert.value) == (3, 5)
+    click(cells, xs=[5], ys=[3])  # again: no longer
+    explorer.flush()
+    assert explorer.selection.layer is None and framed(screen.heatmap.figure) == set()
+    assert (screen.picks.layer.value, screen.picks.expert.value) == (-1, -1)
+    click(cells)  # beside the cells
+    assert explorer.selection.layer is None
+
+
+def test_an_expert_picked_with_the_menus(open_: Callable[..., Explorer]) -> None:
+    explorer = open_()
+    picks = explorer.screen.picks
+    assert picks.clear.disabled
+    picks.layer.set_state({"index": 31})
+    explorer.flush()
+    assert framed(explorer.screen.heatmap.figure) == {(30, expert) for expert in range(8)}
+    picks.expert.set_state({"index": 3})
+    explorer.flush()
+    assert framed(explorer.screen.heatmap.figure) == {(30, 2)}
+    picks.clear.click()
+    explorer.flush()
+    assert repr(explorer.selection) == "Selection(nothing)"
+    picks.expert.set_state({"index": 5})
+    explorer.flush()
+    assert framed(explorer.screen.heatmap.figure) == {(0, 4)}
+    picks.layer.set_state({"index": 0})
+    explorer.flush()
+    assert repr(explorer.selection) == "Selection(nothing)"
+
+
+def test_a_bar_of_the_timeline_picks_its_expert(
+    open_: Callable[..., Explorer], trace: Trace
+) -> None:
+    explorer = open_()
+    screen, last = explorer.screen, len(trace.step_rows) - 1
+    start, end = (int(trace.steps[name][last]) for name in ("start_ns", "end_ns"))
+    screen.timeline._choose((start, start + (end - start) // 8))
+    explorer.flush()
+    shown = screen.timeline.drawn.segments
+    assert screen.timeline.drawn.as_bars
+    bars = np.flatnonzero(shown.kind == Segment.RESIDENT + Action.CPU)
+    click(screen.timeline.figure.data[BARS + Segment.CPU], point_inds=[1])
+    explorer.flush()
+    layer, expert = int(shown.layer[bars[1]]), int(shown.expert[bars[1]])
+    assert (explorer.selection.layer, explorer.selection.expert) == (layer, expert)
+    assert framed(screen.heatmap.figure) == {(layer, expert)}
+    frames = np.asarray(screen.timeline.figure.data[-1].x, float).reshape(-1, 6)
+    mine = (shown.layer == layer) & (shown.expert == expert)
+    assert len(frames) == int(mine.sum()) >= 1
+    assert frames[:, 0].tolist() == (shown.start_ns[mine] * 1e-9).tolist()
+    click(screen.timeline.figure.data[BARS + Segment.CPU], point_inds=[10**6])  # of an older frame
+
+
+def test_two_explorers_can_be_linked(open_: Callable[..., Explorer]) -> None:
+    one, other = open_(), open_()
+    for name in ("token", "layer", "expert"):
+        traitlets.link((one.selection, name), (other.selection, name))
+    one.selection.pick(layer=7, expert=1)
+    other.flush()
+    assert framed(other.screen.heatmap.figure) == {(7, 1)}
+
+
+def test_nonsense_from_the_browser_is_not_picked(open_: Callable[..., Explorer]) -> None:
+    explorer = open_()
+    for token in ("1", 2.5, [1], True, 10**9, -5):
+        says(explorer, token=token)
+        explorer.flush()
+        assert explorer.selection.within(explorer.trace).token is None
+    explorer.screen.text._handle_custom_msg("pick", [])
+    explorer.screen.text._handle_custom_msg({"event": "else", "token": 1}, [])
+    assert explorer.selection.within(explorer.trace).token is None
