@@ -9,7 +9,7 @@
 #define SHORT 2048 /* bytes of a row */
 #define NEAR 4096  /* bytes from what is read to what is fetched into the second-level cache */
 #define FAR 16384
-#define FEW 8         /* tokens: multiplying takes less time than reading */
+#define SOME 8        /* tokens: multiplying takes less time than reading */
 #define NEAREST 16384 /* bytes of a few tokens that stay in the first-level cache */
 #define STAYS 262144  /* bytes of rows that stay in the second-level one, beside the next */
 #endif
@@ -147,7 +147,7 @@ static void NAME(const void *weights, int64_t stride, int64_t rows, int64_t k, c
     const int64_t bytes = (int64_t)sizeof *w;
     int64_t part = NEAREST / ((int64_t)sizeof *x * tokens) / PAD * PAD, together = GROUP;
     while (together > MOST_ROWS && together * k * bytes > STAYS) together /= 2;
-    if (tokens < 3 || tokens > FEW || part >= k || together == MOST_ROWS)
+    if (tokens < 3 || tokens > SOME || part >= k || together == MOST_ROWS)
         part = k, together = MOST_ROWS;
     const int64_t far = FAR / bytes, after = together * stride > far ? together * stride : far;
     for (int64_t from = 0; from < rows; from += together) {

@@ -25,7 +25,7 @@ int64_t quant_multiply(const Isa *isa, const Panel *panel, const Quant rows_of[2
         if (!rows[i]) continue;
         void *kept = keep ? (char *)numbers + i * quant_bytes(k, panel->bf16) / 2 : NULL;
         if (!token && few)
-            isa->few(&rows_of[i], rows[i], k, panel_at(panel, k, token), round_up(k, PAD), tokens,
+            isa->few(&rows_of[i], rows[i], k, panel_at(panel, k, token), panel_stride(k), tokens,
                      out + i * GROUP * SLIVER, tokens, kept, ld);
         else if (!token)
             isa->fill(&rows_of[i], rows[i], k, panel->bf16, kept, ld);
