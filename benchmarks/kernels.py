@@ -9,13 +9,13 @@ packed before (for this very number of tokens). Experts take turns, more of them
 holds. The ceiling is the same memory read by the kernels' own threads, with plain loads and with
 prefetches.
 
-All take turns in each round, in blocks of calls: torch's threads stay awake after a call, on the
-cores that the kernels' threads want, so each block begins with a pause, in which they fall asleep,
-and with a call that is not counted, which wakes its own. Figures are medians over rounds, ratios
-are medians of the rounds' own ratios. Last line: JSON with ``mixtral_n1_fraction_of_ceiling`` (of
-plain loads), ``mixtral_n1_fraction_of_prefetched``, ``mixtral_fraction_of_ceiling`` and
-``small_vs_prepacked`` (the least of 1 to 16 tokens), ``vs_linear`` (the least of all shapes, at 1
-token and at 4 to 16) and ``large_n_vs_best_torch`` (32 tokens and more).
+All take turns in each round, in blocks of calls, on torch's own team of threads, as in the engine;
+each block begins with a pause and a call that is not counted. Figures are medians over rounds,
+ratios are medians of the rounds' own ratios. Last line: JSON with
+``mixtral_n1_fraction_of_ceiling`` (of plain loads), ``mixtral_n1_fraction_of_prefetched``,
+``mixtral_fraction_of_ceiling`` and ``small_vs_prepacked`` (the least of 1 to 16 tokens),
+``vs_linear`` (the least of all shapes, at 1 token and at 4 to 16) and ``large_n_vs_best_torch``
+(32 tokens and more).
 
 The work is in ``one_expert.py``: transformers takes any module that is named ``kernels`` for a
 package that it knows, and imports it. So this one imports nothing.

@@ -20,7 +20,9 @@ from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 from engine.expert_kernel import ExpertKernel, measured_switch
 from engine.kernels import Pool
 from engine.machine import this_machine
+from engine.pages import empty
 from engine.store import ExpertWeights
+from engine.threads import torch_team
 
 SHAPES = {"mixtral": (4096, 14336), "qwen3": (2048, 768), "olmoe": (2048, 1024)}
 """Hidden size and the experts' own."""
@@ -62,7 +64,7 @@ def ceiling_gbps(
     ``prefetch``: only this kind. Of three passes over ``n_bytes``, the best.
     """
     pool = Pool(threads)
-    memory = torch.ones(n_bytes, dtype=torch.uint8)
+    memory = empty((n_bytes,), torch.uint8).fill_(1)
     rates: list[float] = []
     for _ in range(3):
         for kind in (False, True) if prefetch is None else (prefetch,):
@@ -81,7 +83,7 @@ class Experts:
         self.expert_bytes = 3 * hidden * inner * 2
         self.count = max(2, WEIGHT_BYTES // self.expert_bytes)
         each = 3 * hidden * inner
-        self.memory = torch.empty(self.count * each, dtype=torch.bfloat16)
+        self.memory = empty((self.count * each,), torch.bfloat16)  # as the loader has them
         rows = self.memory.view(self.count, each)
         rows[0] = torch.randn(each, generator=torch.Generator().manual_seed(0)) * 0.02
         rows[1:] = rows[0]
@@ -212,7 +214,7 @@ def main(description: str) -> None:
     parser.add_argument("--no-switch", action="store_true", help="never leave an expert to torch")
     chosen = parser.parse_args()
     torch.manual_seed(0)
-    pool = Pool()
+    pool = Pool(team=torch_team())  # as the engine's
     torch.set_num_threads(pool.threads)
     print(f"{this_machine()}, {pool.isa}, {pool.threads} threads, load {os.getloadavg()[0]:.1f}")
     found: dict[tuple[str, int], Figures] = {}

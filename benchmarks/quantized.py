@@ -34,6 +34,7 @@ from engine.kernels import Pool
 from engine.levels import SCHEMES, dequantise, group_for, quantise
 from engine.machine import this_machine
 from engine.store import ExpertWeights
+from engine.threads import torch_team
 
 WHOLE_BYTES = 2_000_000_000
 BLOCK = 1 << 24
@@ -181,7 +182,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     chosen = parser.parse_args()
     torch.set_num_threads(1)  # the kernels have threads of their own
-    pool = Pool()
+    pool = Pool(team=torch_team())
     print(f"{this_machine()}, {pool!r}, load {os.getloadavg()[0]:.1f}")
     ratios: dict[tuple[str, int], float] = {}
     errors: dict[str, tuple[float, float]] = {}

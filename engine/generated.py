@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from engine.hook import IMPLEMENTATION, register
+from engine.pages import onto_large_pages
 
 _BLOCK = 1 << 22
 """Random numbers drawn; weights are cut from them at changing places, for drawing takes long."""
@@ -56,4 +57,5 @@ def generated_model(
                 part = flat[start : start + _BLOCK // 2]
                 shift = (977 * number + 131 * turn) % (_BLOCK // 2)  # no two parts alike
                 part.copy_(block[shift : shift + part.numel()])
+    onto_large_pages(model)
     return model.eval().requires_grad_(False)

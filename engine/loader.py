@@ -24,6 +24,7 @@ from transformers.utils import CONFIG_NAME
 from engine.checkpoint import Weights, fused_names
 from engine.errors import CheckpointError, InputError, UnsupportedModelError
 from engine.hook import IMPLEMENTATION, register
+from engine.pages import onto_large_pages
 from engine.spec import ModelSpec
 from engine.store import ExpertStore, experts_modules, require_experts
 from engine.unsupported import UNSUPPORTED
@@ -40,7 +41,8 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
     """Open a checkpoint folder or hub id with its experts dispatched to the engine.
 
-    Peak host memory is that of the weights as loaded, and one layer's while it is converted.
+    Peak host memory is that of the weights as loaded, and one layer's while it is converted and
+    moved onto large pages.
 
     Raises:
         CheckpointError: no such folder, no model in it, a damaged or incomplete file, only pickle
@@ -96,6 +98,7 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
             "config.json is of another model",
             stacklevel=2,
         )
+    onto_large_pages(model)
     return model.eval().requires_grad_(False)
 
 

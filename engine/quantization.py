@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine.errors import CheckpointError, InputError
 from engine.levels import Scheme, dequantise, group_for, quantise
+from engine.pages import empty
 from engine.spec import ModelSpec
 from engine.store import ExpertStore, ExpertWeights
 from engine.units import format_bytes
@@ -112,8 +113,8 @@ def _empty(
     outputs, inputs = weights.T.shape if turned else weights.shape
     dtype = torch.int8 if scheme.bits == 8 else torch.uint8
     return (
-        torch.empty(experts, outputs, inputs * scheme.bits // 8, dtype=dtype),
-        torch.empty(experts, outputs, inputs // group, dtype=torch.bfloat16),
+        empty((experts, outputs, inputs * scheme.bits // 8), dtype),
+        empty((experts, outputs, inputs // group), torch.bfloat16),
     )
 
 

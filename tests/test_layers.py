@@ -37,7 +37,7 @@ ENGINE_ABOVE = (
     ("synthetic", "sweep sweep_task", "heldout", "curves", "budgets"),
 )
 ENGINE_BELOW = (  # below the torch line
-    ("probe", "checkpoint", "threads", "levels"),
+    ("probe", "checkpoint", "threads", "levels", "pages"),
     ("store",),
     ("routers", "expert", "quantization"),
     ("foresight", "expert_kernel"),
