@@ -35,7 +35,8 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     if n_bytes < LEAST_BYTES or not may_ask():
         return torch.empty(shape, dtype=dtype)
     try:
-        memory = mmap.mmap(-1, n_bytes + PAGE)
+        # private: shared memory, the default, has another setting
+        memory = mmap.mmap(-1, n_bytes + PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(mmap.MADV_HUGEPAGE)
     except (OSError, ValueError):  # refused: address space is limited, or no such advice
         return torch.empty(shape, dtype=dtype)

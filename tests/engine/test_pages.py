@@ -30,6 +30,14 @@ def test_memory_begins_with_a_page(dtype: torch.dtype) -> None:
     assert made.sum(dtype=torch.float64).item() == 3 * made.numel()
 
 
+@pytest.mark.skipif(not may_ask(), reason="large pages are off, or everywhere")
+def test_the_pages_are_large() -> None:
+    made = empty((8 * LEAST_BYTES,), torch.uint8).fill_(1)
+    whole = Path("/proc/self/smaps").read_text(encoding="ascii")
+    sizes = [int(line.split()[1]) for line in whole.splitlines() if line.startswith("AnonHuge")]
+    assert sum(sizes) * 1024 >= made.nbytes // 2  # the rest may be too scattered
+
+
 @pytest.mark.usefixtures("asking")
 def test_parameters_are_moved_and_stay_what_they_are() -> None:
     model = nn.Sequential(nn.Linear(2048, 2048), nn.Linear(8, 8), nn.Linear(2048, 2048))
@@ -65,7 +73,7 @@ def test_only_where_it_changes_something(
 def test_without_the_advice_it_is_plain_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "may_ask", lambda: True)
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError("no")
 
     monkeypatch.setattr(pages.mmap, "mmap", refuse)
