@@ -38,13 +38,14 @@ if TYPE_CHECKING:
         heldout,
         likeness,
         load,
+        regrets,
         replay,
         sweep,
         synthetic,
         to_perfetto,
     )
     from fiddler_viz.explorer import Explorer
-    from fiddler_viz.figures import heatmap, memory, timeline
+    from fiddler_viz.figures import heatmap, inspect, memory, timeline
     from fiddler_viz.page import to_html
 
 __version__ = "0.1.0"
@@ -72,9 +73,11 @@ _HOME = {
     "curves": "fiddler_viz.api",
     "heatmap": "fiddler_viz.figures",
     "heldout": "fiddler_viz.api",
+    "inspect": "fiddler_viz.figures",
     "likeness": "fiddler_viz.api",
     "load": "fiddler_viz.api",
     "memory": "fiddler_viz.figures",
+    "regrets": "fiddler_viz.api",
     "replay": "fiddler_viz.api",
     "sweep": "fiddler_viz.api",
     "synthetic": "fiddler_viz.api",
@@ -107,9 +110,11 @@ __all__ = [
     "curves",
     "heatmap",
     "heldout",
+    "inspect",
     "likeness",
     "load",
     "memory",
+    "regrets",
     "replay",
     "sweep",
     "synthetic",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from fiddler_viz.figures.heatmap import describe_heatmap, heatmap_figure, update_heatmap
+from fiddler_viz.figures.inspector import inspector_figure, update_inspector
+from fiddler_viz.figures.inspector_words import describe_inspection
 from fiddler_viz.figures.memory import (
     describe_memory,
     memory_figure,
     memory_html,
     update_memory,
 )
-from fiddler_viz.figures.oneline import heatmap, memory, timeline
+from fiddler_viz.figures.oneline import heatmap, inspect, memory, timeline
 from fiddler_viz.figures.room import Room, room_of
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.figures.timeline import timeline_figure, update_timeline
@@ -21,10 +23,13 @@ __all__ = [
     "Window",
     "as_trace",
     "describe_heatmap",
+    "describe_inspection",
     "describe_memory",
     "describe_timeline",
     "heatmap",
     "heatmap_figure",
+    "inspect",
+    "inspector_figure",
     "live_window",
     "memory",
     "memory_figure",
@@ -33,6 +38,7 @@ __all__ = [
     "timeline",
     "timeline_figure",
     "update_heatmap",
+    "update_inspector",
     "update_memory",
     "update_timeline",
     "window",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.inspection import inspect_call
 from fiddler_viz.figures.heatmap import heatmap_figure
+from fiddler_viz.figures.inspector import inspector_figure
 from fiddler_viz.figures.memory import memory_figure
 from fiddler_viz.figures.room import room_of
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.figures.timeline import timeline_figure
 from fiddler_viz.figures.window import window
-from fiddler_viz.frames import grid, memory_of
+from fiddler_viz.frames import grid, memory_of, pick_step, pick_token
 from fiddler_viz.theme import Theme
 
 if TYPE_CHECKING:
@@ -83,3 +85,30 @@ def memory(
         width=width,
         height=height,
     )
+
+
+def inspect(
+    source: Any,
+    *,
+    token: int | None = None,
+    step: int | None = None,
+    layer: int | None = None,
+    expert: int | None = None,
+    theme: str | Theme = "light",
+    width: int | None = None,
+    height: int | None = None,
+) -> go.Figure:
+    """Why an expert ran where it did: what each way was expected to cost, and what it took.
+
+    ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. ``token`` (or
+    ``step``), ``layer`` and ``expert`` name the call; what is left out is filled by the call with
+    the most regret, see :func:`engine.inspection.inspect_call`.
+    """
+    trace = as_trace(source)
+    if token is not None:
+        token = pick_token(trace, token)
+    if step is not None:
+        step = pick_step(trace, step)
+    call = inspect_call(trace, token=token, step=step, layer=layer, expert=expert)
+    text = trace.texts[token] if token is not None and trace.texts else None
+    return inspector_figure(call, theme, text=text, width=width, height=height)
