@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         to_perfetto,
     )
     from fiddler_viz.explorer import Explorer
-    from fiddler_viz.figures import heatmap, inspect, memory, timeline
+    from fiddler_viz.figures import heatmap, inspect, memory, timeline, tokens
     from fiddler_viz.page import to_html
 
 __version__ = "0.1.0"
@@ -84,6 +84,7 @@ _HOME = {
     "timeline": "fiddler_viz.figures",
     "to_html": "fiddler_viz.page",
     "to_perfetto": "fiddler_viz.api",
+    "tokens": "fiddler_viz.figures",
 }
 """Public name -> the module it lives in."""
 
@@ -121,6 +122,7 @@ __all__ = [
     "timeline",
     "to_html",
     "to_perfetto",
+    "tokens",
 ]
 
 

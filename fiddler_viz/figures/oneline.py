@@ -10,9 +10,10 @@ from fiddler_viz.figures.inspector import inspector_figure
 from fiddler_viz.figures.memory import memory_figure
 from fiddler_viz.figures.room import room_of
 from fiddler_viz.figures.source import as_trace
+from fiddler_viz.figures.strip import TokenStrip
 from fiddler_viz.figures.timeline import timeline_figure
 from fiddler_viz.figures.window import window
-from fiddler_viz.frames import grid, memory_of, pick_step, pick_token
+from fiddler_viz.frames import grid, memory_of, pick_step, pick_token, strip
 from fiddler_viz.theme import Theme
 
 if TYPE_CHECKING:
@@ -112,3 +113,23 @@ def inspect(
     call = inspect_call(trace, token=token, step=step, layer=layer, expert=expert)
     text = trace.texts[token] if token is not None and trace.texts else None
     return inspector_figure(call, theme, text=text, width=width, height=height)
+
+
+def tokens(
+    source: Any,
+    *,
+    color: str = "latency",
+    layer: int | None = None,
+    start: int | None = None,
+    stop: int | None = None,
+    theme: str | Theme = "light",
+) -> TokenStrip:
+    """The text of a run, every token a cell, coloured; shows itself, ``.save(path)`` writes a page.
+
+    ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. ``color``:
+    ``"latency"``, ``"hits"`` (of all layers, or of one ``layer``), ``"action"`` or ``"expert"``:
+    where its first expert in one ``layer`` ran, or which that was. ``start`` and ``stop``: as in a
+    slice of the tokens as they read; left out, the last 600.
+    """
+    shown = strip(as_trace(source), color=color, layer=layer, start=start, stop=stop)
+    return TokenStrip(shown, theme)

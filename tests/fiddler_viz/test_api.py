@@ -56,6 +56,7 @@ def test_public_names() -> None:
         "timeline",
         "to_html",
         "to_perfetto",
+        "tokens",
     ]
     for name in fv.__all__:
         found = getattr(fv, name)
