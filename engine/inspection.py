@@ -69,6 +69,15 @@ class Inspection:
     """Of ``took`` and ``waited_ns``."""
     on_host: bool
     """Whether all ran on the CPU, measured: then there was nothing to choose."""
+    own_costs: bool
+    """Whether the costs are of the machine that ran: not of a GPU's where none was used."""
+
+    @property
+    def comparable(self) -> tuple[Option, ...]:
+        """Options whose cost says something of this run, possible or not."""
+        if not self.on_host:
+            return self.options
+        return (self.chosen,) if self.own_costs else ()
 
     @property
     def chosen(self) -> Option:
@@ -118,6 +127,7 @@ def inspection(table: Regrets, row: int, token: int | None = None) -> Inspection
         kept=bool(table.kept[row]),
         clock=Clock(int(table.clock[row])),
         on_host=trace.on_host,
+        own_costs=not (trace.on_host and plan.costs.overlap),
     )
 
 

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.cost import CostModel
 from engine.decision import Ints
 from engine.events import Action, Clock, Columns, Lane, Why, Work
+from engine.plan import Plan
 from engine.trace import Trace
 from engine.units import format_ns
 
@@ -92,9 +94,12 @@ class Regrets:
 
     @cached_property
     def possible(self) -> NDArray[np.bool_]:
-        """Shape ``(3, calls)``: only what is on the device can run resident."""
-        always = np.ones_like(self.on_device)
-        return np.stack([self.on_device, always, always])
+        """Shape ``(3, calls)``: only what is on the device can run resident.
+
+        Where all ran on the CPU, without a device (:attr:`Trace.on_host`), nothing else was.
+        """
+        anywhere = np.ones_like(self.on_device)
+        return np.stack([self.on_device, anywhere & (not self.trace.on_host), anywhere])
 
     @cached_property
     def chosen_ns(self) -> Ints:
@@ -162,7 +167,7 @@ def regrets(trace: Trace) -> Regrets:
     costs = {name: nothing.copy() for name in ("gpu", "copy", "there", "cpu", "back")}
     error = np.zeros(len(ran))
     for number in range(len(trace.plan_list)):
-        mine, model = plan == number, trace.plan_list[number][1].lane_costs
+        mine, model = plan == number, _costs(trace.plan_list[number][1])
         error[mine] = model.relative_error
         costs["gpu"][mine] = model.gpu.array(tokens[mine])
         costs["copy"][mine] = model.copy_ns
@@ -185,6 +190,11 @@ def regrets(trace: Trace) -> Regrets:
         waited_ns=np.maximum(end - start - took.total, 0),
         clock=work["clock"][ran],
     )
+
+
+def _costs(plan: Plan) -> CostModel:
+    """What work is laid on the lanes by; a policy that is not at hand is taken to overlap."""
+    return plan.lane_costs if plan.has_policy else plan.costs
 
 
 def _find(rows: Ints, key: Ints, ran: Ints) -> tuple[Ints, NDArray[np.bool_]]:

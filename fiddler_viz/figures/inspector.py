@@ -18,7 +18,6 @@ from fiddler_viz.figures.base import axis_style, legend_style, new_figure, title
 from fiddler_viz.figures.inspector_words import (
     PARTS,
     expectation,
-    parts_of,
     took,
     where,
     why,
@@ -139,7 +138,7 @@ def update_inspector(
 ) -> None:
     """Show another call in a figure of :func:`inspector_figure`, in place."""
     look = theme(look)
-    shown = [] if call.on_host else call.options
+    shown = call.comparable
     rows = list(_stretches(call))
     furthest = max([call.took_ns, 1, *(option.high_ns for option in shown)])
     with figure.batch_update():
@@ -175,8 +174,7 @@ def update_inspector(
 
 def _stretches(call: Inspection) -> Iterator[tuple[int, Segment, int, int, str]]:
     """Row, kind, start, length and hover text of every bar."""
-    rows = [(int(option.action), option.action, option.parts) for option in call.options]
-    rows = [] if call.on_host else rows
+    rows = [(int(option.action), option.action, option.parts) for option in call.comparable]
     for at, action, parts in [*rows, (_TOOK, call.action, call.took)]:
         start = 0
         for name, ns in parts:
@@ -193,13 +191,12 @@ def _labels(call: Inspection, look: Theme, width: int | None) -> list[dict[str, 
     for option in call.options:
         kind, mine = ACTIONS[option.action], option.action == call.action
         label, told = f"{kind.letter} {kind.label}", expectation(option, parts=not small)
-        if call.on_host:
-            told = "all experts ran here" if option.action == Action.CPU else "no GPU is used"
-        elif mine:
+        if option not in call.comparable:
+            told = "all experts ran here" if mine else "no GPU is used"
+        if mine and not call.on_host:
             label = f"▶ <b>{label}, chosen</b>"
         texts.append((int(option.action), f"{label}: {told}", option.possible))
-    parts = "" if small else parts_of(call.took)
-    texts.append((_TOOK, f"<b>it took {took(call)}</b>" + (f" = {parts}" if parts else ""), True))
+    texts.append((_TOOK, f"<b>it took</b> {took(call, parts=not small)}", True))
     return [
         {
             "text": text,

@@ -91,19 +91,18 @@ def expectation(option: Option, *, parts: bool = True) -> str:
     return f"{text} {'expected' if option.possible else MISSING}{detail and f' = {detail}'}"
 
 
-def took(call: Inspection) -> str:
-    """What it took, by which clock, and how long it waited for its turn."""
-    text = f"{format_ns(call.took_ns)} ({call.clock.name.lower()})"
-    return text + (f", and waited {format_ns(call.waited_ns)}" if call.waited_ns else "")
+def took(call: Inspection, *, parts: bool = True) -> str:
+    """What it took, by which clock, and how long it waited: for its turn, for others' work."""
+    detail = parts_of(call.took) if parts else ""
+    text = f"{format_ns(call.took_ns)} ({call.clock.name.lower()}){detail and f' = {detail}'}"
+    return text + (f"; it waited {format_ns(call.waited_ns)}" if call.waited_ns else "")
 
 
 def describe_inspection(call: Inspection, text: str | None = None) -> str:
     """The decision in a few plain sentences; ``text``: that of its token. Raw text."""
     lines = [f"{why(call)} ({where(call, text)[:1].upper()}{where(call, text)[1:]}.)"]
-    for option in call.options:
-        if call.on_host:
-            break
-        mark = " (chosen)" if option is call.chosen else ""
+    for option in call.comparable:
+        mark = " (chosen)" if option is call.chosen and not call.on_host else ""
         lines.append(f"{_title(option)}{mark}: {expectation(option)}.")
     lines.append(f"It took {took(call)}.")
     if call.regret_ns:

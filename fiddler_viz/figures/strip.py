@@ -37,6 +37,7 @@ from fiddler_viz.theme import (
     VERMILLION,
     YELLOW,
     Theme,
+    count,
     safe,
     show_token,
     theme,
@@ -200,7 +201,7 @@ def _legend(strip: Strip) -> str:
     shown = [
         f'<span><span class="swatch" style="{_colors(strip, code)}">'
         f"{ACTIONS[Action(code)].letter if strip.color == 'action' else code}</span>"
-        f"{name} ({number:,} tokens)</span>"
+        f"{name} ({count(number, 'token')})</span>"
         for code, name, number in every[:_LEGEND_EXPERTS]
     ]
     if len(every) > _LEGEND_EXPERTS:

@@ -10,6 +10,8 @@ import pytest
 
 from engine.decision import Decision, Ints
 from engine.events import Action, Clock, Lane, StepKind, Work
+from engine.happened import Recorded
+from engine.inspection import inspection
 from engine.orchestrator import Orchestrator
 from engine.policies import LIVE, POLICIES
 from engine.recorder import Recorder
@@ -125,6 +127,14 @@ def test_copies_from_pageable_memory_are_costed_as_such() -> None:
     assert set(regrets(trace).predicted[S].copy.tolist()) == {2 * COPY}
 
 
+def test_a_file_s_policy_need_not_be_at_hand() -> None:
+    trace = recorded(2, toy_plan(4))
+    (first, plan), *_ = trace.plan_list
+    theirs = replace(trace, plan_list=((first, replace(plan, policy="somebody's")),))
+    assert regrets(theirs).regret_ns.tolist() == regrets(trace).regret_ns.tolist()
+    assert inspection(regrets(theirs), 0).policy == "somebody's"
+
+
 def test_the_rest_of_a_fetched_copy_counts() -> None:
     """Two layers of one token: the second one's expert is fetched when 7 ns are left to copy it."""
     found = False
@@ -157,6 +167,19 @@ def test_measured_times_are_the_trace_s_own() -> None:
     assert (table.clock == Clock.MEASURED).all()
     assert (table.took.run - before.took.run == 3).all()
     assert (table.predicted_ns == before.predicted_ns).all()
+
+
+def test_without_a_device_there_is_nothing_to_regret() -> None:
+    trace = replay(recorded(1, toy_plan(0)), policy="cpu").trace
+    rows, work = trace.step_rows.copy(), trace.work_rows
+    rows[:, -1] = Clock.MEASURED
+    cheap = replace(trace.plan, costs=replace(COSTS, copy_ns=1))
+    here = replace(trace, step_rows=rows, plan_list=((0, cheap),), meta={"device": "host"})
+    assert here.on_host and not trace.on_host
+    table = regrets(replace(here, happened=Recorded(work, trace.move_rows)))
+    assert table.possible.any(axis=1).tolist() == [False, False, True]
+    assert not table.regret_ns.any()
+    assert inspection(table, 0).on_host and regrets(replace(here, meta={})).regret_ns.any()
 
 
 def test_as_a_frame() -> None:

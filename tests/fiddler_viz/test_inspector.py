@@ -136,13 +136,25 @@ def test_why_in_words() -> None:
 
 
 def test_where_no_gpu_is_there_is_nothing_to_choose(missing: Inspection) -> None:
-    host = replace(missing, on_host=True, clock=Clock.MEASURED)
+    host = replace(missing, on_host=True, own_costs=False, clock=Clock.MEASURED)
     assert "nothing was to choose" in describe_inspection(host)
     figure = inspector_figure(host)
     assert not any(len(bar.x) for bar in figure.data[PREDICTED])
     assert not len(figure.data[INTERVALS].x)
     assert sum(len(bar.x) for bar in figure.data[TOOK]) == len(host.took)
     assert not any("chosen" in note.text for note in figure.layout.annotations)
+
+
+def test_a_measured_host_has_its_own_prediction_beside_it(missing: Inspection) -> None:
+    host = replace(missing, on_host=True, own_costs=True, clock=Clock.MEASURED)
+    assert host.comparable == (host.chosen,)
+    figure = inspector_figure(host)
+    assert sum(len(bar.x) for bar in figure.data[PREDICTED]) == len(host.chosen.parts)
+    texts = [note.text for note in figure.layout.annotations]
+    assert "no GPU is used" in texts[0] and "no GPU is used" in texts[1]
+    assert "expected" in texts[2] and "chosen" not in texts[2] and "(measured)" in texts[3]
+    said = describe_inspection(host)
+    assert "On CPU: " in said and "Streamed" not in said and "nothing was to choose" in said
 
 
 def test_updating_in_place_equals_building_anew(trace: Trace) -> None:
