@@ -38,13 +38,14 @@ if TYPE_CHECKING:
         heldout,
         likeness,
         load,
+        regrets,
         replay,
         sweep,
         synthetic,
         to_perfetto,
     )
     from fiddler_viz.explorer import Explorer
-    from fiddler_viz.figures import heatmap, memory, timeline
+    from fiddler_viz.figures import heatmap, inspect, memory, timeline, tokens
     from fiddler_viz.page import to_html
 
 __version__ = "0.1.0"
@@ -72,15 +73,18 @@ _HOME = {
     "curves": "fiddler_viz.api",
     "heatmap": "fiddler_viz.figures",
     "heldout": "fiddler_viz.api",
+    "inspect": "fiddler_viz.figures",
     "likeness": "fiddler_viz.api",
     "load": "fiddler_viz.api",
     "memory": "fiddler_viz.figures",
+    "regrets": "fiddler_viz.api",
     "replay": "fiddler_viz.api",
     "sweep": "fiddler_viz.api",
     "synthetic": "fiddler_viz.api",
     "timeline": "fiddler_viz.figures",
     "to_html": "fiddler_viz.page",
     "to_perfetto": "fiddler_viz.api",
+    "tokens": "fiddler_viz.figures",
 }
 """Public name -> the module it lives in."""
 
@@ -107,15 +111,18 @@ __all__ = [
     "curves",
     "heatmap",
     "heldout",
+    "inspect",
     "likeness",
     "load",
     "memory",
+    "regrets",
     "replay",
     "sweep",
     "synthetic",
     "timeline",
     "to_html",
     "to_perfetto",
+    "tokens",
 ]
 
 

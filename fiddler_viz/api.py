@@ -15,6 +15,8 @@ from engine.heldout import heldout as judge
 from engine.interchange.perfetto import to_perfetto as write_perfetto
 from engine.policies import Policy
 from engine.profile import Profile
+from engine.regrets import Regrets
+from engine.regrets import regrets as regrets_of
 from engine.replay import Replay
 from engine.replay import replay as replay_trace
 from engine.sweep import Hardware
@@ -122,6 +124,15 @@ def bound(source: Any) -> Bound:
     And what share of it the run achieved: see :mod:`engine.bounds`.
     """
     return bound_of(as_trace(source))
+
+
+def regrets(source: Any) -> Regrets:
+    """Every expert call beside its alternatives; ``.to_pandas()`` for a frame.
+
+    The regret of a call is the predicted cost of what was chosen, less that of the cheapest way
+    that was possible: see :mod:`engine.regrets`. ``fv.inspect`` draws one call.
+    """
+    return regrets_of(as_trace(source))
 
 
 def sweep(traces: Any, **options: Any) -> pd.DataFrame:

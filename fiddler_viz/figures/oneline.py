@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.inspection import inspect_call
 from fiddler_viz.figures.heatmap import heatmap_figure
+from fiddler_viz.figures.inspector import inspector_figure
 from fiddler_viz.figures.memory import memory_figure
 from fiddler_viz.figures.room import room_of
 from fiddler_viz.figures.source import as_trace
+from fiddler_viz.figures.strip import TokenStrip
 from fiddler_viz.figures.timeline import timeline_figure
 from fiddler_viz.figures.window import window
-from fiddler_viz.frames import grid, memory_of
+from fiddler_viz.frames import grid, memory_of, pick_step, pick_token, strip
 from fiddler_viz.theme import Theme
 
 if TYPE_CHECKING:
@@ -83,3 +86,50 @@ def memory(
         width=width,
         height=height,
     )
+
+
+def inspect(
+    source: Any,
+    *,
+    token: int | None = None,
+    step: int | None = None,
+    layer: int | None = None,
+    expert: int | None = None,
+    theme: str | Theme = "light",
+    width: int | None = None,
+    height: int | None = None,
+) -> go.Figure:
+    """Why an expert ran where it did: what each way was expected to cost, and what it took.
+
+    ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. ``token`` (or
+    ``step``), ``layer`` and ``expert`` name the call; what is left out is filled by the call with
+    the most regret, see :func:`engine.inspection.inspect_call`.
+    """
+    trace = as_trace(source)
+    if token is not None:
+        token = pick_token(trace, token)
+    if step is not None:
+        step = pick_step(trace, step)
+    call = inspect_call(trace, token=token, step=step, layer=layer, expert=expert)
+    text = trace.texts[token] if token is not None and trace.texts else None
+    return inspector_figure(call, theme, text=text, width=width, height=height)
+
+
+def tokens(
+    source: Any,
+    *,
+    color: str = "latency",
+    layer: int | None = None,
+    start: int | None = None,
+    stop: int | None = None,
+    theme: str | Theme = "light",
+) -> TokenStrip:
+    """The text of a run, every token a cell, coloured; shows itself, ``.save(path)`` writes a page.
+
+    ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. ``color``:
+    ``"latency"``, ``"hits"`` (of all layers, or of one ``layer``), ``"action"`` or ``"expert"``:
+    where its first expert in one ``layer`` ran, or which that was. ``start`` and ``stop``: as in a
+    slice of the tokens as they read; left out, the last 600.
+    """
+    shown = strip(as_trace(source), color=color, layer=layer, start=start, stop=stop)
+    return TokenStrip(shown, theme)

@@ -10,11 +10,19 @@ from fiddler_viz.frames.grid import SHOWS, Floats, Grid, Ints, grid, live_grid, 
 from fiddler_viz.frames.places import counts, memory_of, places
 from fiddler_viz.frames.segments import Segments, segments
 from fiddler_viz.frames.selection import describe_selection, pick_step, pick_token
-from fiddler_viz.frames.tokens import Tokens, readings, token_table
+from fiddler_viz.frames.strip import COLORS, Strip, strip
+from fiddler_viz.frames.tokens import (
+    LIMIT_TOKENS,
+    Tokens,
+    excerpt,
+    priced,
+    readings,
+    token_table,
+)
 
 __all__ = [
-    "SHOWS", "Floats", "Grid", "Ints", "Segments", "Tokens", "counts", "describe_selection",
-    "grid", "live_grid", "memory_of", "pick_step", "pick_token", "places", "popularity", "readings",
-    "routed",
-    "segments", "token_table",
+    "COLORS", "LIMIT_TOKENS", "SHOWS", "Floats", "Grid", "Ints", "Segments", "Strip", "Tokens",
+    "counts", "describe_selection", "excerpt", "grid", "live_grid", "memory_of", "pick_step",
+    "pick_token", "places", "popularity", "priced", "readings", "routed", "segments", "strip",
+    "token_table",
 ]  # fmt: skip

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.events import Action, StepKind
 from engine.lineage import best_path, searched
+from engine.routing import Routing
 from engine.trace import Trace
 
 Ints = NDArray[np.int64]
+LIMIT_TOKENS = 600
+"""Tokens shown of a longer text where no range is asked for: the last ones."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def token_table(trace: Trace) -> Tokens:
         position=tokens["position"],
         generated=generated,
         ns=ns,
-        hit_rate=_hit_rates(trace),
+        hit_rate=hit_rates(trace, trace.routing),
     )
 
 
@@ -81,22 +84,45 @@ def readings(trace: Trace) -> tuple[Ints, ...]:
     return tuple(found)
 
 
-def _hit_rates(trace: Trace) -> NDArray[np.float64]:
-    routing, called, experts = trace.routing, trace.happened.calls, trace.model.experts
-    hits = np.full(len(trace.token_rows), np.nan)
+def excerpt(texts: tuple[Ints, ...], chosen: range) -> tuple[Ints, ...]:
+    """The part of each text that is in a range counted over all of them; as many as before."""
+    parts, at = list[Ints](), 0
+    for rows in texts:
+        parts.append(rows[max(chosen.start - at, 0) : max(chosen.stop - at, 0)])
+        at += len(rows)
+    return tuple(parts)
+
+
+def priced(trace: Trace) -> Tokens:
+    """The trace's tokens; one whose step was cut short has no price, it would look cheap."""
+    tokens, complete = token_table(trace), trace.steps["complete"] == 1
+    whole = (tokens.step >= 0) & np.append(complete, False)[tokens.step]
+    return replace(tokens, ns=np.where(whole, tokens.ns, np.nan))
+
+
+def actions_of(trace: Trace, routing: Routing) -> Ints:
+    """The action that each choice in rows of routing ran with, ``(rows, top_k)``; -1: it did not.
+
+    A stopped step may have routed without running.
+    """
+    called, layers, experts = trace.happened.calls, trace.model.layers, trace.model.experts
     if not len(called.step) or not len(routing):
-        return hits
-    layers = trace.model.layers
+        return np.full(routing.experts.shape, -1, dtype=np.int64)
     made = (called.step * layers + called.layer) * experts + called.expert
     order = np.argsort(made, kind="stable")
     made = made[order]
-    resident = (called.action == Action.RESIDENT)[order]
     at = routing.step.astype(np.int64) * layers + routing.layer
-    wanted = (at[:, None] * experts + routing.experts).ravel()
+    wanted = at[:, None] * experts + routing.experts
     found = np.searchsorted(made, wanted).clip(max=len(made) - 1)
-    known = made[found] == wanted  # a stopped step may have routed without running
-    token = np.repeat(routing.token, routing.experts.shape[1])[known]
-    calls = np.bincount(token, minlength=len(hits))
-    hit = np.bincount(token, resident[found][known], minlength=len(hits))
+    return np.where(made[found] == wanted, called.action[order][found], -1)
+
+
+def hit_rates(trace: Trace, routing: Routing) -> NDArray[np.float64]:
+    """Per token: the share of its choices in rows of routing that ran resident; NaN without any."""
+    action = actions_of(trace, routing).ravel()
+    token = np.repeat(routing.token, routing.experts.shape[1])
+    hits = np.full(len(trace.token_rows), np.nan)
+    calls = np.bincount(token, action >= 0, minlength=len(hits))
+    hit = np.bincount(token, action == Action.RESIDENT, minlength=len(hits))
     np.divide(hit, calls, out=hits, where=calls > 0)
     return hits

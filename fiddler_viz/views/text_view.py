@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import ipywidgets as widgets
-import numpy as np
 import traitlets
-from numpy.typing import NDArray
 
 from engine.trace import Trace
-from fiddler_viz.frames import Ints, Tokens, readings, token_table
+from fiddler_viz.figures.token_cells import GRADIENT, SHADES, cost_range, in_order, token_shades
+from fiddler_viz.frames import LIMIT_TOKENS, Ints, Tokens, excerpt, priced, readings
 from fiddler_viz.theme import safe, show_token
 
-LIMIT_TOKENS = 600
-"""Cells shown; of a longer text, the last ones."""
-_CIVIDIS = ("#3a4a6b", "#4c556c", "#63656f", "#7c7b78", "#958f78", "#b0a573", "#cdbb68", "#ead357")
-SHADES = tuple(
-    f"background:{color};color:{'#fff' if place < 4 else '#111'}"
-    for place, color in enumerate(_CIVIDIS)
-)
-"""CSS of each step of cost, from cheap to dear: cividis, with ink that can be read on it."""
 LOOK_FOR = "Bright tokens took longest: were their experts missing? Click one."
 EMPTY = '<span class="fv-muted">The text appears here, token by token.</span>'
 
@@ -78,31 +68,25 @@ class TextView(anywidget.AnyWidget):
             self._on_pick(token if type(token) is int else None)
 
     def _cells(self, tokens: Tokens, texts: tuple[Ints, ...], selected: int | None) -> str:
-        order = np.concatenate(texts) if texts else np.zeros(0, dtype=np.int64)
-        names = {int(rows[0]): at for at, rows in enumerate(texts, 1) if len(texts) > 1}
-        first = max(len(order) - LIMIT_TOKENS, 0)
-        last = {int(rows[-1]) for rows in texts[:-1]}
+        total = sum(map(len, texts))
+        before = max(total - LIMIT_TOKENS, 0)
         shown = self._shown(tokens.text)
         shades = token_shades(tokens).tolist()
         columns = (tokens.ns.tolist(), tokens.hit_rate.tolist(), tokens.generated.tolist())
-        parts = [f'<span class="fv-muted">{first:,} earlier tokens … </span>'] if first else []
-        for row in order[first:].tolist():
-            if row in names:
-                parts.append(f'<span class="fv-muted">text {names[row]}: </span>')
+        steps = tokens.step.tolist()
+
+        def cell(row: int) -> str:
             ns, hits, generated = (column[row] for column in columns)
             tip = f"token {row}: {ns / 1e6:.3g} ms" if ns == ns else f"token {row}: no whole step"
             if hits == hits:
                 tip += f", {hits:.0%} of its experts on the GPU"
             classes = f"{'' if generated else 'p'}{' s' if row == selected else ''}"
             style = f' style="{SHADES[shades[row]]}"' if shades[row] >= 0 else ""
-            parts.append(
-                f'<i class="{classes}"{style} data-t="{row}" title="{tip}">{shown[row]}</i>'
-            )
-            if tokens.text[row].endswith("\n"):
-                parts.append("\n")
-            if row in last:
-                parts.append("\n")
-        return "".join(parts)
+            if steps[row] >= 0:  # one that was never processed cannot be looked at
+                style += f' data-t="{row}"'
+            return f'<i class="{classes}"{style} title="{tip}">{shown[row]}</i>'
+
+        return in_order(excerpt(texts, range(before, total)), cell, tokens.text, before)
 
     def _shown(self, texts: tuple[str, ...]) -> list[str]:
         """Escaped texts; a growing run's are escaped once."""
@@ -117,28 +101,9 @@ class TextView(anywidget.AnyWidget):
 
 def _scale(tokens: Tokens) -> str:
     """What the colours stand for, in milliseconds."""
-    ns = tokens.ns[tokens.generated & np.isfinite(tokens.ns)]
-    if not len(ns):
+    found = cost_range(tokens)
+    if found is None:
         return ""
-    low, high = (f"{edge / 1e6:.3g} ms" for edge in (ns.min(), ns.max()))
-    bar = f'<span class="fv-scale" style="background:linear-gradient(90deg,{",".join(_CIVIDIS)})">'
+    low, high = (f"{edge / 1e6:.3g} ms" for edge in found)
+    bar = f'<span class="fv-scale" style="background:{GRADIENT}">'
     return f' <span class="fv-nowrap">{low}{bar}</span>{high}</span>'
-
-
-def priced(trace: Trace) -> Tokens:
-    """The trace's tokens; one whose step was cut short has no price, it would look cheap."""
-    tokens, complete = token_table(trace), trace.steps["complete"] == 1
-    whole = (tokens.step >= 0) & np.append(complete, False)[tokens.step]
-    return replace(tokens, ns=np.where(whole, tokens.ns, np.nan))
-
-
-def token_shades(tokens: Tokens) -> NDArray[np.int64]:
-    """Each generated token's place in :data:`SHADES` by its cost; -1 where it has none."""
-    priced = tokens.generated & np.isfinite(tokens.ns)
-    shades = np.full(len(tokens), -1, dtype=np.int64)
-    if priced.any():
-        ns = tokens.ns[priced]
-        low, high = float(ns.min()), float(ns.max())
-        part = (ns - low) / (high - low) if high > low else np.full(len(ns), 0.5)
-        shades[priced] = np.rint(part * (len(SHADES) - 1))
-    return shades

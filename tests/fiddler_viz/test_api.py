@@ -45,15 +45,18 @@ def test_public_names() -> None:
         "curves",
         "heatmap",
         "heldout",
+        "inspect",
         "likeness",
         "load",
         "memory",
+        "regrets",
         "replay",
         "sweep",
         "synthetic",
         "timeline",
         "to_html",
         "to_perfetto",
+        "tokens",
     ]
     for name in fv.__all__:
         found = getattr(fv, name)

@@ -17,12 +17,13 @@ from engine.replay import replay
 from engine.spec import ModelSpec
 from engine.synthetic import synthetic_trace
 from engine.trace import Trace
+from fiddler_viz.frames import LIMIT_TOKENS, priced
 from fiddler_viz.theme import theme
 from fiddler_viz.views.plan_controls import PlanControls, memory_scale
 from fiddler_viz.views.runner import Runner
 from fiddler_viz.views.status import Header, Status
 from fiddler_viz.views.style import style_sheet
-from fiddler_viz.views.text_view import LIMIT_TOKENS, TextView, priced
+from fiddler_viz.views.text_view import TextView
 from fiddler_viz.views.tiles import Tiles, make_tiles
 
 NASTY = '<script>alert("x")</script>'
