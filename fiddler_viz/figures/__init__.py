@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from fiddler_viz.figures.budget_speeds import (
+    budget_speeds,
+    budget_speeds_figure,
+    describe_budget_speeds,
+)
+from fiddler_viz.figures.crossover import (
+    crossing,
+    crossover,
+    crossover_figure,
+    describe_crossover,
+)
 from fiddler_viz.figures.heatmap import describe_heatmap, heatmap_figure, update_heatmap
+from fiddler_viz.figures.hit_rates import describe_hit_rates, hit_rates, hit_rates_figure
 from fiddler_viz.figures.memory import (
     describe_memory,
     memory_figure,
@@ -11,7 +23,18 @@ from fiddler_viz.figures.memory import (
 )
 from fiddler_viz.figures.oneline import heatmap, memory, timeline
 from fiddler_viz.figures.room import Room, room_of
+from fiddler_viz.figures.routing_flow import (
+    describe_routing_flow,
+    routing_flow,
+    routing_flow_figure,
+)
 from fiddler_viz.figures.source import as_trace
+from fiddler_viz.figures.specialisation import (
+    describe_specialisation,
+    domains_of,
+    specialisation,
+    specialisation_figure,
+)
 from fiddler_viz.figures.timeline import timeline_figure, update_timeline
 from fiddler_viz.figures.timeline_words import describe_timeline
 from fiddler_viz.figures.window import Window, live_window, window
@@ -20,16 +43,33 @@ __all__ = [
     "Room",
     "Window",
     "as_trace",
+    "budget_speeds",
+    "budget_speeds_figure",
+    "crossing",
+    "crossover",
+    "crossover_figure",
+    "describe_budget_speeds",
+    "describe_crossover",
     "describe_heatmap",
+    "describe_hit_rates",
     "describe_memory",
+    "describe_routing_flow",
+    "describe_specialisation",
     "describe_timeline",
+    "domains_of",
     "heatmap",
     "heatmap_figure",
+    "hit_rates",
+    "hit_rates_figure",
     "live_window",
     "memory",
     "memory_figure",
     "memory_html",
     "room_of",
+    "routing_flow",
+    "routing_flow_figure",
+    "specialisation",
+    "specialisation_figure",
     "timeline",
     "timeline_figure",
     "update_heatmap",

@@ -6,15 +6,17 @@ run that still grows (:func:`live_grid`, :func:`segments`) and hand it to the sa
 
 from __future__ import annotations
 
+from fiddler_viz.frames.flow import Flow, flow
 from fiddler_viz.frames.grid import SHOWS, Floats, Grid, Ints, grid, live_grid, popularity, routed
 from fiddler_viz.frames.places import counts, memory_of, places
 from fiddler_viz.frames.segments import Segments, segments
 from fiddler_viz.frames.selection import describe_selection, pick_step, pick_token
+from fiddler_viz.frames.specialisation import Specialisation, labelled, specialisation
 from fiddler_viz.frames.tokens import Tokens, readings, token_table
 
 __all__ = [
-    "SHOWS", "Floats", "Grid", "Ints", "Segments", "Tokens", "counts", "describe_selection",
-    "grid", "live_grid", "memory_of", "pick_step", "pick_token", "places", "popularity", "readings",
-    "routed",
-    "segments", "token_table",
+    "SHOWS", "Floats", "Flow", "Grid", "Ints", "Segments", "Specialisation", "Tokens", "counts",
+    "describe_selection", "flow", "grid", "labelled", "live_grid", "memory_of", "pick_step",
+    "pick_token", "places", "popularity", "readings", "routed", "segments", "specialisation",
+    "token_table",
 ]  # fmt: skip
