@@ -28,12 +28,12 @@ _RATES = {
 
 @dataclass(frozen=True)
 class Measured:
-    """A point of the CPU's line that a calibration measured."""
+    """A point of the CPU's line as a calibration fitted it to its measurements."""
 
     tokens: int
     ns: float
     residual: float = 0.0
-    """How far single measurements are from it, root mean square, as a fraction; 0: not known."""
+    """How far single measurements are from that, root mean square, as a fraction; 0: not known."""
     samples: int = 0
     """Measurements that went into it; 0: not known."""
 
@@ -138,7 +138,7 @@ def _first(tokens: Ints, wins: NDArray[np.bool_]) -> int | None:
 
 
 def measured_points(hardware: HardwareSpec, model: ModelSpec) -> tuple[Measured, ...]:
-    """What the calibration in a profile measured of one expert of this very model on the CPU."""
+    """What a profile's calibration told of one expert of this very model on the CPU."""
     if hardware.calibration is None or hardware.costs_of(model) is None:
         return ()
     found: list[Measured] = []

@@ -213,18 +213,17 @@ def headline(found: BudgetCurve) -> str:
         max((p for p in found.points if p.gpu_memory == size), key=lambda point: point.tokens_per_s)
         for size in (least, most)
     ]
-    said = [
-        f"{rate(end.tokens_per_s)} in {format_bytes(end.gpu_memory)} ({end.policy})" for end in ends
-    ]
-    return f"From {said[0]} to {said[1]}" if most > least else f"At best {said[0]}"
+    said = [f"{rate(end.tokens_per_s)} in {format_bytes(end.gpu_memory)}" for end in ends]
+    both = " and ".join(said if most > least else said[:1])
+    return f"The fastest policy reaches {both} of GPU memory"
 
 
 def explanation(run: Now | None) -> str:
     """What to look for, and how sure it is; raw text."""
     trust = f" ({run.trust})" if run is not None else ""
     return (
-        f"The fastest policy at each budget, replayed on the modelled clock{trust}. Below the "
-        "dotted line there is room for a better policy; only budget or hardware go beyond it."
+        f"Every policy and budget replayed on the modelled clock{trust}. Below the dotted line "
+        "there is room for a better policy; only budget or hardware go beyond it."
     )
 
 

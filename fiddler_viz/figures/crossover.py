@@ -198,7 +198,7 @@ def _line(
 
 
 def _points(found: Crossover, look: Theme) -> go.Scatter:
-    """What a calibration measured, with how far single measurements were off."""
+    """What a calibration's fit says, with how far single measurements were off."""
     ns = np.array([point.ns for point in found.measured])
     return go.Scatter(
         x=[point.tokens for point in found.measured],
@@ -208,7 +208,7 @@ def _points(found: Crossover, look: Theme) -> go.Scatter:
             "color": look.text,
             "thickness": 1.5,
         },
-        name="measured",
+        name="calibration ± residual",
         mode="markers",
         marker={"symbol": "diamond-open", "size": 10, "color": look.text, "line": {"width": 2}},
         text=[
@@ -275,7 +275,7 @@ def uncertainty(found: Crossover) -> str:
         return f"{sentence}."
     early = count(found.earliest or 1, "token")
     late = "or never" if found.latest is None else f"or only from {found.latest:,}"
-    return f"{sentence}; so copying may win from {early} on, {late}."
+    return f"{sentence}; so copying may win from {early} on, {late} (shaded)."
 
 
 def describe_crossover(found: Crossover) -> str:
@@ -293,5 +293,7 @@ def describe_crossover(found: Crossover) -> str:
         rows.append(f"{count(tokens, 'token')}: CPU {cpu}{others}")
     points = ""
     if found.measured:
-        points = f" Measured on the CPU at {len(found.measured)} token counts."
+        worst = max(point.residual for point in found.measured)
+        points = f" Calibrated at {count(len(found.measured), 'token count')}"
+        points += f", residuals up to {percent(worst)}." if worst else "."
     return f"{headline(found)}. {uncertainty(found)} {'; '.join(rows)}.{points}"
