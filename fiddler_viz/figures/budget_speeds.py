@@ -68,8 +68,9 @@ def budget_speeds(
 
     ``source``: a Trace, a run, a replay, an engine, the path of a trace file, or what
     :func:`fiddler_viz.budgets` gave, which has no mark of a run. ``policies`` (None: a few, and
-    the run's own), ``budgets`` (None: six) as :func:`engine.budgets.budget_curve`: one replay for
-    each pair, of 2,000 tokens on a 48 x 128 grid about two seconds. Sizes in CSS pixels.
+    the run's own), ``budgets`` (None: six, and the run's own) as
+    :func:`engine.budgets.budget_curve`: one replay for each pair, of 2,000 tokens on a 48 x 128
+    grid about two seconds. Sizes in CSS pixels.
     """
     if isinstance(source, BudgetCurve):
         if policies is not None or budgets is not None:
@@ -85,8 +86,11 @@ def budget_speeds(
         can = set(playable(trace))
         own = (trace.plan.policy,) if trace.plan.policy in can else ()
         policies = dict.fromkeys([*own, *(name for name in POLICIES if name in can)])
-    found = budget_curve(trace, policies, BUDGETS if budgets is None else budgets)
-    return budget_speeds_figure(found, theme, run=now(trace), width=width, height=height)
+    run = now(trace)
+    if budgets is None:
+        budgets = BUDGETS if run is None else (*BUDGETS, run.gpu_memory)
+    found = budget_curve(trace, policies, budgets)
+    return budget_speeds_figure(found, theme, run=run, width=width, height=height)
 
 
 def budget_speeds_figure(
@@ -122,7 +126,8 @@ def budget_speeds_figure(
         upright = {"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper"}
         figure.update_layout(shapes=[upright | {"line": line, "layer": "below"}])
     figure.update_layout(
-        xaxis=axis(look, "budget of GPU memory, GB") | {"anchor": "y2"},
+        xaxis=axis(look, "budget of GPU memory, GB")
+        | {"anchor": "y2", "unifiedhovertitle": {"text": "GPU memory"}},
         yaxis=axis(look, "decode speed, tok/s") | {"domain": [0.44, 1], "rangemode": "tozero"},
         yaxis2=axis(look, f"over the link, {unit}/token")
         | {"domain": [0, 0.36], "rangemode": "tozero"},
@@ -154,9 +159,8 @@ def _lines(name: str, points: list[BudgetPoint], index: int, scale: float) -> li
         "marker": {"symbol": kind.marker, "size": 8},
         "text": [
             f"{format_bytes(point.gpu_memory)}: {rate(point.tokens_per_s)}, "
-            f"{format_bytes(round(point.bytes_per_token))} per token, "
-            f"{percent(point.hit_rate)} hits<br>{point.pinned:,} experts pinned, "
-            f"{point.cache_slots:,} cache slots"
+            f"{format_bytes(round(point.bytes_per_token))}/token, "
+            f"{percent(point.hit_rate)} hits, {point.pinned:,} pinned, {point.cache_slots:,} slots"
             for point in points
         ],
         "hovertemplate": f"<b>{safe(name)}</b>, %{{text}}<extra></extra>",

@@ -149,6 +149,7 @@ def crossover_figure(
         tickvals=ticks,
         ticktext=[f"{tick:,}" for tick in ticks],
         range=[0, float(np.log10(found.largest))],
+        unifiedhovertitle={"text": "tokens: %{x:,}"},
     )
     figure.update_yaxes(
         **axis(look, "time of one expert"),

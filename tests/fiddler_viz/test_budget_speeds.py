@@ -49,7 +49,13 @@ def test_the_run_and_its_budget_are_marked(trace: Trace) -> None:
 
 def test_the_run_s_own_policy_comes_first() -> None:
     figure = fv.budget_speeds(toy_trace(policy="qstar", decode_tokens=2))
-    assert figure.data[0].name == "qstar" and len(figure.data[0].x) == len(BUDGETS)
+    assert figure.data[0].name == "qstar" and len(figure.data[0].x) == len(BUDGETS) + 1
+
+
+def test_the_run_lies_on_its_policy_s_line(trace: Trace) -> None:
+    line, star = (fv.budget_speeds(trace, policies="fiddler").data[at] for at in (0, -2))
+    at = list(line.x).index(star.x[0])
+    assert line.y[at] == pytest.approx(star.y[0])
 
 
 def test_small_amounts_are_megabytes(trace: Trace) -> None:
