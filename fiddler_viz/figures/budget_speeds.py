@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +71,7 @@ def budget_speeds(
     :func:`fiddler_viz.budgets` gave, which has no mark of a run. ``policies`` (None: a few, and
     the run's own), ``budgets`` (None: six, and the run's own) as
     :func:`engine.budgets.budget_curve`: one replay for each pair, of 2,000 tokens on a 48 x 128
-    grid about two seconds. Sizes in CSS pixels.
+    grid a third to a whole second. Sizes in CSS pixels.
     """
     if isinstance(source, BudgetCurve):
         if policies is not None or budgets is not None:
@@ -217,6 +218,8 @@ def headline(found: BudgetCurve) -> str:
         max((p for p in found.points if p.gpu_memory == size), key=lambda point: point.tokens_per_s)
         for size in (least, most)
     ]
+    if not all(math.isfinite(end.tokens_per_s) for end in ends):
+        return "Without a decode step there is no speed, only bytes over the link"
     said = [f"{rate(end.tokens_per_s)} in {format_bytes(end.gpu_memory)}" for end in ends]
     both = " and ".join(said if most > least else said[:1])
     return f"The fastest policy reaches {both} of GPU memory"

@@ -88,5 +88,7 @@ def test_words(trace: Trace, found: BudgetCurve) -> None:
     one = budget_curve(trace, "cpu", "0%")
     assert " and " not in describe_budget_speeds(one).split(" of GPU memory")[0]
     assert describe_budget_speeds(BudgetCurve(())) == "Nothing recorded yet."
+    prefill = fv.budget_speeds(toy_trace(decode_tokens=0), policies="cpu")
+    assert "Without a decode step" in prefill.layout.title.text
     empty = fv.budget_speeds(empty_trace())
     assert "nothing recorded yet" in empty.layout.annotations[0].text
