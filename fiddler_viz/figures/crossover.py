@@ -148,7 +148,7 @@ def crossover_figure(
         type="log",
         tickvals=ticks,
         ticktext=[f"{tick:,}" for tick in ticks],
-        range=[0, float(np.log10(found.largest))],
+        range=[-0.02 * (most := float(np.log10(found.largest))), 1.02 * most],
         unifiedhovertitle={"text": "tokens: %{x:,}"},
     )
     figure.update_yaxes(
