@@ -26,7 +26,7 @@ ENGINE_ABOVE = (
     ("units", "strict", "destination", "unsupported", "kernels"),
     ("spec hardware_spec model_spec measured machine latency", "profile sample"),
     ("events", "cost", "fitting"),
-    ("decision", "lineage"),
+    ("decision", "lineage", "crossover"),
     ("residency", "timeline", "routing", "stacks frequency"),
     ("policies", "layout"),
     ("plan", "happened", "planners"),

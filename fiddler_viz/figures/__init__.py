@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from fiddler_viz.figures.budget_speeds import (
+    budget_speeds,
+    budget_speeds_figure,
+    describe_budget_speeds,
+)
+from fiddler_viz.figures.crossover import (
+    crossing,
+    crossover,
+    crossover_figure,
+    describe_crossover,
+)
 from fiddler_viz.figures.heatmap import describe_heatmap, heatmap_figure, update_heatmap
+from fiddler_viz.figures.hit_rates import describe_hit_rates, hit_rates, hit_rates_figure
 from fiddler_viz.figures.inspector import inspector_figure, update_inspector
 from fiddler_viz.figures.inspector_words import describe_inspection
 from fiddler_viz.figures.memory import (
@@ -13,7 +25,18 @@ from fiddler_viz.figures.memory import (
 )
 from fiddler_viz.figures.oneline import heatmap, inspect, memory, timeline, tokens
 from fiddler_viz.figures.room import Room, room_of
+from fiddler_viz.figures.routing_flow import (
+    describe_routing_flow,
+    routing_flow,
+    routing_flow_figure,
+)
 from fiddler_viz.figures.source import as_trace
+from fiddler_viz.figures.specialisation import (
+    describe_specialisation,
+    domains_of,
+    specialisation,
+    specialisation_figure,
+)
 from fiddler_viz.figures.strip import TokenStrip, strip_html
 from fiddler_viz.figures.strip_words import describe_strip
 from fiddler_viz.figures.timeline import timeline_figure, update_timeline
@@ -25,13 +48,26 @@ __all__ = [
     "TokenStrip",
     "Window",
     "as_trace",
+    "budget_speeds",
+    "budget_speeds_figure",
+    "crossing",
+    "crossover",
+    "crossover_figure",
+    "describe_budget_speeds",
+    "describe_crossover",
     "describe_heatmap",
+    "describe_hit_rates",
     "describe_inspection",
     "describe_memory",
+    "describe_routing_flow",
+    "describe_specialisation",
     "describe_strip",
     "describe_timeline",
+    "domains_of",
     "heatmap",
     "heatmap_figure",
+    "hit_rates",
+    "hit_rates_figure",
     "inspect",
     "inspector_figure",
     "live_window",
@@ -39,6 +75,10 @@ __all__ = [
     "memory_figure",
     "memory_html",
     "room_of",
+    "routing_flow",
+    "routing_flow_figure",
+    "specialisation",
+    "specialisation_figure",
     "strip_html",
     "timeline",
     "timeline_figure",

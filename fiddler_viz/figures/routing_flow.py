@@ -1,0 +1,257 @@
+"""The routing's flow from one layer to the next: bands from expert to expert.
+
+Drawn by hand, not as plotly's Sankey: its bands know no pattern, and colour alone must tell
+nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from fiddler_viz.figures.base import EMPTY, legend_style, note
+from fiddler_viz.figures.lines import fade, titled
+from fiddler_viz.figures.source import as_trace
+from fiddler_viz.frames import Flow, Ints, flow
+from fiddler_viz.theme import BLUE, GREY, ORANGE, Theme, count, percent, theme
+
+MOST_FLOWS = 64
+"""Bands that can still be told apart: all of an 8 x 8 grid."""
+OFTEN = 1.5
+"""From so many times chance on a flow is called frequent, and from 1 / so many down rare."""
+KINDS = (
+    (f"at least {OFTEN:g} times as often as by chance", ORANGE, "/"),
+    ("about as often as by chance", GREY, ""),
+    (f"at most 1/{OFTEN:g} as often", BLUE, "."),
+)
+"""Name, colour and pattern of each kind of flow."""
+_MARGIN = {"l": 12, "r": 12, "b": 40}
+_GAP = 0.25
+"""Share of the height between experts."""
+_WIDE = 0.03
+"""Width of an expert's bar; the two layers are 1 apart."""
+_LABEL_PX = 11
+_CURVE = np.linspace(0, 1, 21)
+
+
+def routing_flow(
+    source: Any,
+    *,
+    layer: int | None = None,
+    theme: str | Theme = "light",
+    width: int | None = None,
+    height: int | None = None,
+) -> go.Figure:
+    """Which experts of the next layer follow those of ``layer``, for the same tokens.
+
+    ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. ``layer``: None
+    for the one that tells most of its next one. The 64 strongest flows are drawn, which is said
+    where there are more. Sizes in CSS pixels.
+    """
+    return routing_flow_figure(flow(as_trace(source), layer), theme, width=width, height=height)
+
+
+def routing_flow_figure(
+    found: Flow,
+    look: str | Theme = "light",
+    *,
+    width: int | None = None,
+    height: int | None = None,
+) -> go.Figure:
+    """The bands of a flow. Sizes in CSS pixels; without ``width`` it fills its container."""
+    look = theme(look)
+    height = height or 560
+    figure = titled(
+        look, headline(found), explanation(found), width=width, height=height, margin=_MARGIN
+    )
+    hidden = {"visible": False, "fixedrange": True}
+    figure.update_xaxes(**hidden, range=[-0.16, 1.16])
+    figure.update_yaxes(**hidden, range=[1.01, -0.06])
+    figure.update_layout(legend=legend_style() | {"itemclick": False}, barmode="overlay")
+    if not found.tokens:
+        figure.update_layout(annotations=[note(look, EMPTY)])
+        return figure
+    rows, columns = strongest(found)
+    amount = found.pairs[rows, columns]
+    left, right = (_column(numbers, amount) for numbers in (rows, columns))
+    figure.add_traces(_bands(found, rows, columns, left[2], right[2]))
+    room = height - figure.layout.margin.t - _MARGIN["b"]
+    for side, numbers in enumerate((left, right)):
+        figure.add_traces(_experts(found, side, numbers, look, room))
+    figure.add_traces(
+        [
+            go.Bar(x=[None], y=[None], name=name, marker=_paint(color, pattern))
+            for name, color, pattern in KINDS
+        ]
+    )
+    return figure
+
+
+def strongest(found: Flow, most: int = MOST_FLOWS) -> tuple[Ints, Ints]:
+    """Experts above and below of the flows with most tokens, in the order of experts."""
+    flat = found.pairs.ravel()
+    order = np.argsort(-flat, kind="stable")[:most]
+    chosen = np.sort(order[flat[order] > 0])
+    rows, columns = np.divmod(chosen, found.pairs.shape[1])
+    return rows, columns
+
+
+_Column = tuple[Ints, NDArray[np.float64], NDArray[np.float64]]
+
+
+def _column(experts: Ints, amount: Ints) -> _Column:
+    """Of one layer the experts, where each begins and ends (2 x n), and each flow (2 x flows)."""
+    known, which = np.unique(experts, return_inverse=True)
+    gap = _GAP / max(len(known) - 1, 1)
+    scale = (1 - (_GAP if len(known) > 1 else 0)) / amount.sum()
+    size = np.bincount(which, amount) * scale
+    start = np.cumsum(size) - size + gap * np.arange(len(known))
+    order = np.argsort(which, kind="stable")  # flows side by side, as the other side's experts
+    high = amount[order] * scale
+    before = np.cumsum(high) - high + gap * which[order]
+    ends = np.empty((2, len(experts)))
+    ends[:, order] = before, before + high
+    return known, np.stack([start, start + size]), ends
+
+
+def _bands(
+    found: Flow,
+    rows: Ints,
+    columns: Ints,
+    left: NDArray[np.float64],
+    right: NDArray[np.float64],
+) -> list[go.Scatter]:
+    """One filled band for each flow, widest last."""
+    lift, bend = found.lift, _CURVE**2 * (3 - 2 * _CURVE)
+    x = _WIDE / 2 + _CURVE * (1 - _WIDE)
+    around = np.concatenate([x, x[::-1]])
+    made: list[go.Scatter] = []
+    for i, (above, below) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+        top, bottom = (left[j, i] + (right[j, i] - left[j, i]) * bend for j in (0, 1))
+        _, color, pattern = KINDS[kind_of(float(lift[above, below]))]
+        tokens = int(found.pairs[above, below])
+        share = tokens / int(found.pairs[above].sum())
+        made.append(
+            go.Scatter(
+                x=around,
+                y=np.concatenate([top, bottom[::-1]]),
+                mode="lines",
+                line={"width": 0.5, "color": fade(color, 0.8)},
+                fill="toself",
+                fillcolor=fade(color, 0.45),
+                fillpattern={
+                    "shape": pattern,
+                    "fgcolor": color,
+                    "bgcolor": fade(color, 0.35),
+                    "size": 7,
+                    "solidity": 0.25,
+                }
+                if pattern
+                else None,
+                hoveron="fills",
+                hoverinfo="text",
+                text=f"<b>layer {found.layer}, expert {above} to layer {found.layer + 1}, expert "
+                f"{below}</b><br>{count(tokens, 'token')}, {percent(share)} of what leaves expert "
+                f"{above}<br>{lift[above, below]:.3g} times as often as by chance",
+                showlegend=False,
+            )
+        )
+    return made
+
+
+def kind_of(lift: float) -> int:
+    """Row of :data:`KINDS` for a lift."""
+    return 0 if lift >= OFTEN else 2 if lift <= 1 / OFTEN else 1
+
+
+def _paint(color: str, pattern: str) -> dict[str, Any]:
+    return {
+        "color": fade(color, 0.45),
+        "line": {"width": 1, "color": color},
+        "pattern": {"shape": pattern, "fgcolor": color, "fillmode": "overlay", "solidity": 0.25},
+    }
+
+
+def _experts(
+    found: Flow, side: int, column: _Column, look: Theme, room: float
+) -> list[go.Bar | go.Scatter]:
+    """The bars of one layer, and their numbers where they fit."""
+    known, (start, end), _ = column
+    total = found.pairs.sum(axis=1 - side)[known]
+    layer = found.layer + side
+    bars = go.Bar(
+        x=[side] * len(known),
+        y=end - start,
+        base=start,
+        width=_WIDE,
+        marker={"color": look.muted, "line": {"width": 0}},
+        hovertext=[
+            f"<b>layer {layer}, expert {expert}</b><br>{count(int(tokens) // found.top_k, 'token')}"
+            for expert, tokens in zip(known.tolist(), total.tolist(), strict=True)
+        ],
+        hoverinfo="text",
+        showlegend=False,
+    )
+    middle, last, shown = (start + end) / 2, -1.0, []
+    for at in middle.tolist():
+        fits = (at - last) * room / 1.07 >= _LABEL_PX
+        shown.append(fits)
+        last = at if fits else last
+    words = [f"expert {n}" if fits else "" for n, fits in zip(known.tolist(), shown, strict=True)]
+    labels = go.Scatter(
+        x=[-_WIDE / 2 - 0.01 if side == 0 else 1.01 + _WIDE / 2] * (len(known) + 1),
+        y=[-0.035, *middle],
+        text=[f"<b>layer {layer}</b>", *words],
+        mode="text",
+        textposition="middle left" if side == 0 else "middle right",
+        textfont={"size": 11, "color": look.text},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    return [bars, labels]
+
+
+def headline(found: Flow) -> str:
+    """What is shown, in a sentence; raw text."""
+    if not found.tokens:
+        return f"From layer {found.layer} to layer {found.layer + 1}"
+    return (
+        f"Layer {found.layer}'s experts tell {percent(found.guessed)} of layer "
+        f"{found.layer + 1}'s; popularity alone {percent(found.shuffled)}"
+    )
+
+
+def explanation(found: Flow) -> str:
+    """How it was counted, and what is left out; raw text."""
+    if not found.tokens:
+        return "Which experts of one layer follow which of the layer before."
+    rows, columns = strongest(found)
+    every = int((found.pairs > 0).sum())
+    shown = f"All {every:,} flows"
+    if len(rows) < every:
+        part = found.pairs[rows, columns].sum() / found.pairs.sum()
+        shown = f"The {len(rows)} strongest of {every:,} flows ({percent(float(part))} of all)"
+    why = " Of all layers this one tells most of its next." if found.picked else ""
+    return (
+        f"{shown}; a band is as wide as tokens chose both its experts, of "
+        f"{count(found.tokens, 'token')}.{why} Counted on these very tokens; shuffled ones give "
+        "the second share."
+    )
+
+
+def describe_routing_flow(found: Flow, most: int = 5) -> str:
+    """The flow in a few plain sentences, with the ``most`` strongest; raw text."""
+    if not found.tokens:
+        return f"{EMPTY.capitalize()}."
+    lift, rows = found.lift, list[str]()
+    order = np.argsort(-found.pairs.ravel(), kind="stable")[:most]
+    for above, below in np.stack(np.divmod(order, found.pairs.shape[1]), axis=1).tolist():
+        if tokens := int(found.pairs[above, below]):
+            rows.append(
+                f"expert {above} to {below}: {count(tokens, 'token')}, "
+                f"{lift[above, below]:.3g} times as often as by chance"
+            )
+    return f"{headline(found)}. {explanation(found)} Strongest: {'; '.join(rows)}."
