@@ -10,13 +10,14 @@ from engine.plan import Plan
 from engine.residency import Memory, Place
 from engine.trace import Trace
 
-_BECOMES = {
+BECOMES = {
     Why.ADMIT: Place.CACHED,
     Why.FETCH: Place.CACHED,
     Why.PIN: Place.PINNED,
     Why.UNPIN: Place.HOST,
     Why.EVICT: Place.HOST,
 }
+"""Where an expert is after a move, by the move's reason; other moves change no place."""
 
 
 def _initial(trace: Trace) -> NDArray[np.uint8]:
@@ -39,7 +40,7 @@ def places_at(trace: Trace, step: int) -> NDArray[np.uint8]:
     upto = int(np.searchsorted(moves["step"], step, side="right"))
     flat = moves["layer"][:upto] * trace.model.experts + moves["expert"][:upto]
     becomes = np.full(len(Why), 255, dtype=np.uint8)
-    for why, place in _BECOMES.items():
+    for why, place in BECOMES.items():
         becomes[why] = place
     after = becomes[moves["why"][:upto]]
     changed = after != 255
@@ -80,12 +81,12 @@ def memory_over_time(trace: Trace) -> Columns:
     places = _initial(trace)
     pinned, cached = int((places == Place.PINNED).sum()), int((places == Place.CACHED).sum())
     deltas = np.zeros((len(steps) + 1, 2), dtype=np.int64)
-    kept = np.isin(moves["why"], [int(why) for why in _BECOMES])
+    kept = np.isin(moves["why"], [int(why) for why in BECOMES])
     flat = moves["layer"][kept] * trace.model.experts + moves["expert"][kept]
     for step, index, why in zip(
         moves["step"][kept].tolist(), flat.tolist(), moves["why"][kept].tolist(), strict=True
     ):
-        old, new = int(places[index]), int(_BECOMES[Why(why)])
+        old, new = int(places[index]), int(BECOMES[Why(why)])
         places[index] = new
         deltas[step, 0] += (new == Place.PINNED) - (old == Place.PINNED)
         deltas[step, 1] += (new == Place.CACHED) - (old == Place.CACHED)

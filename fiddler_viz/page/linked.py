@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from engine.events import Action, Lane, Why, Work
+from engine.history import BECOMES
 from engine.residency import Place
 from engine.trace import Trace
 from fiddler_viz.figures.heatmap import FEW_CELLS
@@ -19,12 +20,6 @@ LIMIT_TOKENS = 2000
 """Tokens that can be clicked: 2,000 of a model of 48 layers, top-8, are 3 MB."""
 LIMIT_SEGMENTS = 60_000
 """Segments kept for the timelines of single steps: 1.1 MB."""
-_BECOMES = {
-    Why.ADMIT: Place.CACHED,
-    Why.PIN: Place.PINNED,
-    Why.UNPIN: Place.HOST,
-    Why.EVICT: Place.HOST,
-}
 
 
 def linked_tokens(trace: Trace) -> dict[str, Any]:
@@ -48,7 +43,7 @@ def linked_tokens(trace: Trace) -> dict[str, Any]:
 
     moves = trace.moves
     becomes = np.full(len(Why), -1)
-    becomes[list(_BECOMES)] = list(_BECOMES.values())
+    becomes[list(BECOMES)] = list(BECOMES.values())
     place = becomes[moves["why"]]
     changed = place >= 0
     flat = moves["layer"] * experts + moves["expert"]

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from engine.errors import InputError
+from engine.events import Why
+from engine.replay import replay
 from engine.residency import Place
 from engine.trace import Trace
 from fiddler_viz.figures import heatmap
@@ -95,8 +97,12 @@ def test_page_s_figures_are_the_one_liners(html: str, trace: Trace) -> None:
     assert figures["heatmap"] == json.loads(heatmap(trace).to_json())
 
 
-def test_script_gets_each_token_s_experts(trace: Trace) -> None:
+@pytest.mark.parametrize("policy", ["lru", "dynamic"])
+def test_script_gets_each_token_s_experts(trace: Trace, policy: str) -> None:
     """Decoded as the script does it, against the frames that the kernel's figures draw."""
+    if policy != "lru":  # one that fetches ahead
+        trace = replay(trace, policy=policy, cache_slots=3).trace
+        assert (trace.moves["why"] == Why.FETCH).any()
     linked = linked_tokens(trace)
     shape = (linked["tokens"], linked["layers"], linked["top_k"])
 
