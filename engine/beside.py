@@ -26,8 +26,12 @@ class Beside:
         return f"Beside({type(self.module).__name__})"
 
     def begin(self, hidden: Tensor) -> None:
-        """Compute it for ``hidden``, ``(T, H)``; on a device of its own this returns at once."""
-        self._begun = hidden, hidden._version, self._forward(hidden)
+        """Compute it for ``hidden``, ``(T, H)``; on a device of its own this returns at once.
+
+        Not in inference mode: there nobody could tell whether the input was written to meanwhile.
+        """
+        if not hidden.is_inference():
+            self._begun = hidden, hidden._version, self._forward(hidden)
 
     def close(self) -> None:
         """Give the module its forward pass back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from engine.errors import InputError
 from engine.latency import MOST, Curve
@@ -77,6 +77,8 @@ class ModelCosts:
     @classmethod
     def from_dict(cls, values: Any) -> Self:
         """Read back what ``asdict`` gave; raises InputError."""
+        if isinstance(values, Mapping):  # of files from before there was a switch
+            values = {"switch_tokens": None, **cast("Mapping[str, Any]", values)}
         given: Any = check_keys("model costs", values, [field.name for field in fields(cls)])
         check_text("model costs, model", given["model"])
         shape = check_keys("model costs, shape", given["shape"], _SHAPE)

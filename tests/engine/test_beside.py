@@ -111,6 +111,10 @@ def test_the_answer_is_given_once_and_only_for_its_input() -> None:
     beside.begin(hidden)
     hidden += 1
     assert torch.equal(module(hidden), 2 * hidden) and module.calls == 6
+    with torch.inference_mode():
+        given = torch.randn(6, 4)
+        beside.begin(given)
+        assert torch.equal(module(given), 2 * given) and module.calls == 7
     beside.close()
     assert "forward" not in vars(module)
     assert repr(beside) == "Beside(Doubled)"

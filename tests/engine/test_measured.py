@@ -52,6 +52,12 @@ def calibrated(machine: Machine | None = None, **figures: Any) -> HardwareSpec:
     return replace(resolve_hardware("rtx-4090"), **changes | figures)
 
 
+def test_a_file_from_before_there_was_a_switch() -> None:
+    values = asdict(COSTS)
+    del values["switch_tokens"]
+    assert ModelCosts.from_dict(values) == replace(COSTS, switch_tokens=None)
+
+
 def test_costs_of_the_very_model() -> None:
     spec = calibrated()
     assert spec.costs_of(MODEL) == COSTS
