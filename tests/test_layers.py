@@ -39,7 +39,7 @@ ENGINE_ABOVE = (
 ENGINE_BELOW = (  # below the torch line
     ("probe", "checkpoint", "threads", "levels", "pages"),
     ("store",),
-    ("routers", "expert", "quantization"),
+    ("routers", "expert", "quantization", "gate"),
     ("foresight", "expert_kernel"),
     ("devices", "cpu_lane", "dense", "beside"),
     ("executor",),

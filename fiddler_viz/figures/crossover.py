@@ -21,7 +21,7 @@ from engine.spec import UNCALIBRATED, HardwareSpec, ModelSpec, resolve_hardware,
 from engine.units import format_bytes, format_ns
 from fiddler_viz import demo
 from fiddler_viz.figures.base import legend_style
-from fiddler_viz.figures.lines import axis, fade, titled
+from fiddler_viz.figures.lines import axis, edge_label, fade, titled
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.theme import ACTIONS, Theme, count, percent, theme
 
@@ -229,25 +229,14 @@ def _marks(found: Crossover, look: Theme) -> dict[str, Any]:
     line = {"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper"}
     first, last = found.earliest or at, min(found.latest or found.largest, found.largest)
     maybe = {"type": "rect", "x0": first, "x1": last, "y0": 0, "y1": 1, "yref": "paper"}
-    right = np.log10(at) > 0.6 * np.log10(found.largest)
+    right = bool(np.log10(at) > 0.6 * np.log10(found.largest))
+    words = f"from {count(at, 'token')} on: copy"
     return {
         "shapes": [
             maybe | {"fillcolor": look.empty, "line": {"width": 0}, "layer": "below"},
             line | {"line": {"color": look.text, "width": 1.5, "dash": "dash"}},
         ],
-        "annotations": [
-            {
-                "x": float(np.log10(at)),
-                "y": 1,
-                "yref": "paper",
-                "yanchor": "top",
-                "xanchor": "right" if right else "left",
-                "xshift": -6 if right else 6,
-                "text": f"<b>from {count(at, 'token')} on: copy</b>",
-                "showarrow": False,
-                "font": {"size": 12, "color": look.text},
-            }
-        ],
+        "annotations": [edge_label(look, float(np.log10(at)), words, left=right)],
     }
 
 

@@ -13,7 +13,7 @@ from engine.errors import InputError
 from engine.trace import Trace
 from engine.units import format_bytes
 from fiddler_viz.figures.base import EMPTY, legend_style, note
-from fiddler_viz.figures.lines import axis, style, titled
+from fiddler_viz.figures.lines import axis, edge_label, style, titled
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.theme import Theme, count, percent, theme
 
@@ -171,6 +171,7 @@ def _cliff(found: Curves, look: Theme) -> dict[str, Any]:
         return {"annotations": [note(look, EMPTY)]}
     edge = found.pinned + found.cliff
     right = edge > 0.6 * found.experts
+    words = f"one step's set: {count(edge, 'expert')}"
     upright = {"x1": edge, "y0": 0, "y1": 1, "yref": "paper"}
     shade = {"type": "rect", "x0": found.pinned, "layer": "below", "line": {"width": 0}}
     line = {"color": look.text, "width": 1.5, "dash": "dash"}
@@ -179,20 +180,7 @@ def _cliff(found: Curves, look: Theme) -> dict[str, Any]:
             upright | shade | {"fillcolor": look.empty},
             upright | {"type": "line", "x0": edge, "line": line},
         ],
-        "annotations": [
-            {
-                "x": edge,
-                "y": 1,
-                "yref": "paper",
-                "yanchor": "top",
-                "xanchor": "right" if right else "left",
-                "xshift": -6 if right else 6,
-                "text": f"<b>one step's set: {count(edge, 'expert')}</b>",
-                "showarrow": False,
-                "font": {"size": 12, "color": look.text},
-                "bgcolor": look.panel,
-            }
-        ],
+        "annotations": [edge_label(look, edge, words, left=right)],
     }
 
 

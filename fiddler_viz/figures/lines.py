@@ -72,6 +72,22 @@ def axis(look: Theme, title: str) -> dict[str, Any]:
     }
 
 
+def edge_label(look: Theme, x: float, text: str, *, left: bool) -> dict[str, Any]:
+    """Safe words at the top of an upright line at ``x``; of a log axis its logarithm."""
+    return {
+        "x": x,
+        "y": 1,
+        "yref": "paper",
+        "yanchor": "top",
+        "xanchor": "right" if left else "left",
+        "xshift": -6 if left else 6,
+        "text": f"<b>{text}</b>",
+        "showarrow": False,
+        "font": {"size": 12, "color": look.text},
+        "bgcolor": look.panel,
+    }
+
+
 def fade(color: str, share: float) -> str:
     """``#rrggbb`` as a CSS colour that lets through what is behind it."""
     red, green, blue = bytes.fromhex(color[1:])

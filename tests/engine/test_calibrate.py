@@ -26,6 +26,7 @@ from engine.hybrid import HybridEngine
 from engine.loader import model_spec
 from engine.machine import this_machine
 from engine.measured import Reading
+from engine.native.build import compiler
 from engine.profile import Profile
 from engine.recorder import Recorder
 from engine.replay import replay
@@ -71,8 +72,8 @@ def test_the_switch_to_torch_is_measured_and_used(
     monkeypatch.setattr("engine.cpu_lane.measured_switch", lambda kernel, some: 48)
     calibrator = Calibrator(model, spec)
     kernels = calibrator.probe._session.executor.lane.kernels
-    if kernels[0] is None:
-        pytest.skip("the kernels are not compiled")
+    if compiler() is None:
+        pytest.skip("no C compiler")
     assert [kernel and kernel.switch_tokens for kernel in kernels] == [48, 48]
     calibrator.samples = made_up((1.0,))
     made = calibrator.spec("mine")

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from engine.dense import FEW_TOKENS, DenseKernels
-from engine.kernels import Pool, library, open_pool
+from engine.kernels import Pool, open_pool
+from engine.native.build import compiler
 
-pytestmark = pytest.mark.skipif(library() is None, reason="the kernels are not compiled")
+pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler")
 
 
 @pytest.fixture(scope="module")

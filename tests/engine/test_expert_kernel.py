@@ -12,11 +12,13 @@ from transformers.models.gpt_oss.modeling_gpt_oss import GptOssExperts
 from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 from transformers.models.nemotron_h.modeling_nemotron_h import NemotronHExperts
 
-from engine.expert_kernel import ExpertKernel, Gate, find_gate, measured_switch
-from engine.kernels import Act, Pool, library
+from engine.expert_kernel import ExpertKernel, measured_switch
+from engine.gate import Gate, find_gate
+from engine.kernels import Act, Pool
+from engine.native.build import compiler
 from engine.store import ExpertStore, ExpertWeights
 
-needs_kernels = pytest.mark.skipif(library() is None, reason="the kernels are not compiled")
+needs_kernels = pytest.mark.skipif(compiler() is None, reason="no C compiler")
 
 HIDDEN, INNER, EXPERTS = 96, 72, 4
 SIZES = {

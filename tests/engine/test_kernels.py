@@ -482,6 +482,28 @@ def test_two_pools_and_two_callers_at_once(make: Callable[..., Pool], team: str)
     assert not any(thread.is_alive() for thread in threads) and not wrong
 
 
+FORKED = """
+import os, torch
+from engine.expert_kernel import linear
+from engine.kernels import Pool
+from engine.threads import torch_team
+pool = Pool(2, team=torch_team() if {team} else 0)
+x, w = torch.randn(3, 64), torch.randn(96, 64)
+want = linear(pool, x, w, None, torch.empty(3, 96))
+child = os.fork()
+if not child:
+    os._exit(0 if linear(pool, x, w, None, torch.empty(3, 96)).equal(want) else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(bool(GIVEN) or not hasattr(os, "fork"), reason="of the package's own library")
+@pytest.mark.parametrize("team", [False, True])
+def test_a_forked_child_does_without_its_parent_s_threads(team: bool) -> None:
+    code = FORKED.format(team=team)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_a_pool_ends_and_says_what_it_is(make: Callable[..., Pool]) -> None:
     pool = make(NAMES[0], 2)
     assert repr(pool) == f"Pool(2 threads, {pool.isa})"

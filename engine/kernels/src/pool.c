@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "kernels.h"
 
@@ -23,7 +24,6 @@
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
 enum {
@@ -34,6 +34,7 @@ enum {
 struct Pool {
     const Isa *isa;
     Team *team; /* NULL: threads of our own */
+    pid_t owner; /* the process whose threads these are: a forked child has none of them */
     int threads;
     int *cores; /* of each thread; NULL: wherever the system likes */
     pthread_t *workers;
@@ -199,7 +200,7 @@ static int step_aside(const Pool *pool, cpu_set_t *usual) {
 void pool_run(Pool *pool, const Phase *phases, int64_t count) {
     pool->phases = phases, pool->count = count;
     open_phase(pool, 0);
-    if (pool->team) {
+    if (pool->team && getpid() == pool->owner) {
         atomic_store(&pool->joined, 0);
         pool->team(join, pool, (unsigned)pool->threads, 0);
         return;
@@ -261,7 +262,7 @@ API Pool *fiddler_pool_new(int64_t threads, const int64_t *cores, const char *is
     if (!found || !isa_runs(found) || threads < 1 || threads > 4096) return NULL;
     Pool *pool = calloc(1, sizeof *pool);
     if (!pool) return NULL;
-    pool->isa = found, pool->threads = 1;
+    pool->isa = found, pool->threads = 1, pool->owner = getpid();
     if (team && threads > 1) pool->team = team, pool->threads = (int)threads;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_mutex_init(&pool->sleep, NULL);
