@@ -17,35 +17,33 @@ LEAST_BYTES = 1 << 20
 """Smaller weights are in a cache, or not worth waking threads for."""
 
 
-class DenseKernels:
-    """A model's large linear layers, computed by the kernels where they are given few tokens.
+def onto_kernels(model: nn.Module, pool: Pool | None) -> list[nn.Module]:
+    """Let the kernels compute a model's large linear layers where they are given few tokens.
 
-    Layers that are not plain, or not on the CPU, stay as they are.
+    Layers that are not plain, or not on the CPU, stay as they are, and so do all without a pool.
+    Returns those that changed.
     """
+    if pool is None:
+        return []
+    found = [module for module in model.modules() if _fits(module)]
+    for module in found:
+        module.forward = _forward(module, pool)  # on this module only, hides its class's
+    return found
 
-    def __init__(self, model: nn.Module, pool: Pool | None) -> None:
-        self.pool = pool
-        self.modules = [m for m in model.modules() if pool is not None and _fits(m)]
-        for module in self.modules:
-            module.forward = self._forward(module)  # on this module only, hides its class's
 
-    def __repr__(self) -> str:
-        return f"DenseKernels({len(self.modules)} linear layers)"
+def _forward(module: nn.Module, pool: Pool) -> Callable[[Tensor], Tensor]:
+    weight = module.weight
 
-    def _forward(self, module: nn.Module) -> Callable[[Tensor], Tensor]:
-        pool, weight = self.pool, module.weight
-        assert pool is not None
+    def forward(x: Tensor) -> Tensor:
+        tokens = x.numel() // x.shape[-1]
+        if not 0 < tokens <= FEW_TOKENS or x.dtype != weight.dtype:
+            return F.linear(x, weight, module.bias)
+        flat = x.reshape(tokens, x.shape[-1])
+        flat = flat if flat.stride(1) == 1 else flat.contiguous()
+        out = torch.empty(tokens, len(weight), dtype=x.dtype)
+        return linear(pool, flat, weight, module.bias, out).view(*x.shape[:-1], -1)
 
-        def forward(x: Tensor) -> Tensor:
-            tokens = x.numel() // x.shape[-1]
-            if not 0 < tokens <= FEW_TOKENS or x.dtype != weight.dtype:
-                return F.linear(x, weight, module.bias)
-            flat = x.reshape(tokens, x.shape[-1])
-            flat = flat if flat.stride(1) == 1 else flat.contiguous()
-            out = torch.empty(tokens, len(weight), dtype=x.dtype)
-            return linear(pool, flat, weight, module.bias, out).view(*x.shape[:-1], -1)
-
-        return forward
+    return forward
 
 
 def _fits(module: nn.Module) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.dense import DenseKernels
+from engine.dense import onto_kernels
 from engine.devices import Device, open_device, usual_device
 from engine.errors import InputError
 from engine.generation import Generator
@@ -54,8 +54,6 @@ class HybridEngine(Planned):
         self.threads = generator.threads
         """CPU threads that torch uses while this engine generates."""
         self.profile = profile
-        self.dense: DenseKernels | None = None
-        """The dense layers that the CPU kernels compute; None before :meth:`load` is through."""
         self.quantization = quantization
         """What quantising the experts saved and cost; None where they are as in the checkpoint."""
         self._generator = generator
@@ -145,7 +143,7 @@ class HybridEngine(Planned):
         lane = session.executor.lane
         measured = machine.costs_of(real)
         lane.switch(None if measured is None else measured.switch_tokens)
-        dense = DenseKernels(model, lane.pool)
+        onto_kernels(model, lane.pool)
         texts = TokenTexts(tokenizer)
         attach(model, session, texts)
         generator = Generator(
@@ -165,7 +163,6 @@ class HybridEngine(Planned):
             with generator.torch_threads():
                 profile = measure_profile(model, tokenizer, session, spec, real.vocabulary)
         engine = cls(generator, real, machine, profile, quantization)
-        engine.dense = dense
         if not opened.offloads:
             gpu_memory, policy, planner, cache_slots = "0%", "cpu", None, None
         engine._check_policy(policy)

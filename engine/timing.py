@@ -19,7 +19,7 @@ from torch import nn
 
 from engine.cost import CostModel
 from engine.decision import Decision
-from engine.dense import DenseKernels
+from engine.dense import onto_kernels
 from engine.devices.host import HostDevice
 from engine.hook import attach
 from engine.notes import Span
@@ -150,7 +150,7 @@ class Probe:
         self._device = _Watched()
         self._session = Session(store, self._device, plan, self.threads)
         # of an engine's model they are the kernels' already
-        self._dense = DenseKernels(model, self._session.executor.lane.pool)
+        onto_kernels(model, self._session.executor.lane.pool)
 
     def __repr__(self) -> str:
         return f"Probe({self.spec.name}, {self.threads} threads)"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.dense import FEW_TOKENS, DenseKernels
+from engine.dense import FEW_TOKENS, onto_kernels
 from engine.kernels import Pool, open_pool
 from engine.native.build import compiler
 
@@ -48,9 +48,7 @@ def test_large_layers_answer_as_torch_does(
     model = layers(dtype)
     inputs = {name: torch.randn(*shape, of.in_features).to(dtype) for name, of in model.items()}
     expected = {name: of(inputs[name]) for name, of in model.items()}
-    dense = DenseKernels(model, pool)
-    assert dense.modules == [model["large"], model["plain"]]
-    assert repr(dense) == "DenseKernels(2 linear layers)"
+    assert onto_kernels(model, pool) == [model["large"], model["plain"]]
     for name, of in model.items():
         got = of(inputs[name])
         assert got.shape == expected[name].shape and got.dtype == dtype
@@ -61,17 +59,16 @@ def test_a_view_with_gaps_between_its_elements(pool: Pool) -> None:
     model = layers(torch.float32)
     x = torch.randn(1000, 3).T
     expected = model["large"](x)
-    DenseKernels(model, pool)
+    onto_kernels(model, pool)
     torch.testing.assert_close(model["large"](x), expected)
 
 
 def test_a_second_time_leaves_the_first(pool: Pool) -> None:
     model = layers(torch.float32)
-    first = DenseKernels(model, pool)
-    assert len(first.modules) == 2 and not DenseKernels(model, pool).modules
+    assert len(onto_kernels(model, pool)) == 2 and not onto_kernels(model, pool)
 
 
 def test_without_a_pool_nothing_changes() -> None:
     model = layers(torch.float32)
-    assert not DenseKernels(model, None).modules
+    assert not onto_kernels(model, None)
     assert "forward" not in vars(model["large"])
