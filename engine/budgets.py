@@ -70,6 +70,8 @@ def budget_curve(
 ) -> BudgetCurve:
     """Replay a run under every policy and budget, with the policy's own planner and slots.
 
+    What was pinned by hand is left out: small budgets would have no room for it.
+
     ``policies``: names, or one; None: all that can replay this run. ``budgets`` are ``gpu_memory``
     arguments (``"24GB"``, ``"40%"``, bytes), or one. Raises InputError for what is none, before
     anything is replayed, and what :func:`engine.replay.replay` raises.
@@ -83,7 +85,7 @@ def budget_curve(
     bounds: dict[int, float] = {}
     for policy in (POLICIES[name] for name in playable(trace)) if chosen is None else chosen:
         for budget in asked:
-            what_if = replay(trace, gpu_memory=budget, policy=policy).trace
+            what_if = replay(trace, gpu_memory=budget, policy=policy, reset_pins=True).trace
             plan, summary, length = what_if.plan, what_if.summary, what_if.duration_ns
             if plan.gpu_memory not in bounds:  # of all policies the same
                 bounds[plan.gpu_memory] = bound(what_if, plan).tokens_per_s

@@ -164,7 +164,12 @@ def heldout(
     budgets: list[Budget] = []
     for value in asked:
         plan = change_plan(
-            trace.plan, model=trace.model, gpu_memory=value, policy="fiddler", cache_slots=0
+            trace.plan,
+            model=trace.model,
+            gpu_memory=value,
+            policy="fiddler",
+            cache_slots=0,
+            reset_pins=True,  # judged is what a planner chose
         )
         pinned = {
             "profile": by_popularity(profile.array, plan.room),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from engine.by_hand import ByHand
 from engine.cost import CostModel
 from engine.errors import BudgetError, InputError, unknown_name
 from engine.plan import Plan
@@ -125,12 +129,27 @@ def change_plan(
     policy: str | type[Policy] | None = None,
     planner: str | None = None,
     hardware: str | Path | HardwareSpec | None = None,
+    pin: Any = None,
+    unpin: Any = None,
+    reset_pins: bool = False,
 ) -> Plan:
     """``plan`` with some arguments changed, the rest kept.
 
-    Kept cache slots shrink where a smaller budget has no room for them. A new policy brings its
-    own planner and its own default of slots unless these are given too. A plan whose policy is
-    not at hand (:attr:`engine.plan.Plan.has_policy`) has to be given one.
+    Kept cache slots shrink where a smaller budget, or what is pinned by hand, has no room for
+    them. A new policy brings its own planner and its own default of slots unless these are given
+    too. A plan whose policy is not at hand (:attr:`engine.plan.Plan.has_policy`) has to be given
+    one.
+
+    Args:
+        pin: experts that shall be pinned from now on, whatever the planner thinks: ``(17, 3)``, a
+            layer's number for all of it, or a list of these. They take the places of those that
+            the planner wants least.
+        unpin: experts that shall not be pinned from now on; the planner's next best come instead.
+        reset_pins: forgets what was pinned and unpinned by hand before.
+
+    Raises:
+        BudgetError: too small a budget, also for what is pinned by hand.
+        InputError: what is wrong with an argument.
     """
     chosen = plan.policy_class if policy is None else resolve_policy(policy)
     spec = None if hardware is None else resolve_hardware(hardware)
@@ -141,7 +160,12 @@ def change_plan(
     if gpu_memory is not None:
         budget = resolve_budget(gpu_memory, plan.minimum_bytes, plan.full_bytes)
     changed = replace(
-        plan, gpu_memory=budget, policy=chosen.name, planner=planner, own_policy=_own(chosen)
+        plan,
+        gpu_memory=budget,
+        policy=chosen.name,
+        planner=planner,
+        own_policy=_own(chosen),
+        by_hand=(ByHand() if reset_pins else plan.by_hand).changed(plan.grid, pin, unpin),
     )
     if spec is not None:
         changed = replace(
@@ -153,28 +177,62 @@ def change_plan(
         )
     by_default = other or (chosen.slot_share and plan.cache_slots == _usual_slots(plan))
     if cache_slots is None and not by_default:
-        cache_slots = min(plan.cache_slots, changed.room)
+        cache_slots = min(plan.cache_slots, max(changed.most_slots, 0))
     return _with_room(changed, cache_slots)
 
 
 def _with_room(plan: Plan, cache_slots: int | None) -> Plan:
+    by_hand, most = len(plan.by_hand.pinned), plan.most_slots
+    if most < 0:
+        least = plan.minimum_bytes + by_hand * plan.expert_bytes
+        raise BudgetError(
+            f"{by_hand} experts are pinned by hand, {format_bytes(plan.gpu_memory)} have room for "
+            f"{plan.room}: unpin {-most} of them (or reset_pins=True: all), or give at least "
+            f"{least} bytes ({format_bytes(least)})",
+            minimum_bytes=least,
+        )
     if cache_slots is None:
         cache_slots = _usual_slots(plan)
-    if type(cache_slots) is not int or not 0 <= cache_slots <= plan.room:
+    if type(cache_slots) is not int or not 0 <= cache_slots <= most:
+        beside = f" beside the {by_hand} pinned by hand" if by_hand else ""
         raise InputError(
-            f"cache_slots: expected a whole number of experts from 0 to {plan.room} (what fits in "
-            f"{format_bytes(plan.gpu_memory)}), got {cache_slots!r}"
+            f"cache_slots: expected a whole number of experts from 0 to {most} (what fits in "
+            f"{format_bytes(plan.gpu_memory)}{beside}), got {cache_slots!r}"
         )
     if plan.planner not in PLANNERS:
         raise unknown_name("planner", plan.planner, PLANNERS)
+    return replace(plan, pinned=_pinned(plan, plan.room - cache_slots), cache_slots=cache_slots)
+
+
+def _pinned(plan: Plan, places: int) -> tuple[int, ...]:
+    """Who gets the places: first what is pinned by hand, then what the planner says.
+
+    A planner with more room pins all that it pins with less, so that its order need not be known:
+    it is given the most room with which what it says, without the experts it is not asked about,
+    still fits.
+    """
     known = Known(plan.profile, plan.costs, plan.policy_class)
-    chosen = PLANNERS[plan.planner](known, plan.room - cache_slots)
-    return replace(plan, pinned=tuple(sorted(chosen.tolist())), cache_slots=cache_slots)
+    planner, hand = PLANNERS[plan.planner], plan.by_hand
+    if not hand:
+        return tuple(sorted(planner(known, places).tolist()))
+    free = np.ones(plan.grid[0] * plan.grid[1], dtype=np.bool_)
+    free[[*hand.pinned, *hand.unpinned]] = False
+    places -= len(hand.pinned)
+    room, above = places, len(free) + 1  # fits, and fits not or is too much to ask for
+    chosen = planner(known, room)
+    while above - room > 1:
+        middle = (room + above) // 2
+        more = planner(known, middle)
+        if free[more].sum() <= places:
+            room, chosen = middle, more
+        else:
+            above = middle
+    return tuple(sorted((*hand.pinned, *chosen[free[chosen]].tolist())))
 
 
 def _usual_slots(plan: Plan) -> int:
     """Cache slots where nobody says how many."""
-    return int(plan.room * plan.policy_class.slot_share)
+    return min(int(plan.room * plan.policy_class.slot_share), plan.most_slots)
 
 
 def _own(policy: type[Policy]) -> type[Policy] | None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from itertools import pairwise
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.by_hand import ByHand
 from engine.cost import CostModel
 from engine.errors import InputError
 from engine.policies import POLICIES, Policy, resolve_policy
 from engine.profile import Profile
 from engine.residency import Residency
 from engine.spec import UNCALIBRATED
-from engine.strict import check_int, check_keys, check_text
+from engine.strict import check_ascending, check_int, check_keys, check_text
 from engine.units import format_bytes
 
 
@@ -51,17 +51,19 @@ class Plan:
     profile: Profile
     """The popularity that planners rank experts by, and where it was measured."""
     costs: CostModel
+    by_hand: ByHand = field(default_factory=ByHand)
+    """What of the placement is the reader's own, and stays so whatever else of the plan changes."""
     own_policy: type[Policy] | None = None
     """A policy of the caller's own, not one of ours; files keep its name only."""
 
     def __repr__(self) -> str:
         beyond = self.beyond_card
         foreign = f" ({UNCALIBRATED})" if self.uncalibrated else ""
+        by_hand = f" ({self.by_hand})" if self.by_hand else ""
         return (
             f"Plan({format_bytes(self.gpu_memory)}{f', {beyond},' if beyond else ''} on "
-            f"{self.hardware}{foreign}: {len(self.pinned)} of "
-            f"{self.grid[0] * self.grid[1]} experts pinned, {self.cache_slots} cache slots, "
-            f"policy {self.policy!r})"
+            f"{self.hardware}{foreign}: {len(self.pinned)} of {self.grid[0] * self.grid[1]} "
+            f"experts pinned{by_hand}, {self.cache_slots} cache slots, policy {self.policy!r})"
         )
 
     @cached_property
@@ -121,6 +123,12 @@ class Plan:
         free = (self.gpu_memory - self.minimum_bytes) // self.expert_bytes
         return min(free, self.grid[0] * self.grid[1])
 
+    @property
+    def most_slots(self) -> int:
+        """Cache slots that there is room for beside what is pinned by hand; below 0: not all of
+        that fits."""
+        return self.room - len(self.by_hand.pinned)
+
     def residency(self) -> Residency:
         """An empty ledger with this plan's limits."""
         return Residency(
@@ -135,7 +143,9 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        values = {name: getattr(self, name) for name in _saved()}
+        values = {name: getattr(self, name) for name in _saved() if name != "by_hand"}
+        if self.by_hand:  # earlier versions' files have none, and read those without
+            values["by_hand"] = self.by_hand.to_dict()
         return values | {
             "grid": list(self.grid),
             "pinned": list(self.pinned),
@@ -146,7 +156,8 @@ class Plan:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read back :meth:`to_dict`; raises InputError where a field is missing, unknown or bad."""
-        given = check_keys("plan", values, _saved())
+        known = isinstance(values, Mapping) and "by_hand" in values  # pyright: ignore[reportUnnecessaryIsInstance]
+        given = check_keys("plan", values, (n for n in _saved() if known or n != "by_hand"))
         profile = Profile.from_dict(given["profile"])
         if given["grid"] != list(profile.grid):
             raise InputError(
@@ -158,11 +169,13 @@ class Plan:
         check_int("plan, expert_bytes", given["expert_bytes"], least=1)
         for name in ("policy", "planner", "hardware", "hardware_title", "model"):
             check_text(f"plan, {name}", given[name])
+        total = profile.grid[0] * profile.grid[1]
         given |= {
             "grid": profile.grid,
             "profile": profile,
             "costs": CostModel.from_dict(given["costs"]),
-            "pinned": _pinned(given["pinned"], profile.grid),
+            "pinned": check_ascending("not a plan: pinned", given["pinned"], total),
+            "by_hand": ByHand.from_dict(given["by_hand"], profile.grid) if known else ByHand(),
         }
         made = cls(**given)
         if max(made.full_bytes, made.gpu_memory) >= 2**63:
@@ -172,22 +185,12 @@ class Plan:
                 f"not a plan: {len(made.pinned)} experts pinned and {made.cache_slots} cache slots "
                 f"do not fit in {format_bytes(made.gpu_memory)}"
             )
+        hand, pinned = made.by_hand, set(made.pinned)
+        if not pinned.issuperset(hand.pinned) or not pinned.isdisjoint(hand.unpinned):
+            raise InputError("not a plan: what is pinned is not what was pinned by hand")
         return made
 
 
 def _saved() -> list[str]:
     """Names of the fields that a file holds."""
-    return [field.name for field in fields(Plan) if field.name != "own_policy"]
-
-
-def _pinned(values: Any, grid: tuple[int, int]) -> tuple[int, ...]:
-    """Flat indices, ascending; raises InputError unless they are those of experts of the grid."""
-    total = grid[0] * grid[1]
-    if not isinstance(values, list) or not all(
-        type(index) is int and 0 <= index < total for index in cast("list[Any]", values)
-    ):
-        raise InputError(f"not a plan: pinned must be a list of experts from 0 to {total - 1}")
-    pinned = tuple(cast("list[int]", values))
-    if any(a >= b for a, b in pairwise(pinned)):
-        raise InputError("not a plan: pinned experts must ascend")
-    return pinned
+    return [each.name for each in fields(Plan) if each.name != "own_policy"]

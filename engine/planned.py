@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from engine.errors import InputError
 from engine.placement import change_plan
@@ -55,11 +56,16 @@ class Planned:
         policy: str | type[Policy] | None = None,
         planner: str | None = None,
         hardware: str | Path | HardwareSpec | None = None,
+        pin: Any = None,
+        unpin: Any = None,
+        reset_pins: bool = False,
     ) -> Plan:
         """Change the plan, from any thread; what is not named stays as it is.
 
         Takes effect at the next step of a running generation (and is recorded there), at once
-        when nothing runs. Raises BudgetError or InputError and changes nothing when it cannot be.
+        when nothing runs. ``pin=[(17, 3)]``, ``unpin=`` and ``reset_pins=True`` edit the placement
+        by hand: see :func:`engine.placement.change_plan`. Raises BudgetError or InputError and
+        changes nothing when it cannot be.
         """
         if not self.device.offloads:
             raise InputError(
@@ -77,6 +83,9 @@ class Planned:
             policy=policy,
             planner=planner,
             hardware=spec,
+            pin=pin,
+            unpin=unpin,
+            reset_pins=reset_pins,
         )
         self.session.replan(plan)
         self.hardware = spec or self.hardware

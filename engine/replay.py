@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,19 +53,23 @@ def replay(
     policy: str | type[Policy] | None = None,
     planner: str | None = None,
     hardware: str | Path | HardwareSpec | None = None,
+    pin: Any = None,
+    unpin: Any = None,
+    reset_pins: bool = False,
 ) -> Replay:
     """Run a trace's routing under another plan; without changes, under its own plans.
 
     A changed plan starts from the trace's last plan, holds from the first step, and begins with
     empty cache slots. Without changes the trace's own plans take turns as they did, from the
     recorded start: work and moves equal the recorded ones row for row. A measured trace without
-    changes is returned as it is.
+    changes is returned as it is. ``pin``, ``unpin`` and ``reset_pins`` edit the placement by hand:
+    see :func:`engine.placement.change_plan`.
 
     Raises:
-        BudgetError, InputError: as :func:`engine.placement.make_plan`.
+        BudgetError, InputError: as :func:`engine.placement.change_plan`.
     """
-    changes = (gpu_memory, cache_slots, policy, planner, hardware)
-    if all(change is None for change in changes):
+    changes = (gpu_memory, cache_slots, policy, planner, hardware, pin, unpin)
+    if all(change is None for change in changes) and not reset_pins:
         if trace.clock == Clock.MEASURED:
             return Replay(trace)
         return Replay(run_plans(trace, trace.plan_list, trace.start))
@@ -77,6 +82,9 @@ def replay(
         policy=policy,
         planner=planner,
         hardware=hardware,
+        pin=pin,
+        unpin=unpin,
+        reset_pins=reset_pins,
     )
     return replay_plan(trace, plan)
 

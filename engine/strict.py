@@ -6,6 +6,7 @@ import json
 import math
 import reprlib
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,6 +50,18 @@ def check_text(what: str, value: object) -> None:
     """Raise InputError unless `value` is a string that is not empty."""
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{what}: expected a text that is not empty, got {reprlib.repr(value)}.")
+
+
+def check_ascending(what: str, values: object, below: int) -> tuple[int, ...]:
+    """A list of different whole numbers from 0, ascending, all `below` a bound; as a tuple."""
+    if not isinstance(values, list) or not all(
+        type(value) is int and 0 <= value < below for value in cast("list[Any]", values)
+    ):
+        raise InputError(f"{what} must be a list of experts from 0 to {below - 1}")
+    found = tuple(cast("list[int]", values))
+    if any(a >= b for a, b in pairwise(found)):
+        raise InputError(f"{what}: experts must ascend")
+    return found
 
 
 def several(what: str, value: Any) -> list[Any]:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENGINE_ABOVE = (
     ("errors", "native"),
     ("units", "strict", "destination", "unsupported", "kernels"),
-    ("spec hardware_spec model_spec measured machine latency", "profile sample"),
+    ("spec hardware_spec model_spec measured machine latency", "profile sample", "by_hand"),
     ("events", "cost", "fitting"),
     ("decision", "lineage", "crossover"),
     ("residency", "timeline", "routing", "stacks frequency"),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import random
 from typing import Any
 
 import numpy as np
 import pytest
 
+from engine.by_hand import ByHand
 from engine.cost import CostModel
 from engine.errors import BudgetError, InputError, UnknownNameError
+from engine.orchestrator import Orchestrator
 from engine.placement import (
     change_plan,
     make_plan,
@@ -16,8 +20,10 @@ from engine.placement import (
     workspace_bytes,
 )
 from engine.plan import Plan
-from engine.policies import POLICIES
+from engine.planners import PLANNERS, Known
+from engine.policies import LIVE, POLICIES
 from engine.profile import Profile
+from engine.residency import Place
 from engine.spec import ModelSpec, resolve_hardware
 from engine.synthetic import synthetic_trace
 from tests.engine.builders import LEAST, MODEL, hardware, toy_plan
@@ -241,6 +247,154 @@ def test_every_plan_can_be_held(policy: str) -> None:
         ledger = made.residency()
         ledger.mark(made.pinned, ())
         assert ledger.used_bytes + made.cache_slots * 1000 <= made.gpu_memory
+
+
+# ---------------------------------------------------------------------- by hand
+
+# COUNTS: the most popular first are 1, 5, 10, then 0, 2, 7, 6, 4, 3, 8, 9, 11.
+
+
+def test_a_pin_by_hand_pushes_out_the_planner_s_least_wanted() -> None:
+    old = plan()
+    assert old.pinned == (0, 1, 2, 5, 10)
+    one = change(old, pin=(2, 3))
+    assert one.pinned == (0, 1, 5, 10, 11)
+    two = change(one, pin=[(2, 1)])
+    assert two.pinned == (1, 5, 9, 10, 11), "not what was pinned by hand"
+    assert two.by_hand == ByHand((9, 11))
+    assert change(two, pin=(0, 1)).pinned == two.pinned, "one that is pinned already"
+
+
+def test_an_unpinned_expert_stays_unpinned_and_the_next_best_comes() -> None:
+    old = plan()
+    one = change(old, unpin=(0, 1))
+    assert one.pinned == (0, 2, 5, 7, 10)
+    assert change(one, gpu_memory="100%").pinned == tuple(n for n in range(12) if n != 1)
+    assert change(one, unpin=1).pinned == (0, 2, 3, 8, 10)  # all of layer 1
+
+
+def test_edits_survive_every_other_change() -> None:
+    edited = change(plan(), pin=(2, 3), unpin=(0, 1))
+    for options in (
+        {"gpu_memory": LEAST + 2000},
+        {"policy": "lru"},
+        {"policy": "layers"},
+        {"planner": "random"},
+        {"cache_slots": 3},
+        {"hardware": "l4"},
+        {"policy": "lru", "cache_slots": 2},
+    ):
+        made = change(edited, **options)
+        assert made.by_hand == edited.by_hand
+        assert 11 in made.pinned and 1 not in made.pinned
+    assert change(made, reset_pins=True, policy="fiddler") == plan()
+    assert change(made, reset_pins=True, pin=(0, 3)).by_hand == ByHand((3,))
+
+
+def test_whole_layers_are_filled_around_edits() -> None:
+    """The planner of whole layers takes only such as fit beside what is pinned by hand."""
+    assert change(plan(policy="layers"), pin=(0, 0)).pinned == (0, 8, 9, 10, 11)
+    assert change(plan(policy="layers"), unpin=(2, 0)).pinned == (9, 10, 11)
+    assert change(plan(policy="layers"), pin=[(0, 0), (0, 1)]).pinned == (0, 1)
+    assert change(plan(policy="layers"), pin=(2, 0)).pinned == (8, 9, 10, 11)
+
+
+def test_a_cache_by_default_gives_way_and_comes_back() -> None:
+    lru = plan(policy="lru")
+    pinned = change(lru, pin=0)
+    assert (pinned.pinned, pinned.cache_slots) == ((0, 1, 2, 3), 1)
+    more = change(pinned, gpu_memory="100%")
+    assert (len(more.pinned), more.cache_slots) == (4, 8)
+    assert change(pinned, reset_pins=True) == lru
+
+
+def test_a_chosen_cache_shrinks_only_where_it_must() -> None:
+    old = plan(cache_slots=3, policy="lru")
+    assert old.pinned == (1, 5)
+    two = change(old, pin=[(2, 3), (2, 1)])
+    assert (two.pinned, two.cache_slots) == ((9, 11), 3)
+    three = change(two, pin=(2, 0))
+    assert (three.pinned, three.cache_slots) == ((8, 9, 11), 2)
+    with pytest.raises(InputError, match=r"from 0 to 2 .* beside the 3 pinned by hand"):
+        change(three, cache_slots=3)
+
+
+def test_where_hand_pins_do_not_fit_the_error_says_what_would() -> None:
+    old = plan()
+    with pytest.raises(BudgetError, match="8 experts are pinned by hand, .* have room for 5: unpin "
+                       f"3 of them .* at least {LEAST + 8000} bytes") as caught:  # fmt: skip
+        change(old, pin=[0, 1])
+    assert caught.value.minimum_bytes == LEAST + 8000
+    assert change(old, pin=[0, 1], gpu_memory=LEAST + 8000).pinned == tuple(range(8))
+    full = change(old, pin=[0, (1, 1)])
+    with pytest.raises(BudgetError, match="5 experts are pinned by hand"):
+        change(full, gpu_memory="0%")
+    with pytest.raises(InputError, match="pin: layer 3"):
+        change(old, pin=(3, 0))
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_every_planner_fills_what_is_left_in_its_own_order(planner: str) -> None:
+    """As if the experts that it is not asked about were not in its order."""
+    for room in range(13):
+        old = toy_plan(room, planner=planner)
+        if room < 2:
+            continue
+        made = change_plan(old, model=MODEL, pin=[(0, 3), (2, 2)], unpin=[(0, 0), (1, 2)])
+        hand = {3, 10}, {0, 6}
+        known = Known(old.profile, old.costs, old.policy_class)
+        best: list[int] = []
+        for places in range(13):
+            order = PLANNERS[planner](known, places).tolist()
+            rest = [flat for flat in order if flat not in hand[0] | hand[1]]
+            if len(rest) <= room - 2:
+                best = rest
+        assert set(made.pinned) == hand[0] | set(best)
+        if planner != "layers":
+            assert len(made.pinned) == min(room, 10)
+
+
+def test_random_edits_never_exceed_the_budget_and_are_kept() -> None:
+    """2,000 random pins, unpins and replans, each put in force on one ledger."""
+    rng = random.Random(5)
+    now, hand, refused = plan(), ByHand(), 0
+    driver = Orchestrator(now)
+    everyone = [divmod(flat, 4) for flat in range(12)]
+    for _ in range(2000):
+        options: dict[str, Any] = rng.choice(
+            (
+                {"pin": rng.choice(everyone)},
+                {"pin": rng.sample(everyone, 3), "unpin": None},
+                {"unpin": rng.choice(everyone)},
+                {"unpin": rng.randrange(3)},
+                {"pin": (rng.randrange(3), None)},
+                {"gpu_memory": f"{rng.randrange(101)}%"},
+                {"policy": rng.choice(sorted(LIVE))},
+                {"cache_slots": rng.randrange(6)},
+                {"planner": rng.choice(("popularity", "random", "layers", "uniform"))},
+                {"reset_pins": rng.random() < 0.2},
+            )
+        )
+        wanted = ByHand() if options.get("reset_pins") else hand
+        wanted = wanted.changed((3, 4), options.get("pin"), options.get("unpin"))
+        try:
+            made = change(now, **options)
+        except (BudgetError, InputError):
+            refused += 1
+            room = (now.gpu_memory - now.minimum_bytes) // 1000
+            assert "gpu_memory" in options or "cache_slots" in options or len(wanted.pinned) > room
+            continue
+        assert made.by_hand == wanted
+        assert set(made.pinned) >= set(wanted.pinned)
+        assert not set(made.pinned) & set(wanted.unpinned)
+        assert len(made.pinned) + made.cache_slots <= made.room
+        driver.change(made)
+        ledger = driver.residency
+        assert ledger.used_bytes <= made.gpu_memory == ledger.budget_bytes
+        assert np.flatnonzero(ledger.places().ravel() == Place.PINNED).tolist() == [*made.pinned]
+        assert Plan.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+        now, hand = made, wanted
+    assert 50 < refused < 1500
 
 
 # ---------------------------------------------------------------------- the paper

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine.by_hand import ByHand
 from engine.errors import InputError
 from engine.plan import Plan
 from engine.policies import POLICIES
@@ -24,6 +25,28 @@ def test_round_trip(policy: str) -> None:
     plan = toy_plan(7, 2, policy)
     assert Plan.from_dict(plain(plan)) == plan
     assert hash(Plan.from_dict(plain(plan))) == hash(plan)
+
+
+def test_round_trip_with_edits_by_hand() -> None:
+    plan = replace(toy_plan(7, 2), by_hand=ByHand((1, 2), (11,)))
+    assert Plan.from_dict(plain(plan)) == plan
+    assert "5 of 12 experts pinned (2 pinned and 1 unpinned by hand), 2 cache" in repr(plan)
+    assert plan.most_slots == 5
+    assert "by_hand" not in plain(toy_plan(7, 2)), "as files without edits always were"
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "message"),
+    [
+        ({"pinned": [11], "unpinned": []}, "what is pinned is not what was pinned by hand"),
+        ({"pinned": [], "unpinned": [0]}, "what is pinned is not what was pinned by hand"),
+        ({"pinned": [1, 0], "unpinned": []}, "must ascend"),
+        (None, "expected a mapping"),
+    ],
+)
+def test_edits_that_the_placement_denies_are_refused(by_hand: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Plan.from_dict(plain(toy_plan(7, 2)) | {"by_hand": by_hand})
 
 
 def test_figures() -> None:

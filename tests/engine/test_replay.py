@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 from engine.errors import BudgetError, InputError
 from engine.events import Clock, Why
 from engine.orchestrator import Orchestrator
+from engine.placement import change_plan
 from engine.plan import Plan
 from engine.planners import PLANNERS
 from engine.policies import LIVE
@@ -24,7 +26,7 @@ from engine.replay import replay, replay_plan, run_plans
 from engine.spec import ModelSpec
 from engine.synthetic import synthetic_trace
 from engine.trace import Start, Trace
-from tests.engine.builders import Driver, random_plan, recorded, toy_plan
+from tests.engine.builders import MODEL, Driver, random_plan, recorded, toy_plan
 
 TABLES = ("step_rows", "token_rows", "work_rows", "move_rows")
 
@@ -244,6 +246,42 @@ def test_more_slots_never_lower_the_hit_rate_of_lru() -> None:
         plan = replace(trace.plan, policy="lru", pinned=(), cache_slots=slots)
         hits.append(replay_plan(trace, plan).summary.hit_rate)
     assert hits == sorted(hits)
+
+
+@pytest.mark.parametrize("policy", LIVE)
+def test_edits_by_hand_in_mid_run_are_replayed_exactly(policy: str, tmp_path: Path) -> None:
+    """Each edit changes what the cache sees: still 0 differences, also out of a file."""
+    driver, rng = Driver(toy_plan(7, 3, policy)), random.Random(3)
+    everyone = [divmod(flat, 4) for flat in range(12)]
+    for _ in range(25):
+        plans: list[Plan] = []
+        if rng.random() < 0.5:
+            pin, unpin = rng.sample(everyone, 2)
+            reset = rng.random() < 0.1
+            plan = driver.orchestrator.plan
+            if len(plan.by_hand.pinned) < 7:
+                plans = [change_plan(plan, model=MODEL, pin=pin, unpin=unpin, reset_pins=reset)]
+        driver.step(rng, plans=plans)
+    trace = driver.trace()
+    assert trace.plan.by_hand and len(trace.plan_list) > 5
+    assert_same(replay(trace).trace, trace)
+    read = Trace.load(trace.save(tmp_path / "edited.safetensors"))
+    assert read.plan_list == trace.plan_list
+    assert_same(replay(read).trace, trace)
+
+
+def test_a_what_if_by_hand() -> None:
+    trace = recorded(4, toy_plan(5))
+    plan = trace.plan
+    hottest = replay(trace, unpin=(0, 0), pin=[(2, 3)]).trace
+    assert 0 not in hottest.plan.pinned and 11 in hottest.plan.pinned
+    assert repr(hottest.plan).count("(1 pinned and 1 unpinned by hand)") == 1
+    assert (hottest.work["action"][hottest.work["expert"] >= 0] >= 0).all()
+    assert replay(hottest, reset_pins=True).trace.plan == plan
+    smaller = replay(hottest, gpu_memory=plan.minimum_bytes + 1000).trace
+    assert smaller.plan.pinned == (11,), "the edit holds first"
+    with pytest.raises(BudgetError, match="1 experts are pinned by hand"):
+        replay(hottest, gpu_memory="0%")
 
 
 def test_everything_resident_never_touches_the_link() -> None:
