@@ -73,32 +73,26 @@ def named(what: str, value: Any, grid: tuple[int, int]) -> list[int]:
     """
     if value is None:
         return []
-    if _is_one(value):
+    pair = isinstance(value, tuple) and bool(value) and _whole(cast(Any, value[0])) is not None
+    if pair or _whole(value) is not None:
         return _one(what, value, grid)
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise _wrong(what, value)
     return [flat for item in cast("Iterable[Any]", value) for flat in _one(what, item, grid)]
 
 
-def _is_one(value: Any) -> bool:
-    """A number, or a tuple of two of which the first is a number."""
-    if isinstance(value, tuple):
-        pair = cast("tuple[Any, ...]", value)
-        return len(pair) == 2 and _whole(pair[0]) is not None
-    return _whole(value) is not None
-
-
 def _one(what: str, value: Any, grid: tuple[int, int]) -> list[int]:
-    layers, experts = grid
-    if not _is_one(value):
+    """The experts of one ``(layer, expert)``, or of a whole layer."""
+    (layers, experts), pair = grid, cast("tuple[Any, ...]", value)
+    if not isinstance(value, tuple):
+        pair = (value, None)
+    if len(pair) != 2 or _whole(pair[0]) is None:
         raise _wrong(what, value)
-    layer, expert = value if isinstance(value, tuple) else (value, None)
-    row = cast(int, _whole(layer))
+    row, column = cast(int, _whole(pair[0])), _whole(pair[1])
     if not 0 <= row < layers:
         raise InputError(f"{what}: layer {row}: expected 0 to {layers - 1} in this model")
-    if expert is None:
+    if pair[1] is None:
         return list(range(row * experts, (row + 1) * experts))
-    column = _whole(expert)
     if column is None:
         raise _wrong(what, value)
     if not 0 <= column < experts:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.decision import Ints
-from engine.events import MOVES, WORK, Action, Lane, Rows, Work, columns, empty
+from engine.events import MOVES, WORK, Action, Lane, Rows, Why, Work, columns, empty
 from engine.layout import Course, Laid, lay_out
 
 
@@ -36,6 +36,22 @@ class Calls:
     action: Ints
 
 
+@dataclass(frozen=True)
+class Changes:
+    """Every change of what is on the device, in the order made: columns of equal length."""
+
+    step: Ints
+    layer: Ints
+    expert: Ints
+    why: Ints
+    """The :class:`engine.events.Why` of one that changes where the expert is."""
+
+
+_Table = TypeVar("_Table", Calls, Changes)
+_PLACING = (Why.ADMIT, Why.PIN, Why.UNPIN, Why.EVICT, Why.FETCH)
+"""Reasons of moves that change where an expert is."""
+
+
 class Happened(Protocol):
     """Rows of :data:`engine.events.WORK` and ``MOVES``, in the order in which they happened."""
 
@@ -48,12 +64,21 @@ class Happened(Protocol):
     @property
     def calls(self) -> Calls: ...
     @property
+    def changes(self) -> Changes: ...
+    @property
     def places(self) -> NDArray[np.uint8] | None:
         """Where every expert is at the end, ``(layers, experts)``; None where only moves tell."""
         ...
 
     def window(self, first: int, stop: int) -> tuple[Rows, Rows]:
         """Rows of the steps ``first`` to ``stop`` (exclusive)."""
+        ...
+
+    def spent(self, stop: int, grid: tuple[int, int]) -> Ints:
+        """``(lanes, layers, experts)``: ns of lanes for experts before step ``stop``.
+
+        Activations cross the link for all of a layer's experts together: they are in none.
+        """
         ...
 
 
@@ -74,6 +99,11 @@ class Recorded:
         work = columns(self.work_rows, WORK)
         ran = work["kind"] == Work.EXPERT
         return Calls(*(work[name][ran] for name in ("step", "layer", "expert", "action")))
+
+    @cached_property
+    def changes(self) -> Changes:
+        """Picked from the moves, once."""
+        return _placing(self.move_rows)
 
     @classmethod
     def nothing(cls) -> Recorded:
@@ -106,6 +136,27 @@ class Recorded:
         )
         return work, moves
 
+    def spent(self, stop: int, grid: tuple[int, int]) -> Ints:
+        """Added up over the rows of work."""
+        work = columns(self.work_rows[: np.searchsorted(self.work_rows[:, 0], stop)], WORK)
+        of = work["expert"] >= 0
+        flat = work["layer"][of] * grid[1] + work["expert"][of]
+        return _spent(work["lane"][of], flat, (work["end_ns"] - work["start_ns"])[of], grid)
+
+
+def _placing(move_rows: Rows) -> Changes:
+    """Moves that change where an expert is."""
+    moves = columns(move_rows, MOVES)
+    kept = np.isin(moves["why"], _PLACING)
+    return Changes(*(moves[name][kept] for name in ("step", "layer", "expert", "why")))
+
+
+def _spent(lane: Ints, flat: Ints, ns: Ints, grid: tuple[int, int]) -> Ints:
+    """Time added up by lane and expert; floats hold every ns up to 104 days."""
+    shape = (len(Lane), *grid)
+    at = lane * (grid[0] * grid[1]) + flat
+    return np.bincount(at, ns, minlength=int(np.prod(shape))).astype(np.int64).reshape(shape)
+
 
 def _by_lane(lane: Rows, amount: Rows, lanes: int) -> tuple[int, ...]:
     return tuple(int(amount[lane == number].sum()) for number in range(lanes))
@@ -126,6 +177,38 @@ class Stretch:
         batch = self.course.batch
         of = batch.segment
         return Calls(batch.step[of], batch.layer[of], batch.expert, self.course.decisions.action)
+
+    def changes(self) -> Changes:
+        """What gave its slot up, what took one for its call, what was fetched: layer by layer."""
+        batch, made = self.course.batch, self.course.decisions
+        kept = np.flatnonzero(made.keep)
+        segment = np.concatenate([made.evict.segment, batch.segment[kept], made.fetch.segment])
+        flat = np.concatenate([made.evict.values, batch.flat[kept], made.fetch.values])
+        counts = (len(made.evict.values), len(kept), len(made.fetch.values))
+        why = np.repeat([int(Why.EVICT), int(Why.ADMIT), int(Why.FETCH)], counts)
+        order = np.argsort(segment, kind="stable")
+        layer, expert = np.divmod(flat[order], batch.columns)
+        changed = Changes(batch.step[segment[order]], layer, expert, why[order])
+        return _joined(Changes, [self.pins.changes, changed])
+
+    def spent(self, stop: int, grid: tuple[int, int]) -> Ints:
+        """By the costs of what was decided; no rows are made, but where copies were cut."""
+        batch, made, costs = self.course.batch, self.course.decisions, self.course.costs
+        if len(made.fetch.values):
+            return Recorded(*self.rows(0, stop)).spent(stop, grid)
+        until = int(np.searchsorted(batch.step, stop))
+        calls = slice(int(batch.first[until]))
+        flat, count, action = batch.flat[calls], batch.count[calls], made.action[calls]
+        cpu, copied = action == Action.CPU, flat[action == Action.STREAM]
+        copied = np.concatenate([copied, made.unused.values[: made.unused.first[until]]])
+        ran = np.where(cpu, costs.cpu.array(count), costs.gpu.array(count))
+        return (
+            _spent(np.where(cpu, int(Lane.CPU), int(Lane.GPU)), flat, ran, grid)
+            + _spent(
+                np.full_like(copied, Lane.H2D), copied, np.full_like(copied, costs.copy_ns), grid
+            )
+            + self.pins.spent(stop, grid)
+        )
 
     def rows(self, first: int, stop: int) -> tuple[Rows, Rows]:
         """Work and moves of the steps ``first`` to ``stop`` (exclusive)."""
@@ -184,12 +267,17 @@ class Rehearsed:
     @property
     def calls(self) -> Calls:
         """Of the decisions; no rows are made."""
-        parts = [stretch.calls() for stretch in self._stretches]
-        if len(parts) == 1:
-            return parts[0]
-        names = ("step", "layer", "expert", "action")
-        none = np.zeros(0, dtype=np.int64)
-        return Calls(*(np.concatenate([none, *(getattr(p, n) for p in parts)]) for n in names))
+        return _joined(Calls, [stretch.calls() for stretch in self._stretches])
+
+    @cached_property
+    def changes(self) -> Changes:
+        """Of the decisions; no rows are made."""
+        return _joined(Changes, [stretch.changes() for stretch in self._stretches])
+
+    def spent(self, stop: int, grid: tuple[int, int]) -> Ints:
+        """Of the decisions."""
+        none = np.zeros((len(Lane), *grid), dtype=np.int64)
+        return sum((stretch.spent(stop, grid) for stretch in self._stretches), none)
 
     def window(self, first: int, stop: int) -> tuple[Rows, Rows]:
         """Rows of the steps ``first`` to ``stop`` (exclusive)."""
@@ -200,3 +288,12 @@ class Rehearsed:
             np.concatenate([empty(WORK), *(work for work, _ in parts)]),
             np.concatenate([empty(MOVES), *(moves for _, moves in parts)]),
         )
+
+
+def _joined(kind: type[_Table], parts: list[_Table]) -> _Table:
+    """Columns one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    none = np.zeros(0, dtype=np.int64)
+    names = [each.name for each in fields(kind)]
+    return kind(*(np.concatenate([none, *(getattr(part, n) for part in parts)]) for n in names))

@@ -20,7 +20,15 @@ BECOMES = {
 """Where an expert is after a move, by the move's reason; other moves change no place."""
 
 
-def _initial(trace: Trace) -> NDArray[np.uint8]:
+def becomes(why: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Where experts are after changes, by their reasons."""
+    table = np.zeros(len(Why), dtype=np.uint8)
+    table[list(BECOMES)] = list(BECOMES.values())
+    return table[why]
+
+
+def initial_places(trace: Trace) -> NDArray[np.uint8]:
+    """Where every expert is before the first step, by flat index."""
     places = np.zeros(trace.model.experts_total, dtype=np.uint8)
     places[list(trace.plan_list[0][1].pinned)] = Place.PINNED
     places[list(trace.start.cached)] = Place.CACHED
@@ -35,16 +43,11 @@ def places_at(trace: Trace, step: int) -> NDArray[np.uint8]:
     final = trace.happened.places
     if final is not None and step >= len(trace.step_rows) - 1:
         return final.copy()
-    places = _initial(trace)
-    moves = trace.moves
-    upto = int(np.searchsorted(moves["step"], step, side="right"))
-    flat = moves["layer"][:upto] * trace.model.experts + moves["expert"][:upto]
-    becomes = np.full(len(Why), 255, dtype=np.uint8)
-    for why, place in BECOMES.items():
-        becomes[why] = place
-    after = becomes[moves["why"][:upto]]
-    changed = after != 255
-    places[flat[changed]] = after[changed]  # repeated indices: the last one holds
+    changes = trace.happened.changes
+    upto = int(np.searchsorted(changes.step, step, side="right"))
+    flat = changes.layer[:upto] * trace.model.experts + changes.expert[:upto]
+    places = initial_places(trace)
+    places[flat] = becomes(changes.why[:upto])  # repeated indices: the last one holds
     return places.reshape(trace.model.grid)
 
 
@@ -78,7 +81,7 @@ def memory_over_time(trace: Trace) -> Columns:
     plans = [plan for _, plan in trace.plan_list]
     number = trace.steps["plan"]
     # Places of every change in order, so that each change knows what it changed from.
-    places = _initial(trace)
+    places = initial_places(trace)
     pinned, cached = int((places == Place.PINNED).sum()), int((places == Place.CACHED).sum())
     deltas = np.zeros((len(steps) + 1, 2), dtype=np.int64)
     kept = np.isin(moves["why"], [int(why) for why in BECOMES])

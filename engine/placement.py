@@ -186,9 +186,9 @@ def _with_room(plan: Plan, cache_slots: int | None) -> Plan:
     if most < 0:
         least = plan.minimum_bytes + by_hand * plan.expert_bytes
         raise BudgetError(
-            f"{by_hand} experts are pinned by hand, {format_bytes(plan.gpu_memory)} have room for "
-            f"{plan.room}: unpin {-most} of them (or reset_pins=True: all), or give at least "
-            f"{least} bytes ({format_bytes(least)})",
+            f"{by_hand} pinned by hand do not fit: {format_bytes(plan.gpu_memory)} have room for "
+            f"{plan.room}; unpin {-most} (reset_pins=True: all of them), or give at least {least} "
+            f"bytes ({format_bytes(least)})",
             minimum_bytes=least,
         )
     if cache_slots is None:

@@ -321,13 +321,13 @@ def test_a_chosen_cache_shrinks_only_where_it_must() -> None:
 
 def test_where_hand_pins_do_not_fit_the_error_says_what_would() -> None:
     old = plan()
-    with pytest.raises(BudgetError, match="8 experts are pinned by hand, .* have room for 5: unpin "
-                       f"3 of them .* at least {LEAST + 8000} bytes") as caught:  # fmt: skip
+    with pytest.raises(BudgetError, match="8 pinned by hand do not fit: .* have room for 5; unpin "
+                       f"3 .*, or give at least {LEAST + 8000} bytes") as caught:  # fmt: skip
         change(old, pin=[0, 1])
     assert caught.value.minimum_bytes == LEAST + 8000
     assert change(old, pin=[0, 1], gpu_memory=LEAST + 8000).pinned == tuple(range(8))
     full = change(old, pin=[0, (1, 1)])
-    with pytest.raises(BudgetError, match="5 experts are pinned by hand"):
+    with pytest.raises(BudgetError, match="5 pinned by hand do not fit"):
         change(full, gpu_memory="0%")
     with pytest.raises(InputError, match="pin: layer 3"):
         change(old, pin=(3, 0))

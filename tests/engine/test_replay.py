@@ -280,7 +280,7 @@ def test_a_what_if_by_hand() -> None:
     assert replay(hottest, reset_pins=True).trace.plan == plan
     smaller = replay(hottest, gpu_memory=plan.minimum_bytes + 1000).trace
     assert smaller.plan.pinned == (11,), "the edit holds first"
-    with pytest.raises(BudgetError, match="1 experts are pinned by hand"):
+    with pytest.raises(BudgetError, match="1 pinned by hand do not fit"):
         replay(hottest, gpu_memory="0%")
 
 
