@@ -57,6 +57,7 @@ class Explorer(widgets.VBox):
             on_change=self._change,
             on_run=self._guarded(self._start),
             on_stop=self._guarded(self._stop),
+            on_edit=self._edited,
             mark=self._mark,
             selection=self._selection,
         )
@@ -113,6 +114,11 @@ class Explorer(widgets.VBox):
         if self._state == "error":
             self._state = "ready"
         self._session.change(name, value)
+        self._pump.mark()
+
+    def _edited(self) -> None:
+        if self._state == "error":
+            self._state = "ready"
         self._pump.mark()
 
     def _mark(self) -> None:
@@ -173,6 +179,8 @@ class Explorer(widgets.VBox):
 
     def apply(self, **changes: Any) -> None:
         """Change the plan (``gpu_memory=``, ``cache_slots=``, ``policy=``, ``hardware=``) and draw.
+
+        ``pin=``, ``unpin=`` and ``reset_pins=True`` edit the placement by hand.
 
         Raises what the plan is refused for; everything then stays as it was.
         """

@@ -76,6 +76,13 @@ PLACES: Final[Mapping[Place, Kind]] = MappingProxyType(
         Place.CACHED: Kind("cached", PURPLE, "C", "circle-open", "/"),
     }
 )
+BY_HAND: Final[Mapping[str, Kind]] = MappingProxyType(
+    {
+        "pinned": Kind("pinned by hand", BLACK, "+", "cross-thin-open", ""),
+        "unpinned": Kind("unpinned by hand", BLACK, "/", "line-ne-open", ""),
+    }
+)
+"""What of the placement is the reader's own."""
 MEMORY: Final[Mapping[str, Kind]] = MappingProxyType(
     {
         "dense": Kind("dense weights", GREY, "D", "square", ""),
@@ -161,6 +168,12 @@ def theme(name: str | Theme) -> Theme:
     if name not in _THEMES:
         raise unknown_name("theme", name, _THEMES)
     return _THEMES[name]
+
+
+def diverging(look: Theme) -> list[list[float | str]]:
+    """For differences: blue below zero, vermillion above, and in the middle next to nothing."""
+    middle = look.panel if look.panel.startswith("#") else "#e3e5e9"
+    return [[0.0, BLUE], [0.5, middle], [1.0, VERMILLION]]
 
 
 # Numbers are written to three significant digits, with their unit; see also engine.units.

@@ -13,7 +13,8 @@ from fiddler_viz.figures.crossover import (
     crossover_figure,
     describe_crossover,
 )
-from fiddler_viz.figures.heatmap import describe_heatmap, heatmap_figure, update_heatmap
+from fiddler_viz.figures.heatmap import heatmap_figure, update_heatmap
+from fiddler_viz.figures.heatmap_words import describe_heatmap
 from fiddler_viz.figures.hit_rates import describe_hit_rates, hit_rates, hit_rates_figure
 from fiddler_viz.figures.inspector import inspector_figure, update_inspector
 from fiddler_viz.figures.inspector_words import describe_inspection

@@ -13,24 +13,31 @@ from numpy.typing import NDArray
 from engine.events import Action
 from engine.residency import Place
 from fiddler_viz.figures.base import EMPTY, axis_style, legend_style, new_figure, note, title_of
+from fiddler_viz.figures.heatmap_words import MODES, hover_texts, scale
 from fiddler_viz.figures.outline import cell_dashes, cell_outlines
-from fiddler_viz.frames import Grid, counts
-from fiddler_viz.theme import ACTIONS, CIVIDIS, PLACES, Theme, count, percent, safe, theme
+from fiddler_viz.frames import Grid
+from fiddler_viz.theme import (
+    ACTIONS,
+    BY_HAND,
+    CIVIDIS,
+    PLACES,
+    Kind,
+    Theme,
+    diverging,
+    safe,
+    theme,
+)
 
-TITLES = {"popularity": "Experts by popularity", "token": "Experts this token chose"}
-LOOK_FOR = {
-    "popularity": "Bright cells serve the most tokens: they deserve the GPU. Are they pinned?",
-    "token": "Bright cells got most of the router's weight. Were they on the GPU?",
-}
-AMOUNTS = {"popularity": "tokens, % of hottest expert", "token": "routing weight"}
 _MARGIN = {"l": 50, "r": 10, "t": 56, "b": 62}
 FEW_CELLS = 1024
 """Up to here a pinned cell is outlined; beyond, it has a dash in its middle."""
-_CELLS, _PINNED, _CACHED, _RAN = 0, 1, 4, 7
+_CELLS, _PINNED, _CACHED, _RAN, _DOTS, _BY_HAND = 0, 1, 4, 7, 10, 11
 """Where each trace is in ``figure.data``; pinned and cached take one per :func:`_inks`, ran one
-per action."""
+per action, what was done by hand a halo and its ink."""
 _BRIGHT = 0.5
 """From this amount on cividis is closer to white than to black."""
+_ASIDE = 0.3
+"""How far from the middle of their cells dots, and marks of edits in large ones, stand."""
 
 
 def heatmap_figure(
@@ -76,9 +83,7 @@ def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatte
     cells = go.Heatmap(
         x=columns.astype(np.int16),
         y=rows.astype(np.int16),
-        zmin=0,
         zmax=1,
-        colorscale=CIVIDIS,
         xgap=1 if few else 0,
         ygap=1 if few else 0,
         hovertemplate="<b>layer %{y}, expert %{x}</b><br>%{text}<extra></extra>",
@@ -106,9 +111,17 @@ def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatte
         _markers(kind.label, kind.marker, kind.color, size, edge=1 if size > 5 else 0.5)
         for kind in (ACTIONS[action] for action in Action)
     ]
-    for trace in ran:
+    dots = _markers("dots", "circle", "#000", 0.5 * size, edge=1 if size > 5 else 0.7)
+    for trace in (*ran, dots):
         trace.marker.line.color = "#fff"
-    return [cells, *pinned, *cached, *ran, *_legend(look, few)]
+    edge = 0.75 * size if few else max(size, 5.0)
+    by_hand = [_markers("by hand", [], color, edge, edge=w) for color, w in _edit_inks(few)]
+    return [cells, *pinned, *cached, *ran, dots, *by_hand, *_legend(grid, look, few)]
+
+
+def _edit_inks(few: bool) -> tuple[tuple[str, float], tuple[str, float]]:
+    """Colours and widths of what marks an edit by hand, on any amount: a halo, and a line."""
+    return ("#fff", 3.6 if few else 3.0), ("#000", 1.6 if few else 1.2)
 
 
 def _inks(look: Theme, few: bool) -> list[tuple[str, float]]:
@@ -122,15 +135,21 @@ def _inks(look: Theme, few: bool) -> list[tuple[str, float]]:
     )
 
 
-def _by_ink(grid: Grid, place: Place) -> list[NDArray[np.bool_]]:
+def _by_ink(grid: Grid, place: Place, look: Theme) -> list[NDArray[np.bool_]]:
     """Where each of the inks marks a place."""
     here, blank = grid.places == place, np.isnan(grid.amount)
     if grid.amount.size <= FEW_CELLS:
         return [here & blank, here & ~blank, here & ~blank]
-    return [here & blank, here & (grid.amount < _BRIGHT), here & (grid.amount >= _BRIGHT)]
+    if grid.show == "difference":  # bright in the middle of the scale, or dark
+        dark = (np.abs(grid.amount) >= _BRIGHT) | (look.name == "dark")
+    else:
+        dark = grid.amount < _BRIGHT
+    return [here & blank, here & dark & ~blank, here & ~dark & ~blank]
 
 
-def _markers(name: str, symbol: str, color: str, size: float, edge: float) -> go.Scatter:
+def _markers(
+    name: str, symbol: str | list[str], color: str, size: float, edge: float
+) -> go.Scatter:
     return go.Scatter(
         mode="markers",
         hoverinfo="skip",
@@ -140,11 +159,14 @@ def _markers(name: str, symbol: str, color: str, size: float, edge: float) -> go
     )
 
 
-def _legend(look: Theme, few: bool) -> list[go.Scatter]:
+def _legend(grid: Grid, look: Theme, few: bool) -> list[go.Scatter]:
     """Entries that stay although nothing may be pinned, cached or run just now."""
     places = [PLACES[Place.PINNED], PLACES[Place.CACHED]]
     entries = [(kind, look.text, kind.label) for kind in places]
     entries += [(kind, kind.color, kind.label) for kind in ACTIONS.values()]
+    if dots := MODES[grid.show].dots:
+        entries.append((Kind(dots, "", "", "circle-dot", ""), look.text, "dots"))
+    entries += [(kind, look.text, "by hand") for kind in edits(grid)]
     made = [
         go.Scatter(
             x=[None],
@@ -158,7 +180,14 @@ def _legend(look: Theme, few: bool) -> list[go.Scatter]:
     ]
     if not few:
         made[0].marker = {"symbol": "line-ew-open", "color": look.text, "line": {"width": 3}}
+    for trace in made[len(entries) - len(edits(grid)) :]:
+        trace.marker.line.width = 1.6
     return made
+
+
+def edits(grid: Grid) -> list[Kind]:
+    """What kinds of edits by hand there are."""
+    return [kind for name, kind in BY_HAND.items() if getattr(grid.by_hand, name)]
 
 
 def update_heatmap(
@@ -166,77 +195,51 @@ def update_heatmap(
 ) -> None:
     """Show another grid of the same shape in a figure of :func:`heatmap_figure`, in place.
 
-    ``hover=False`` leaves the hover texts as they are: they are most of what is sent, and nobody
-    reads them while a run is live.
+    A legend stays that of the grid it was built for. ``hover=False`` leaves the hover texts as they
+    are: they are most of what is sent, and nobody reads them while a run is live.
     """
-    look = theme(look)
+    look, mode, few = theme(look), MODES[grid.show], grid.amount.size <= FEW_CELLS
     with figure.batch_update():
         cells = figure.data[_CELLS]
         cells.z = np.ascontiguousarray(grid.amount, np.float32).ravel()
         if hover:
             cells.text = hover_texts(grid)
-        cells.colorbar.title.text = AMOUNTS[grid.show]
-        cells.colorbar.tickformat = ".0%" if grid.show == "popularity" else ".1f"
-        marks = cell_outlines if grid.amount.size <= FEW_CELLS else cell_dashes
-        for index, where in enumerate(_by_ink(grid, Place.PINNED)):
+        apart = grid.show == "difference"
+        cells.zmin = -1 if apart else 0
+        cells.colorscale = diverging(look) if apart else CIVIDIS
+        cells.colorbar.title.text = mode.unit
+        values, labels = scale(grid)
+        cells.colorbar.update(tickvals=values, ticktext=labels)
+        marks = cell_outlines if few else cell_dashes
+        for index, where in enumerate(_by_ink(grid, Place.PINNED, look)):
             x, y = marks(where)
             figure.data[_PINNED + index].update(x=x, y=y)
-        for index, where in enumerate(_by_ink(grid, Place.CACHED)):
+        for index, where in enumerate(_by_ink(grid, Place.CACHED, look)):
             _put(figure.data[_CACHED + index], where)
         for action in Action:
             _put(figure.data[_RAN + action], grid.ran == action)
-        figure.layout.title = title_of(
-            look, TITLES[grid.show], safe(grid.caption), LOOK_FOR[grid.show]
-        )
+        dots = grid.coloured.dots
+        rows, columns = np.nonzero(np.zeros(grid.shape, np.bool_) if dots is None else dots)
+        aside = (_ASIDE, 0) if few else (0, _ASIDE)
+        figure.data[_DOTS].update(x=columns + aside[0], y=rows + aside[1])
+        _mark_edits(figure, grid, -_ASIDE if few else 0.0)
+        figure.layout.title = title_of(look, mode.title, safe(grid.caption), safe(mode.look_for))
         figure.layout.annotations[0].visible = grid.is_empty
+
+
+def _mark_edits(figure: go.Figure, grid: Grid, aside: float) -> None:
+    """A cross where an expert was pinned by hand, a stroke where it was unpinned."""
+    flat = np.array([*grid.by_hand.pinned, *grid.by_hand.unpinned], np.int64)
+    symbols = [BY_HAND["pinned"].marker] * len(grid.by_hand.pinned)
+    symbols += [BY_HAND["unpinned"].marker] * len(grid.by_hand.unpinned)
+    rows, columns = np.divmod(flat, grid.shape[1])
+    for trace in (figure.data[_BY_HAND], figure.data[_BY_HAND + 1]):
+        trace.update(x=columns + aside, y=rows, marker={"symbol": symbols})
 
 
 def _put(trace: go.Scatter, where: NDArray[np.bool_]) -> None:
     rows, columns = np.nonzero(where)
     trace.update(x=columns.astype(np.int16), y=rows.astype(np.int16))
-
-
-def hover_texts(grid: Grid) -> list[str]:
-    """What is known of each cell, row by row; short, because there may be thousands."""
-    names = {int(place): kind.label for place, kind in PLACES.items()}
-    popular = grid.show == "popularity"
-    rows = zip(
-        grid.places.ravel().tolist(),
-        grid.tokens.ravel().tolist(),
-        grid.amount.ravel().tolist(),
-        grid.ran.ravel().tolist(),
-        *(grid.actions[action].ravel().tolist() for action in Action),
-        strict=True,
-    )
-    texts: list[str] = []
-    for place, tokens, amount, ran, *calls in rows:
-        text = names[place]
-        if tokens:
-            share = f"{percent(amount)} of the hottest" if popular else f"weight {amount:.2f}"
-            text += f"<br>{count(tokens, 'token')}, {share}"
-        if any(calls):
-            text += f"<br>calls: {calls[0]} resident, {calls[1]} streamed, {calls[2]} on the CPU"
-        if ran >= 0:
-            text += f"<br>ran {ACTIONS[Action(ran)].label} in this step"
-        texts.append(text)
-    return texts
-
-
-def describe_heatmap(grid: Grid) -> str:
-    """The heatmap in a few plain sentences; raw text."""
-    total, found = grid.places.size, counts(grid.places)
-    here = f"Of {total} experts, {found['pinned']} are pinned and {found['cached']} cached."
-    if grid.is_empty:
-        return f"{EMPTY.capitalize()}. {here}"
-    layer, expert = divmod(int(np.nanargmax(grid.amount)), grid.shape[1])
-    resident, stream, cpu = grid.actions.sum(axis=(1, 2)).tolist()
-    on_device = grid.places != Place.HOST
-    covered = percent(float(grid.tokens[on_device].sum() / grid.tokens.sum()))
-    return (
-        f"{grid.caption[:1].upper()}{grid.caption[1:]}. {here} They serve {covered} of the tokens "
-        f"routed. Hottest: layer {layer}, expert {expert}. Expert calls: {resident:,} resident, "
-        f"{stream:,} streamed, {cpu:,} on the CPU."
-    )
 
 
 def _tick(n: int, most: int) -> int:

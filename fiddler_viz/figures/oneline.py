@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import InputError
 from engine.inspection import inspect_call
+from engine.profile import Profile, text_of
 from fiddler_viz.figures.heatmap import heatmap_figure
 from fiddler_viz.figures.inspector import inspector_figure
 from fiddler_viz.figures.memory import memory_figure
@@ -13,7 +15,7 @@ from fiddler_viz.figures.source import as_trace
 from fiddler_viz.figures.strip import TokenStrip
 from fiddler_viz.figures.timeline import timeline_figure
 from fiddler_viz.figures.window import window
-from fiddler_viz.frames import grid, memory_of, pick_step, pick_token, strip
+from fiddler_viz.frames import Shares, grid, memory_of, pick_step, pick_token, shares, strip
 from fiddler_viz.theme import Theme
 
 if TYPE_CHECKING:
@@ -26,9 +28,10 @@ STATIC_PIXELS = 3600
 def heatmap(
     source: Any,
     *,
-    show: str = "popularity",
+    show: str | None = None,
     token: int | None = None,
     step: int | None = None,
+    against: Any = None,
     theme: str | Theme = "light",
     width: int | None = None,
     height: int | None = None,
@@ -36,10 +39,29 @@ def heatmap(
     """Which experts are used, which are on the device, and what ran where.
 
     ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. ``show``:
-    ``"popularity"`` (tokens per expert, up to ``step`` if one is given) or ``"token"`` (routing
-    weights of one ``token``, or of all tokens of one ``step``). Sizes in CSS pixels.
+
+    - ``"popularity"``: tokens per expert;
+    - ``"token"``: routing weights of one ``token``, or of all tokens of one ``step``;
+    - ``"residency"``: share of the time in GPU memory, pinned or cached;
+    - ``"hits"``: share of an expert's calls that found it there, with dots where calls are many;
+    - ``"time"``: time of all lanes that running it and copying its weights took;
+    - ``"difference"``: share of the tokens less that of ``against``: another run (whatever
+      ``source`` may be) or a Profile.
+
+    All but ``"token"`` count up to ``step`` if one is given. Left out, ``show`` is popularity, or
+    the difference where there is something ``against``. Sizes in CSS pixels.
     """
-    shown = grid(as_trace(source), show=show, token=token, step=step)
+    trace = as_trace(source)
+    if show is None:
+        show = "popularity" if against is None else "difference"
+    other: Shares | None = None
+    if against is not None:
+        if show != "difference":
+            raise InputError(f"against= is for show='difference', got show={show!r}: leave one out")
+        known = against if isinstance(against, Profile) else as_trace(against)
+        name = None if isinstance(known, Profile) else text_of(known)
+        other = shares(known, trace.model.top_k, name)
+    shown = grid(trace, show=show, token=token, step=step, against=other)
     return heatmap_figure(shown, theme, width=width, height=height)
 
 

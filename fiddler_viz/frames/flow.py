@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from engine.errors import InputError
 from engine.routing import Routing
 from engine.trace import Trace
-from fiddler_viz.frames.grid import Ints
+from fiddler_viz.frames.amounts import Ints
 
 Chosen = NDArray[np.bool_]
 Ratios = NDArray[np.float64]

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import unknown_name
+from engine.by_hand import ByHand
+from engine.errors import InputError, unknown_name
 from engine.events import Action
+from engine.history import plan_at
 from engine.routing import Routing
 from engine.trace import Trace
+from engine.usage import lane_ns, place_shares
+from fiddler_viz.frames import amounts
+from fiddler_viz.frames.amounts import Amounts, Floats, Ints, Shares, popularity
 from fiddler_viz.frames.places import places
 from fiddler_viz.frames.selection import describe_selection, pick_step, pick_token
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
-
-SHOWS = ("popularity", "token")
+SHOWS = ("popularity", "token", "residency", "hits", "time", "difference")
 """What the grid's colour can tell."""
 
 
@@ -26,9 +28,9 @@ class Grid:
     """What the heatmap draws; arrays of shape ``(layers, experts)``."""
 
     show: str
-    """``popularity``: tokens routed, against the hottest expert; ``token``: routing weight."""
-    amount: Floats
-    """Colour, 0..1; NaN where there is nothing."""
+    """``popularity``: tokens routed, against the hottest expert; ``token``: routing weight; the
+    others: see :mod:`fiddler_viz.frames.amounts`."""
+    coloured: Amounts
     tokens: Ints
     """Tokens routed to each expert in what is shown."""
     places: NDArray[np.uint8]
@@ -39,6 +41,13 @@ class Grid:
     """Shape ``(3, layers, experts)``: calls by action, in what is shown."""
     caption: str
     """What is shown, in words; raw text, to be escaped."""
+    by_hand: ByHand
+    """What was pinned and unpinned by hand."""
+
+    @property
+    def amount(self) -> Floats:
+        """Colour: 0 to 1, of a difference -1 to 1; NaN where there is nothing."""
+        return self.coloured.amount
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -60,45 +69,49 @@ def live_grid(
     ran: NDArray[np.int8] | None = None,
     actions: Ints | None = None,
     caption: str = "",
+    coloured: Amounts | None = None,
+    by_hand: ByHand | None = None,
 ) -> Grid:
     """A grid from what a viewer has added up itself; what is left out counts as nothing yet.
 
-    ``amount`` may be left out for ``popularity``: it is ``tokens`` over its maximum.
+    ``amount`` (or all of ``coloured``) may be left out for ``popularity``: it is ``tokens`` over
+    its maximum.
     """
     if show not in SHOWS:
         raise unknown_name("show", show, SHOWS)
     shape = places.shape
     tokens = np.zeros(shape, np.int64) if tokens is None else tokens
-    if amount is None:
-        amount = popularity(tokens)
+    if coloured is None:
+        coloured = Amounts(popularity(tokens) if amount is None else amount)
     if ran is None:
         ran = np.full(shape, -1, np.int8)
     if actions is None:
         actions = np.zeros((len(Action), *shape), np.int64)
-    return Grid(show, amount, tokens, places, ran, actions, caption)
-
-
-def popularity(tokens: Ints) -> Floats:
-    """Tokens per expert over those of the hottest expert of all; NaN before the first token."""
-    most = int(tokens.max(initial=0))
-    if most == 0:
-        return np.full(tokens.shape, np.nan, np.float32)
-    return (tokens / most).astype(np.float32)
+    return Grid(show, coloured, tokens, places, ran, actions, caption, by_hand or ByHand())
 
 
 def grid(
-    trace: Trace, *, show: str = "popularity", token: int | None = None, step: int | None = None
+    trace: Trace,
+    *,
+    show: str = "popularity",
+    token: int | None = None,
+    step: int | None = None,
+    against: Shares | None = None,
 ) -> Grid:
     """The grid of a whole trace, of all up to a step, or of one token or step.
 
-    ``popularity`` counts up to the end of ``step`` (or of ``token``'s step; both left out: of all).
     ``token`` shows the routing weight of that token, or the mean over the tokens of ``step``
-    (both left out: of the last token processed). Negative numbers count from the end.
+    (both left out: of the last token processed). All others count up to the end of ``step`` (or of
+    ``token``'s step; both left out: of all); a ``difference`` is to the shares ``against``.
+    Negative numbers count from the end.
     """
     if show not in SHOWS:
         raise unknown_name("show", show, SHOWS)
+    if show == "difference" and against is None:
+        raise InputError("a difference needs another run, or a profile: give against=")
     if not len(trace.step_rows):
-        return live_grid(places(trace), show=show, caption="nothing recorded yet")
+        by_hand, caption = trace.plan.by_hand, "nothing recorded yet"
+        return live_grid(places(trace), show=show, caption=caption, by_hand=by_hand)
     if token is not None:
         token = pick_token(trace, token)
         step = int(trace.tokens["step"][token])
@@ -109,23 +122,42 @@ def grid(
         step = int(trace.tokens["step"][token])
 
     routing, shape = trace.routing, trace.model.grid
-    if show == "popularity":
+    if show != "token":
         chosen = np.ones(len(routing), np.bool_) if step is None else routing.step <= step
     elif token is not None:
         chosen = routing.token == token
     else:
         chosen = routing.step == step
-    tokens, amount = routed(routing.where(chosen), shape)
-    if show == "popularity":
-        amount = popularity(tokens)
-
-    first = None if show == "popularity" else step
-    actions, ran = _ran(trace, first, step)
+    tokens, weight = routed(routing.where(chosen), shape)
+    actions, ran = _ran(trace, step if show == "token" else None, step)
     if show == "token":
         ran[tokens == 0] = -1
         actions[:, tokens == 0] = 0
+    elif show != "popularity":
+        ran[:] = -1
+    weight = Amounts(weight if show == "token" else popularity(tokens))
+    coloured = _coloured(trace, show, step, tokens, actions, against) or weight
     caption = describe_selection(trace, token=token, step=step, show=show)
-    return Grid(show, amount, tokens, places(trace, step), ran, actions, caption)
+    if against is not None and show == "difference":
+        caption += f", less {against.name}"
+    at = len(trace.step_rows) - 1 if step is None else step
+    by_hand = plan_at(trace, at).by_hand
+    return Grid(show, coloured, tokens, places(trace, step), ran, actions, caption, by_hand)
+
+
+def _coloured(
+    trace: Trace, show: str, step: int | None, tokens: Ints, actions: Ints, against: Shares | None
+) -> Amounts | None:
+    """What takes more than the tokens; None for the others."""
+    if show == "residency":
+        return amounts.residency(place_shares(trace, step))
+    if show == "hits":
+        return amounts.hits(actions)
+    if show == "time":
+        return amounts.time(lane_ns(trace, step))
+    if show == "difference" and against is not None:
+        return amounts.difference(tokens, trace.model.top_k, against)
+    return None
 
 
 def routed(routing: Routing, shape: tuple[int, int]) -> tuple[Ints, Floats]:

@@ -47,4 +47,4 @@ def describe_selection(
         what = f"step {step} ({kind} of {count(n, 'token')})"
     else:
         return f"whole run, {count(int(trace.steps['tokens'].sum()), 'token')}"
-    return f"up to {what}" if show == "popularity" else what
+    return what if show == "token" else f"up to {what}"

@@ -91,7 +91,8 @@ def _data(trace: Trace) -> str:
     view = figures.window(trace, pixels=STATIC_PIXELS)
     memory, size = memory_of(trace), trace.plan.expert_bytes
     # The figure for one token is filled in by the script; its caption is to be replaced.
-    blank = live_grid(places(trace, -1), show="token", caption="@")
+    by_hand = trace.plan.by_hand
+    blank = live_grid(places(trace, -1), show="token", caption="@", by_hand=by_hand)
     drawn = {
         "heatmap": figures.heatmap_figure(grid(trace)),
         "token": figures.heatmap_figure(blank),

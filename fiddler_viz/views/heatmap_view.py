@@ -1,4 +1,4 @@
-"""The experts' heatmap with its controls: what the colour tells, and of which token."""
+"""The experts' heatmap with its controls: what colour tells, of which token, what is pinned."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from engine.plan import Plan
 from fiddler_viz.figures import heatmap_figure, update_heatmap
-from fiddler_viz.figures.heatmap import LOOK_FOR, TITLES
+from fiddler_viz.figures.heatmap import edits
+from fiddler_viz.figures.heatmap_words import MODES
 from fiddler_viz.figures.picked import add_cells_mark, mark_cells
 from fiddler_viz.frames import Grid
-from fiddler_viz.theme import Theme
+from fiddler_viz.theme import Theme, show_token
+from fiddler_viz.views.earlier import PROFILE
 from fiddler_viz.views.figure_view import FigureView, without_legend
 from fiddler_viz.views.heading import Heading
-from fiddler_viz.views.legend import heatmap_legend
+from fiddler_viz.views.legend import HeatmapLegend
+from fiddler_viz.views.pin_controls import Edited, PinControls
 from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.selection import Picked, Selection
 
@@ -33,7 +37,9 @@ class HeatmapView(widgets.VBox):
         height_px: int,
         plotly: Plotly,
         selection: Selection,
+        session: Edited,
         on_change: Callable[[], None],
+        on_edit: Callable[[], None],
     ) -> None:
         self._theme = theme
         self._selection = selection
@@ -52,14 +58,19 @@ class HeatmapView(widgets.VBox):
         add_cells_mark(figure)
         self.figure = FigureView(figure, plotly)
         self.figure.data[0].on_click(self._clicked)
-        self.show = widgets.ToggleButtons(
-            options=[("popularity", "popularity"), ("this token", "token")],
-            tooltips=[
-                "Colour: how many tokens each expert served",
-                "Colour: the router's weights for one token",
-            ],
-            style={"button_width": "92px"},
-            layout=widgets.Layout(width="auto"),
+        self.show = widgets.Dropdown(
+            options=[(mode.name, name) for name, mode in MODES.items()],
+            description="colour",
+            tooltip="What the colour of an expert tells.",
+            layout=widgets.Layout(width="164px"),
+            style={"description_width": "44px"},
+        )
+        self.against = widgets.Dropdown(
+            options=[PROFILE],
+            description="less",
+            tooltip="What the difference is to: the text that the plan goes by, or an earlier run.",
+            layout=widgets.Layout(flex="1 1 160px", width="auto", min_width="0"),
+            style={"description_width": "30px"},
         )
         self.token = widgets.IntSlider(
             min=0,
@@ -70,13 +81,21 @@ class HeatmapView(widgets.VBox):
             layout=widgets.Layout(flex="1 1 160px", width="auto"),
             style={"description_width": "40px"},
         )
-        self.show.observe(lambda _: self._changed(on_change), "value")
+
+        def changed(_: object = None) -> None:
+            self._changed(on_change)
+
+        self.pins = PinControls(session, selection, grid.shape, on_edit, changed)
+        self.show.observe(changed, "value")
+        self.against.observe(changed, "value")
         self.token.observe(lambda _: self._walked(), "value")
         selection.observe(self._picked, "token")
-        row = widgets.Box([self.show, self.token])
+        row = widgets.Box([self.show, self.token, self.against, self.pins.bar, self.pins.switch])
         row.add_class("fv-row")
+        row.add_class("fv-tools")
         self.heading = Heading()
-        super().__init__([row, self.heading, self.figure, heatmap_legend(theme, grid.amount.size)])
+        self.legend = HeatmapLegend(theme, grid.amount.size)
+        super().__init__([row, self.heading, self.figure, self.legend])
 
     def __repr__(self) -> str:
         return f"HeatmapView({self.show.value})"
@@ -94,11 +113,15 @@ class HeatmapView(widgets.VBox):
             self.show.value = "token"
 
     def _clicked(self, _: Any, points: Any, __: Any) -> None:
-        """Pick an expert; the one that is picked: no longer."""
+        """Pick an expert; the one that is picked: no longer. Or pin it, where clicks edit."""
         if not points.xs or not points.ys:
             return
         layer, expert = int(points.ys[0]), int(points.xs[0])
         of = self._selection
+        if self.pins.on and not self.pins.switch.disabled:
+            self.pins.clicked(layer, expert)
+            of.pick(layer=layer, expert=expert)
+            return
         if (of.layer, of.expert) == (layer, expert):
             of.pick(layer=None, expert=None)
         else:
@@ -124,13 +147,41 @@ class HeatmapView(widgets.VBox):
             self._follower = None
         return self.token.value if self.show.value == "token" and tokens else None
 
-    def draw(self, grid: Grid, picked: Picked, *, hover: bool) -> bool:
-        """Show a grid; True if anything was sent. Hover texts may wait for a quieter moment."""
+    def compared(self, names: list[str]) -> str:
+        """What a difference is to; also keeps the menu's entries."""
+        self._follower = threading.get_ident()
+        try:
+            options = tuple((show_token(name, 48), name) for name in names)
+            if options != self.against.options:
+                before = self.against.value
+                with self.against.hold_sync():  # new options lead to the first of them
+                    self.against.options = options
+                    if before in names:
+                        self.against.value = before
+        finally:
+            self._follower = None
+        return str(self.against.value)
+
+    def draw(self, grid: Grid, picked: Picked, plan: Plan, *, hover: bool, able: bool) -> bool:
+        """Show a grid; True if anything was sent. Hover texts may wait for a quieter moment.
+
+        ``able``: whether the placement can be edited by hand.
+        """
 
         def update(figure: Any) -> None:
             update_heatmap(figure, grid, self._theme, hover=hover)
             mark_cells(figure, picked.cells(grid.shape))
             figure.layout.title = {"text": ""}
 
-        said = self.heading.show(TITLES[grid.show], grid.caption, LOOK_FOR[grid.show])
-        return self.figure.change(update) or said
+        mode = MODES[grid.show]
+        self.token.layout.display = "" if grid.show == "token" and not self.pins.on else "none"
+        self.against.layout.display = (
+            "" if grid.show == "difference" and not self.pins.on else "none"
+        )
+        sent = [
+            self.pins.show(plan, able=able),
+            self.heading.show(mode.title, grid.caption, mode.look_for),
+            self.legend.show(mode, edits(grid)),
+            self.figure.change(update),
+        ]
+        return any(sent)

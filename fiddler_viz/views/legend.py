@@ -9,11 +9,15 @@ import ipywidgets as widgets
 
 from engine.residency import Place
 from fiddler_viz.figures.heatmap import FEW_CELLS
+from fiddler_viz.figures.heatmap_words import MODES, Mode
 from fiddler_viz.theme import ACTIONS, PLACES, SEGMENTS, Kind, Theme, safe
 
 _SHAPES = {
     "square-open": '<rect x="1.5" y="3" width="11" height="8" fill="none" stroke="{ink}"/>',
     "dash": '<path d="M3 7 11 7" stroke="{ink}" stroke-width="2"/>',
+    "cross-thin-open": '<path d="M7 2V12M2 7H12" stroke="{ink}" stroke-width="1.6"/>',
+    "line-ne-open": '<path d="M3 11 11 3" stroke="{ink}" stroke-width="1.6"/>',
+    "dot": '<circle cx="7" cy="7" r="3" fill="{color}"/>',
     "circle-open": '<circle cx="7" cy="7" r="5" fill="none" stroke="{ink}"/>',
     "circle": '<circle cx="7" cy="7" r="5" fill="{color}"/>',
     "triangle-up": '<path d="M7 1.5 12.5 12 1.5 12Z" fill="{color}"/>',
@@ -32,24 +36,40 @@ _PATTERNS = {
 
 
 class Legend(widgets.HTML):
-    """One line of entries; made once."""
+    """One line of entries."""
 
     def __init__(self, entries: Iterable[str]) -> None:
-        super().__init__(
-            f'<div class="fv-legend">{"".join(entries)}</div>',
-            layout=widgets.Layout(width="100%"),
-        )
+        super().__init__(_line(entries), layout=widgets.Layout(width="100%"))
 
     def __repr__(self) -> str:
         return "Legend()"
 
 
-def heatmap_legend(theme: Theme, cells: int) -> Legend:
-    """Where experts are, and how they ran; a small cell of many has a dash for its outline."""
-    places = [PLACES[Place.PINNED], PLACES[Place.CACHED]]
-    if cells > FEW_CELLS:
-        places[0] = replace(places[0], marker="dash")
-    return Legend(_mark(kind, theme) for kind in (*places, *ACTIONS.values()))
+class HeatmapLegend(Legend):
+    """Where experts are, how they ran, and what there is besides: dots, edits by hand."""
+
+    def __init__(self, theme: Theme, cells: int) -> None:
+        self._theme = theme
+        self._places = [PLACES[Place.PINNED], PLACES[Place.CACHED]]
+        if cells > FEW_CELLS:  # a small cell of many has a dash for its outline
+            self._places[0] = replace(self._places[0], marker="dash")
+        super().__init__(self._entries(MODES["popularity"], []))
+
+    def show(self, mode: Mode, edits: list[Kind]) -> bool:
+        """Follow what is shown; True if anything changed."""
+        before = self.value
+        self.value = _line(self._entries(mode, edits))
+        return self.value != before
+
+    def _entries(self, mode: Mode, edits: list[Kind]) -> list[str]:
+        kinds = [*self._places, *(ACTIONS.values() if mode.runs else ())]
+        if mode.dots:
+            kinds.append(Kind(mode.dots, self._theme.text, "", "dot", ""))
+        return [_mark(kind, self._theme) for kind in (*kinds, *edits)]
+
+
+def _line(entries: Iterable[str]) -> str:
+    return f'<div class="fv-legend">{"".join(entries)}</div>'
 
 
 def timeline_legend() -> Legend:

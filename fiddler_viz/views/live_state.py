@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.events import MOVES, STEPS, TOKENS, WORK, Action, Rows, Work
+from engine.events import MOVES, STEPS, TOKENS, WORK, Action, Rows, Work, empty
 from engine.happened import Recorded
 from engine.recorder import Recorder
 from engine.routing import Routing
@@ -14,6 +14,7 @@ from engine.spec import ModelSpec
 from engine.trace import Trace
 from fiddler_viz.frames import Ints
 from fiddler_viz.views.growing import Growing
+from fiddler_viz.views.live_usage import LiveUsage
 
 LIMIT_ROWS = 1 << 18
 """Rows of work, and of moves, kept for the timeline: some 20 MB each at most."""
@@ -61,6 +62,7 @@ class LiveState:
         """Tokens routed to each expert."""
         self.actions: Ints = np.zeros((len(Action), *shape), dtype=np.int64)
         """Calls of each expert by action."""
+        self.usage = LiveUsage(shape, recorder)
         self._waiting: dict[int, int] = {}
         """Copies that wait for the link, between two pulls."""
         self.last = Routing.none(self.model.top_k)
@@ -93,12 +95,14 @@ class LiveState:
         self._read = done + len(steps), known + len(tokens), notes.end
         self.tables["steps"].append(steps)
         self.tables["tokens"].append(tokens)
+        work, moves = empty(WORK), empty(MOVES)
         if len(notes):
             work, moves = notes.rows(self._waiting)
             self.tables["work"].append(work)
             self.tables["moves"].append(moves)
             self._count_actions(work)
             self._count_routing(notes.routing())
+        self.usage.take(steps, work, moves)
         return new_run or bool(len(steps) or len(tokens) or len(notes))
 
     def _count_routing(self, new: Routing) -> None:

@@ -29,7 +29,7 @@ def load_demo(trace: Trace) -> Any:
     from engine.hybrid import HybridEngine
 
     plan = trace.plan
-    return HybridEngine.load(
+    engine = HybridEngine.load(
         demo.model_folder(),
         gpu_memory=plan.gpu_memory,
         cache_slots=plan.cache_slots,
@@ -41,3 +41,6 @@ def load_demo(trace: Trace) -> Any:
         name=str(trace.meta.get("loaded", demo.NAME)),
         profile=plan.profile,
     )
+    if plan.by_hand:
+        engine.replan(**plan.by_hand.arguments(plan.grid), cache_slots=plan.cache_slots)
+    return engine

@@ -150,8 +150,8 @@ class PlanControls:
 
     def _follow_cache(self, plan: Plan, moving: Callable[[], Collection[str]]) -> None:
         policy = plan.own_policy or POLICIES.get(plan.policy, Policy)
-        _set_range(self.cache, 0, max(plan.room, 1), 1)
-        self.cache.disabled = not policy.admits or plan.room == 0
+        _set_range(self.cache, 0, max(plan.most_slots, 1), 1)
+        self.cache.disabled = not policy.admits or plan.most_slots == 0
         self.cache.tooltip = (
             "Experts' worth of the memory in which experts come and go; each is one pinned less."
             if policy.admits

@@ -8,10 +8,12 @@ from typing import Any
 import ipywidgets as widgets
 
 from engine.plan import Plan
+from engine.summary import Summary
 from engine.units import format_bytes
 from fiddler_viz.figures import room_of
 from fiddler_viz.theme import Theme
 from fiddler_viz.views.beat import Beat
+from fiddler_viz.views.edit_words import edit_words
 from fiddler_viz.views.heatmap_view import HeatmapView
 from fiddler_viz.views.memory_view import MemoryView
 from fiddler_viz.views.pick_controls import PickControls
@@ -51,6 +53,7 @@ class Screen:
         on_change: Callable[[str, Any], None],
         on_run: Callable[[], None],
         on_stop: Callable[[], None],
+        on_edit: Callable[[], None],
         mark: Callable[[], None],
         selection: Selection,
     ) -> None:
@@ -59,6 +62,7 @@ class Screen:
         self._theme = theme
         self._selection = selection
         self._drawn_plan: Plan | None = None
+        self._drawn_predicted: Summary | None = None
         self.owes = False
         """Whether heatmap and text are still those of the plan before."""
         self.header, self.tiles, self.status = Header(), Tiles(), Status()
@@ -66,7 +70,9 @@ class Screen:
         self.controls = PlanControls(session.view.plan, on_change)
         self.beat, self.plotly = Beat(), Plotly()
         grid = grid_of(session, "popularity", None)
-        self.heatmap = HeatmapView(grid, theme, room - 196, self.plotly, selection, mark)
+        self.heatmap = HeatmapView(
+            grid, theme, room - 196, self.plotly, selection, session, mark, on_edit
+        )
         self.memory = MemoryView(theme)
         self.words = Words(mark)
         self.text = TextView(lines, lambda token: selection.pick(token=token))
@@ -104,10 +110,13 @@ class Screen:
         """Show a session; True if anything was sent to the browser."""
         view = session.view
         replanned = view.plan != self._drawn_plan
-        self._drawn_plan = view.plan
+        before, self._drawn_plan = self._drawn_plan, view.plan
+        was, self._drawn_predicted = self._drawn_predicted, view.predicted
         if replanned or session.drives != self.controls.live:
             self.follow(session)
-        if replanned and not busy:
+        if before is not None and view.plan.by_hand != before.by_hand:
+            self.status.say(edit_words(before, view.plan, was, view.predicted))
+        elif replanned and not busy:
             self.status.say(plan_words(view, example=session.example))
         self.runs.busy(busy)
         if replanned and not view.live and len(view.trace.routing) > _MANY_ROWS:
@@ -115,12 +124,15 @@ class Screen:
         self.owes = False
         picked = Picked() if view.live else self._selection.within(view.trace)
         token = self.heatmap.selected(tokens_processed(session), picked.token, live=view.live)
-        grid = grid_of(session, self.heatmap.show.value, token)
+        against = self.heatmap.compared(session.earlier.names())
+        grid = grid_of(session, self.heatmap.show.value, token, against)
         tiles = make_tiles(view.predicted, view.run, what_if=view.what_if)
         memory, room = memory_now(session), room_of(view.trace)
         size = view.plan.expert_bytes
         sent = [
-            self.heatmap.draw(grid, picked, hover=not view.live),
+            self.heatmap.draw(
+                grid, picked, view.plan, hover=not view.live, able=not view.trace.on_host
+            ),
             self.memory.show(memory, room, size),
             self.timeline.draw(view.trace, picked),
             self.picks.show(picked, view.trace.model.grid),
@@ -168,7 +180,8 @@ def plan_words(view: View, *, example: bool) -> str:
     budget = format_bytes(plan.gpu_memory)
     if plan.beyond_card:
         budget += f", {plan.beyond_card},"
-    words = f"{budget} hold {len(plan.pinned)} of {total} experts{slots}."
+    edits = f", {plan.by_hand}," if plan.by_hand else ""
+    words = f"{budget} hold {len(plan.pinned)} of {total} experts{edits}{slots}."
     if example:
         return f"{words} Shown: the bundled run under this plan. Press Run for one of your own."
     return words + (" Shown: the last run again, under this plan." if view.what_if else "")

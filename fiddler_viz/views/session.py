@@ -7,10 +7,11 @@ thread may call :meth:`Session.change`, which only notes what is wanted.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engine.by_hand import named
 from engine.placement import change_plan
 from engine.plan import Plan
 from engine.replay import replay_plan
@@ -18,6 +19,7 @@ from engine.summary import Summary
 from engine.trace import Trace
 from fiddler_viz.figures import as_trace
 from fiddler_viz.figures.source import about
+from fiddler_viz.views.earlier import Earlier
 from fiddler_viz.views.live_state import LiveState
 
 
@@ -52,6 +54,8 @@ class Session:
         self._last_run: Any = None
         self._ran = not example
         self._fresh = True
+        self.earlier = Earlier()
+        """Where the tokens of runs before the last one went."""
         self.base = trace
         self.example = example
         self.engine: Any = None
@@ -84,14 +88,36 @@ class Session:
             self.base = None  # an example of another model explains nothing
         self._show(engine.plan)
 
+    def edit(self, pin: Iterable[int] = (), unpin: Iterable[int] = ()) -> None:
+        """Ask for experts (flat indices) to be pinned or unpinned by hand, after what was asked."""
+        with self._lock:
+            of = self._wanted.setdefault("by_hand", dict[int, bool]())
+            of |= dict.fromkeys(pin, True) | dict.fromkeys(unpin, False)
+
+    def toggle(self, experts: Collection[int]) -> None:
+        """Ask for experts to be unpinned if all of them are pinned, or will be; else pinned."""
+        pinned = dict.fromkeys(self.view.plan.pinned, True)
+        with self._lock:
+            pinned |= self._wanted.get("by_hand", {})
+        if all(pinned.get(flat, False) for flat in experts):
+            self.edit(unpin=experts)
+        else:
+            self.edit(pin=experts)
+
     def change(self, name: str, value: Any) -> None:
         """Ask for a plan with another ``gpu_memory``, ``cache_slots``, ``policy`` or ``hardware``.
 
+        Or with more experts to ``pin`` or ``unpin`` by hand, or, with ``reset_pins``, with none.
         What was asked for before and not yet tried is replaced: the latest wins.
         """
+        if name in ("pin", "unpin"):
+            self.edit(**{name: named(name, value, self.view.plan.grid)})
+            return
         with self._lock:
             if name == "policy":
                 self._wanted.pop("cache_slots", None)  # a policy brings its own default
+            if name == "reset_pins":
+                self._wanted.pop("by_hand", None)
             self._wanted[name] = value
 
     @property
@@ -118,6 +144,9 @@ class Session:
         return self.engine is not None and bool(self.engine.running)
 
     def _replan(self, wanted: Mapping[str, Any]) -> None:
+        wanted, experts = dict(wanted), self.view.plan.grid[1]
+        for flat, pin in wanted.pop("by_hand", {}).items():
+            wanted.setdefault("pin" if pin else "unpin", []).append(divmod(flat, experts))
         if self.drives:
             plan = self.engine.replan(**wanted)
         else:  # a finished run, or a device without memory to plan: only asked, not done
@@ -154,6 +183,7 @@ class Session:
         news = live.pull()
         last = engine.last_run
         if not running and last is not self._last_run and last is not None:
+            self.earlier.keep(self.base)
             self._last_run, self.base, self.example = last, last.trace, False
             self._show(engine.plan)
             return True
