@@ -171,9 +171,10 @@ def theme(name: str | Theme) -> Theme:
 
 
 def diverging(look: Theme) -> list[list[float | str]]:
-    """For differences: blue below zero, vermillion above, and in the middle next to nothing."""
+    """For differences: blue below zero, orange above, and in the middle next to nothing."""
     middle = look.panel if look.panel.startswith("#") else "#e3e5e9"
-    return [[0.0, BLUE], [0.5, middle], [1.0, VERMILLION]]
+    less, more = (SKY, ORANGE) if look.name == "dark" else (BLUE, VERMILLION)
+    return [[0.0, less], [0.5, middle], [1.0, more]]
 
 
 # Numbers are written to three significant digits, with their unit; see also engine.units.

@@ -69,8 +69,11 @@ def heatmap_figure(
     room_x = (width or 760) - 150  # its container is not known: a usual one
     size = float(np.clip(0.78 * min(room_y / layers, room_x / experts), 4, 11))
     figure.add_traces(_traces(grid, look, size))
+    rows = -(-(len(figure.data) - _BY_HAND - 2) // 3)  # of the legend, three entries in each
     figure.update_layout(
-        annotations=[note(look, EMPTY)], legend=legend_style() | {"itemsizing": "constant"}
+        margin_b=_MARGIN["b"] + 19 * max(0, rows - 2),
+        annotations=[note(look, EMPTY)],
+        legend=legend_style() | {"itemsizing": "constant"},
     )
     update_heatmap(figure, grid, look)
     return figure
@@ -111,7 +114,7 @@ def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatte
         _markers(kind.label, kind.marker, kind.color, size, edge=1 if size > 5 else 0.5)
         for kind in (ACTIONS[action] for action in Action)
     ]
-    dots = _markers("dots", "circle", "#000", 0.5 * size, edge=1 if size > 5 else 0.7)
+    dots = _markers("dots", "circle", "#000", 0.5 * size if few else 3, edge=1 if few else 0)
     for trace in (*ran, dots):
         trace.marker.line.color = "#fff"
     edge = 0.75 * size if few else max(size, 5.0)
@@ -140,11 +143,15 @@ def _by_ink(grid: Grid, place: Place, look: Theme) -> list[NDArray[np.bool_]]:
     here, blank = grid.places == place, np.isnan(grid.amount)
     if grid.amount.size <= FEW_CELLS:
         return [here & blank, here & ~blank, here & ~blank]
-    if grid.show == "difference":  # bright in the middle of the scale, or dark
-        dark = (np.abs(grid.amount) >= _BRIGHT) | (look.name == "dark")
-    else:
-        dark = grid.amount < _BRIGHT
+    dark = _dark(grid, look)
     return [here & blank, here & dark & ~blank, here & ~dark & ~blank]
+
+
+def _dark(grid: Grid, look: Theme) -> NDArray[np.bool_]:
+    """Where an amount's colour is closer to black than to white."""
+    if grid.show == "difference":
+        return np.abs(grid.amount) < _BRIGHT if look.name == "dark" else np.abs(grid.amount) > 0.8
+    return grid.amount < _BRIGHT
 
 
 def _markers(
@@ -163,9 +170,11 @@ def _legend(grid: Grid, look: Theme, few: bool) -> list[go.Scatter]:
     """Entries that stay although nothing may be pinned, cached or run just now."""
     places = [PLACES[Place.PINNED], PLACES[Place.CACHED]]
     entries = [(kind, look.text, kind.label) for kind in places]
-    entries += [(kind, kind.color, kind.label) for kind in ACTIONS.values()]
-    if dots := MODES[grid.show].dots:
-        entries.append((Kind(dots, "", "", "circle-dot", ""), look.text, "dots"))
+    mode = MODES[grid.show]
+    if mode.runs:
+        entries += [(kind, kind.color, kind.label) for kind in ACTIONS.values()]
+    if mode.dots:
+        entries.append((Kind(mode.dots, "", "", "circle", ""), look.text, "dots"))
     entries += [(kind, look.text, "by hand") for kind in edits(grid)]
     made = [
         go.Scatter(
@@ -222,6 +231,9 @@ def update_heatmap(
         rows, columns = np.nonzero(np.zeros(grid.shape, np.bool_) if dots is None else dots)
         aside = (_ASIDE, 0) if few else (0, _ASIDE)
         figure.data[_DOTS].update(x=columns + aside[0], y=rows + aside[1])
+        if not few:  # there is no room for an edge
+            dark = _dark(grid, look)[rows, columns]
+            figure.data[_DOTS].marker.color = np.where(dark, "#fff", "#000").tolist()
         _mark_edits(figure, grid, -_ASIDE if few else 0.0)
         figure.layout.title = title_of(look, mode.title, safe(grid.caption), safe(mode.look_for))
         figure.layout.annotations[0].visible = grid.is_empty

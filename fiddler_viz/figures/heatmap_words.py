@@ -47,6 +47,13 @@ def _points(amount: float, most: float) -> str:
     return f"{100 * amount * most:+.3g}".replace("+0", "0").replace("-", "\N{MINUS SIGN}")
 
 
+def _duration(amount: float, most: float) -> str:
+    """A time, all of them in the unit that the longest needs."""
+    unit, size = next((u for u in _UNITS if most >= u[1]), ("ns", 1.0))
+    return f"{amount * most / size:.3g} {unit}" if amount else "0"
+
+
+_UNITS = (("s", 1e9), ("ms", 1e6), ("µs", 1e3))
 MODES: Mapping[str, Mode] = MappingProxyType(
     {
         "popularity": Mode(
@@ -81,10 +88,10 @@ MODES: Mapping[str, Mode] = MappingProxyType(
         "time": Mode(
             "time",
             "Where the time of the lanes went",
-            "Bright cells cost the most. With a dot: copying weights, not computing.",
+            "Bright cells cost the most. With a dot: by copying weights, not by computing.",
             "time of all lanes",
-            lambda amount, most: format_ns(round(amount * most)),
-            "mostly copying",
+            _duration,
+            "mostly copying (costliest tenth)",
         ),
         "difference": Mode(
             "difference",

@@ -46,7 +46,7 @@ def heatmap(
     - ``"hits"``: share of an expert's calls that found it there, with dots where calls are many;
     - ``"time"``: time of all lanes that running it and copying its weights took;
     - ``"difference"``: share of the tokens less that of ``against``: another run (whatever
-      ``source`` may be) or a Profile.
+      ``source`` may be) or a Profile; left out: the profile that the run was planned with.
 
     All but ``"token"`` count up to ``step`` if one is given. Left out, ``show`` is popularity, or
     the difference where there is something ``against``. Sizes in CSS pixels.

@@ -71,14 +71,16 @@ def hits(actions: Ints) -> Amounts:
 
 
 def time(spent_ns: Ints) -> Amounts:
-    """Lanes' time, against the costliest expert; a dot where most of it was copying.
+    """Lanes' time, against the costliest expert; of the costliest tenth a dot where most of it was
+    copying.
 
     ``spent_ns``, and the parts, by :class:`Lane`.
     """
     whole = spent_ns.sum(axis=0)
     most = int(whole.max(initial=0))
     amount = np.where(whole > 0, whole / max(most, 1), np.nan).astype(np.float32)
-    return Amounts(amount, float(most), spent_ns.astype(float), 2 * spent_ns[Lane.H2D] > whole)
+    dots = _top(whole) & (2 * spent_ns[Lane.H2D] > whole)
+    return Amounts(amount, float(most), spent_ns.astype(float), dots)
 
 
 def difference(tokens: Ints, top_k: int, against: Shares) -> Amounts:

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.by_hand import ByHand
-from engine.errors import InputError, unknown_name
+from engine.errors import unknown_name
 from engine.events import Action
 from engine.history import plan_at
 from engine.routing import Routing
 from engine.trace import Trace
 from engine.usage import lane_ns, place_shares
 from fiddler_viz.frames import amounts
-from fiddler_viz.frames.amounts import Amounts, Floats, Ints, Shares, popularity
+from fiddler_viz.frames.amounts import Amounts, Floats, Ints, Shares, popularity, shares
 from fiddler_viz.frames.places import places
 from fiddler_viz.frames.selection import describe_selection, pick_step, pick_token
 
@@ -102,13 +102,14 @@ def grid(
 
     ``token`` shows the routing weight of that token, or the mean over the tokens of ``step``
     (both left out: of the last token processed). All others count up to the end of ``step`` (or of
-    ``token``'s step; both left out: of all); a ``difference`` is to the shares ``against``.
+    ``token``'s step; both left out: of all); a ``difference`` is to ``against``
+    (None: the text of the profile that the plan was made from).
     Negative numbers count from the end.
     """
     if show not in SHOWS:
         raise unknown_name("show", show, SHOWS)
     if show == "difference" and against is None:
-        raise InputError("a difference needs another run, or a profile: give against=")
+        against = shares(trace.plan.profile, trace.model.top_k)
     if not len(trace.step_rows):
         by_hand, caption = trace.plan.by_hand, "nothing recorded yet"
         return live_grid(places(trace), show=show, caption=caption, by_hand=by_hand)

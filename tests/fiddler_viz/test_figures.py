@@ -101,7 +101,7 @@ def test_heatmap_draws_its_grid(trace: Trace, show: str) -> None:
     for cell in np.ndindex(*grid.shape):
         z = figure.data[0].z[cell_of(figure, *cell)]
         np.testing.assert_equal(z, grid.amount[cell])
-    assert (figure.data[0].zmin, figure.data[0].zmax) == (0, 1)
+    assert (figure.data[0].zmin, figure.data[0].zmax) == (-1 if show == "difference" else 0, 1)
     assert list(figure.layout.yaxis.range) == [2.5, -0.5]  # layer 0 on top
 
 
