@@ -15,17 +15,19 @@ import pytest
 
 from engine.errors import InputError, TraceError, UnknownNameError
 from engine.events import Action, Clock, Lane
+from engine.replay import replay
 from engine.residency import Place
 from engine.spec import ModelSpec
 from engine.trace import Trace
 from fiddler_viz import figures, frames
 from fiddler_viz.figures.heatmap import FEW_CELLS, heatmap_figure, update_heatmap
+from fiddler_viz.figures.heatmap_words import MODES, scale
 from fiddler_viz.figures.memory import labels, memory_html, parts
 from fiddler_viz.figures.outline import cell_dashes, cell_outlines
 from fiddler_viz.figures.raster import occupancy, paint, png
 from fiddler_viz.figures.timeline import timeline_figure, update_timeline
 from fiddler_viz.figures.window import BARS_UP_TO, window
-from fiddler_viz.theme import MEMORY, SEGMENTS, Segment
+from fiddler_viz.theme import BLUE, MEMORY, SEGMENTS, VERMILLION, Segment
 from tests.fiddler_viz.make_trace import HOSTILE, empty_trace, toy_model, toy_trace
 
 PLAIN = Path(__file__).resolve().parents[2]
@@ -474,3 +476,80 @@ print([name for name in ("torch", "pandas", "transformers", "ipywidgets") if nam
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=PLAIN, timeout=120
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+# ---------------------------------------------------------------------- colours of the heatmap
+
+
+@pytest.mark.parametrize("look", ["light", "dark"])
+@pytest.mark.parametrize("show", frames.SHOWS)
+def test_every_colour_says_what_it_is(trace: Trace, show: str, look: str) -> None:
+    figure = figures.heatmap(trace, show=show, theme=look)
+    mode, bar = MODES[show], figure.data[0].colorbar
+    assert bar.title.text == mode.unit
+    assert len(bar.ticktext) == len(bar.tickvals) == 5
+    assert (min(bar.tickvals), max(bar.tickvals)) == (figure.data[0].zmin, figure.data[0].zmax)
+    assert mode.title in figure.layout.title.text and mode.look_for[:20] in figure.layout.title.text
+    words = [trace.name for trace in figure.data if trace.showlegend is None]
+    assert (mode.dots in words) is bool(mode.dots)
+    assert ("on CPU" in words) is mode.runs
+    said = figures.describe_heatmap(frames.grid(trace, show=show))
+    assert "Expert calls:" in said and "nan" not in said
+    assert "nan" not in "".join(figure.data[0].text)
+
+
+def test_a_time_s_scale_has_one_unit() -> None:
+    grid = frames.grid(toy_trace(), show="time")
+    _, labels = scale(grid)
+    assert labels[0] == "0" and len({label.split()[1] for label in labels[1:]}) == 1
+
+
+def test_a_difference_s_scale_is_alike_on_both_sides(trace: Trace) -> None:
+    other = toy_trace(prompt_tokens=9, decode_tokens=3)
+    figure = figures.heatmap(trace, against=other)
+    values, labels = figure.data[0].colorbar.tickvals, figure.data[0].colorbar.ticktext
+    assert values == (-1, -0.5, 0, 0.5, 1) and labels[2] == "0"
+    assert labels[0] == labels[4].replace("+", "\N{MINUS SIGN}")
+    colors = [color for _, color in figure.data[0].colorscale]
+    assert colors[0] == BLUE and colors[2] == VERMILLION
+    assert "a recorded run" in figure.layout.title.text
+    same = figures.heatmap(trace, show="difference", against=trace.plan.profile)
+    assert same.to_json() == figures.heatmap(trace, show="difference").to_json()
+    with pytest.raises(InputError, match="against= is for show='difference'"):
+        figures.heatmap(trace, show="hits", against=other)
+    with pytest.raises(InputError, match="expected a Trace"):
+        figures.heatmap(trace, against=3)
+
+
+def test_a_hostile_prompt_stays_text(trace: Trace) -> None:
+    other = replace(trace, meta={"prompt": HOSTILE})
+    assert "<script" not in figures.heatmap(trace, against=other).to_json()
+
+
+@pytest.mark.parametrize("layers", [3, 48])
+def test_edits_by_hand_have_marks_and_words(layers: int) -> None:
+    experts = 4 if layers == 3 else 128
+    made = toy_trace(model=toy_model(layers=layers, experts=experts), decode_tokens=2)
+    grid = frames.grid(replay(made, pin=[(1, 0), (2, 3)], unpin=(0, 1)).trace)
+    figure = heatmap_figure(grid)
+    for marks in figure.data[11:13]:
+        assert [round(x) for x in marks.x] == [0, 3, 1] and list(marks.y) == [1, 2, 0]
+        assert marks.marker.symbol == ("cross-thin-open", "cross-thin-open", "line-ne-open")
+    names = [trace.name for trace in figure.data]
+    assert "pinned by hand" in names and "unpinned by hand" in names
+    assert "(2 pinned and 1 unpinned by hand)" in figures.describe_heatmap(grid)
+    assert "by hand" in figure.data[0].text[experts]
+    assert "unpinned by hand" in figure.data[0].text[1]
+    plain = heatmap_figure(frames.grid(made))
+    assert "pinned by hand" not in [trace.name for trace in plain.data]
+    update_heatmap(plain, grid)
+    assert plain.data[12].marker.symbol == figure.data[12].marker.symbol
+
+
+def test_dots_show_in_cells_of_any_size() -> None:
+    for model in (toy_model(), toy_model(layers=48, experts=128, top_k=8)):
+        grid = frames.grid(toy_trace(model=model, policy="lru", cache_slots=3), show="hits")
+        dots = heatmap_figure(grid).data[10]
+        where = {(round(y), round(x)) for x, y in zip(dots.x, dots.y, strict=True)}
+        assert where == {tuple(cell) for cell in np.argwhere(grid.coloured.dots).tolist()}
+        assert dots.marker.size >= 3

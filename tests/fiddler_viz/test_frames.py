@@ -8,12 +8,15 @@ import pytest
 from engine.errors import InputError, UnknownNameError
 from engine.events import Action, Lane, Work
 from engine.happened import Recorded
+from engine.profile import Profile
+from engine.replay import replay
 from engine.residency import Place
 from engine.trace import Trace
+from engine.usage import lane_ns, place_shares
 from fiddler_viz import frames
-from fiddler_viz.frames import readings
+from fiddler_viz.frames import amounts, readings
 from fiddler_viz.theme import Segment
-from tests.fiddler_viz.make_trace import empty_trace, toy_trace
+from tests.fiddler_viz.make_trace import empty_trace, toy_model, toy_trace
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +238,92 @@ def test_of_a_beam_search_the_best_answer_is_read() -> None:
     trace = toy_trace(prompt_tokens=2, decode_tokens=3)
     rows = [(0, 0, 0, -1), (0, 1, 0, -1), (0, 0, 1, 0), (0, 1, 1, 0), (0, 0, 2, 3), (0, 0, 3, 4)]
     assert [rows.tolist() for rows in readings(with_places(trace, rows))] == [[0, 3, 4, 5]]
+
+
+# ---------------------------------------------------------------------- colours
+
+
+def test_time_on_the_device() -> None:
+    trace = toy_trace(policy="lru", cache_slots=3)
+    shown = frames.grid(trace, show="residency")
+    shares = place_shares(trace)
+    np.testing.assert_allclose(shown.amount, 1 - shares[Place.HOST], atol=1e-6)
+    assert (shown.amount[trace.plan.pinned_grid] == 1).all()
+    assert shown.coloured.parts is not None
+    np.testing.assert_allclose(shown.coloured.parts.sum(axis=0), 1)
+    assert frames.grid(trace, show="residency", step=2).caption.startswith("up to step 2")
+
+
+def test_hit_rates_and_where_calls_are_many() -> None:
+    trace = toy_trace(policy="lru", cache_slots=3)
+    shown = frames.grid(trace, show="hits")
+    calls = shown.actions.sum(axis=0)
+    for cell in np.ndindex(*shown.shape):
+        if calls[cell]:
+            rate = shown.actions[Action.RESIDENT][cell] / calls[cell]
+            assert shown.amount[cell] == np.float32(rate)
+        else:
+            assert np.isnan(shown.amount[cell])
+    dots = shown.coloured.dots
+    assert dots is not None and dots.sum() == 2  # a tenth of 12, rounded up
+    assert calls[dots].min() >= np.sort(calls.ravel())[-2]
+    assert (shown.ran == -1).all()
+
+
+def test_lane_time_adds_up() -> None:
+    trace = toy_trace(policy="stream")
+    shown = frames.grid(trace, show="time")
+    spent = lane_ns(trace)
+    assert shown.coloured.most == spent.sum(axis=0).max()
+    assert np.nanmax(shown.amount) == 1
+    work = trace.work
+    mine = work["expert"] >= 0
+    assert spent.sum() == (work["end_ns"] - work["start_ns"])[mine].sum()
+    copied = 2 * spent[Lane.H2D] > spent.sum(axis=0)
+    assert shown.coloured.dots is not None and not (shown.coloured.dots & ~copied).any()
+
+
+def test_a_difference_is_in_shares_of_tokens(trace: Trace) -> None:
+    other = toy_trace(prompt_tokens=9, decode_tokens=3)
+    less = frames.grid(trace, show="difference", against=frames.shares(other))
+    parts = less.coloured.parts
+    assert parts is not None
+    np.testing.assert_allclose(parts.sum(axis=2), trace.model.top_k)
+    for number, source in enumerate((trace, other)):
+        tokens = frames.grid(source).tokens
+        np.testing.assert_allclose(parts[number], 2 * tokens / tokens.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(less.amount * less.coloured.most, parts[0] - parts[1], atol=1e-6)
+    assert np.abs(less.amount).max() <= 1
+    same = frames.grid(trace, show="difference", against=frames.shares(trace))
+    assert not same.amount.any() and not same.coloured.dots.any()
+    profile = frames.grid(trace, show="difference")
+    assert f"less the profile, {trace.plan.profile.source}" in profile.caption
+
+
+def test_a_difference_to_another_grid_is_refused(trace: Trace) -> None:
+    other = frames.shares(toy_trace(model=toy_model(layers=2)))
+    with pytest.raises(InputError, match="against: 2 layers x 4 experts, this has 3 x 4"):
+        frames.grid(trace, show="difference", against=other)
+
+
+@pytest.mark.parametrize(
+    ("value", "most"),
+    [(0.0, 0.01), (0.009, 0.01), (0.37, 0.4), (0.4, 0.4), (1.2, 2), (0.0123, 0.02)],
+)
+def test_a_scale_ends_in_one_digit(value: float, most: float) -> None:
+    assert amounts._round_up(value) == pytest.approx(most)
+
+
+def test_a_layer_without_tokens_has_no_share() -> None:
+    counts = np.array([[1, 3], [0, 0]])
+    found = frames.shares(Profile.of(counts, 4, "a test"), 2)
+    assert found.share[0].tolist() == [0.5, 1.5] and np.isnan(found.share[1]).all()
+    less = amounts.difference(counts, 2, found)
+    assert np.isnan(less.amount[1]).all() and less.most == 0.01
+
+
+def test_edits_by_hand_are_those_of_the_plan_in_force(trace: Trace) -> None:
+    edited = replay(trace, pin=(0, 0), unpin=(1, 1)).trace
+    for shown in (frames.grid(edited), frames.grid(edited, show="token", token=2)):
+        assert shown.by_hand == edited.plan.by_hand
+    assert not frames.grid(trace).by_hand

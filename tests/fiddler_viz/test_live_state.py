@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
 from engine.events import Action, Work
+from engine.usage import lane_ns, place_shares, shares_of
 from fiddler_viz.views.growing import Growing
 from fiddler_viz.views.live_state import LiveState
 from tests.fiddler_viz.fake_engine import FakeEngine
@@ -43,6 +46,26 @@ def test_counts_are_those_of_the_trace(engine: FakeEngine) -> None:
     newest = run.routing.where(run.routing.step == 12)
     np.testing.assert_array_equal(live.last.experts, newest.experts)
     np.testing.assert_array_equal(live.last.weights, newest.weights)
+
+
+@pytest.mark.parametrize("policy", ["fiddler", "lru", "lfu"])
+def test_times_are_those_of_the_trace_however_often_it_is_pulled(policy: str) -> None:
+    engine = FakeEngine(gpu_memory="24GB", policy=policy, cache_slots=20, pause_s=0.002)
+    live = LiveState(engine)
+    runner = threading.Thread(target=lambda: engine.generate("go", 12))
+    runner.start()
+    pulls = 0
+    while runner.is_alive():
+        pulls += live.pull()
+        if pulls == 3:
+            engine.replan(gpu_memory="30GB", pin=(17, 3))
+    runner.join()
+    live.pull()
+    run = engine.last_run.trace
+    assert pulls >= 3 and len(run.plan_list) == 2
+    np.testing.assert_array_equal(live.usage.spent_ns, lane_ns(run))
+    np.testing.assert_allclose(shares_of(live.usage.held_ns), place_shares(run))
+    assert live.usage.held_ns[:, 0, 0].sum() == run.duration_ns
 
 
 def test_another_run_starts_over(engine: FakeEngine) -> None:
