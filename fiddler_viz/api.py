@@ -72,7 +72,8 @@ def replay(source: Any, **changes: Any) -> Replay:
 
     ``source``: a Trace, a run, an engine's last run, or the path of a trace file. Changes are
     those of :func:`engine.replay.replay`: ``gpu_memory``, ``cache_slots``, ``policy``,
-    ``planner``, ``hardware``; without any, the run is repeated under its own plans.
+    ``planner``, ``hardware``, and ``pin``, ``unpin`` and ``reset_pins``, which edit the placement
+    by hand; without any, the run is repeated under its own plans.
     """
     return replay_trace(as_trace(source), **changes)
 

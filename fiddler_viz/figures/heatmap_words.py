@@ -35,11 +35,8 @@ class Mode:
     """An amount, and what 1 stands for, as a label of the scale."""
     dots: str = ""
     """What a dot means; empty: there are none."""
-
-    @property
-    def runs(self) -> bool:
-        """Whether cells also tell what ran in the step shown."""
-        return not self.dots and self.name != MODES["residency"].name
+    runs: bool = False
+    """Whether cells also tell what ran in the step shown."""
 
 
 def _points(amount: float, most: float) -> str:
@@ -62,6 +59,7 @@ MODES: Mapping[str, Mode] = MappingProxyType(
             "Bright cells serve the most tokens: they deserve the GPU. Are they pinned?",
             "tokens, % of hottest expert",
             lambda amount, _: f"{amount:.0%}",
+            runs=True,
         ),
         "token": Mode(
             "this token",
@@ -69,6 +67,7 @@ MODES: Mapping[str, Mode] = MappingProxyType(
             "Bright cells got most of the router's weight. Were they on the GPU?",
             "routing weight",
             lambda amount, _: f"{amount:.2g}",
+            runs=True,
         ),
         "residency": Mode(
             "on the GPU",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from engine.profile import text_of
 from engine.trace import Trace
 from fiddler_viz.frames import Shares, shares
+from fiddler_viz.theme import show_token
 
 MOST = 6
 """Earlier runs kept: of each where its tokens went, no more."""
@@ -26,7 +26,9 @@ class Earlier:
         if trace is None or not len(trace.routing):
             return
         self._count += 1
-        name = f"run {self._count}: {text_of(trace)}"
+        prompt = trace.meta.get("prompt")
+        began = f": {show_token(prompt, 24)}" if isinstance(prompt, str) and prompt else ""
+        name = f"run {self._count}{began}"
         self._runs[name] = shares(trace, name=name)
         while len(self._runs) > MOST:
             del self._runs[next(iter(self._runs))]
@@ -40,4 +42,4 @@ class Earlier:
         found = self._runs.get(name)
         if found is not None and found.share.shape == trace.model.grid:
             return found
-        return shares(trace.plan.profile, trace.model.top_k)
+        return shares(trace.plan.profile, trace.model.top_k, PROFILE)

@@ -18,7 +18,7 @@ def test_the_latest_runs_are_kept_and_no_more() -> None:
         earlier.keep(replace(trace, meta={"prompt": f"text {number}"}))
     names = earlier.names()
     assert len(names) == MOST + 1 and repr(earlier) == f"Earlier({MOST} runs)"
-    assert names[1] == f"run {MOST + 3}: a run that began 'text {MOST + 2}'"
+    assert names[1] == f"run {MOST + 3}: text {MOST + 2}"
     np.testing.assert_array_equal(earlier.against(names[1], trace).share, shares(trace).share)
 
 
@@ -34,4 +34,4 @@ def test_what_is_not_kept_is_the_profile() -> None:
 def test_prompts_are_raw_texts() -> None:
     earlier = Earlier()
     earlier.keep(replace(toy_trace(), meta={"prompt": HOSTILE}))
-    assert "</script>" in earlier.names()[1]
+    assert "</script>" in earlier.names()[1] and len(earlier.names()[1]) < 40
