@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import TOUR, Watched, write_notebook
+from tests.browser.conftest import TOUR, Watched
 from tests.browser.driving import SLOW_MS, Driver
+from tools.serving import write_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
