@@ -15,13 +15,14 @@ import numpy as np
 
 from engine.errors import InputError
 from engine.events import MOVES, STEPS, Clock
-from engine.happened import Recorded, Rehearsed, Stretch
+from engine.happened import Recorded
 from engine.layout import lay_out
 from engine.orchestrator import Change, Orchestrator
 from engine.placement import change_plan
 from engine.plan import Plan
 from engine.planners import check_planner
 from engine.policies import POLICIES, Policy
+from engine.rehearsed import Rehearsed, Stretch
 from engine.spec import HardwareSpec
 from engine.summary import Summary
 from engine.timeline import pin_rows

@@ -29,7 +29,7 @@ ENGINE_ABOVE = (
     ("decision", "lineage", "crossover"),
     ("residency", "timeline", "routing", "stacks frequency"),
     ("policies", "layout"),
-    ("plan", "happened", "planners"),
+    ("plan", "happened rehearsed", "planners"),
     ("trace trace_check trace_file trace_upgrade tables summary", "placement"),
     ("orchestrator", "records notes", "history usage", "inspection regrets", "run"),
     ("recorder",),

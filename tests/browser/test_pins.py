@@ -19,7 +19,7 @@ WIDE = "synthetic('qwen3-30b-a3b', prompt_tokens=16, decode_tokens=60, gpu_memor
 HAND = "document.querySelector('.js-plotly-plot')._fullData[12].x.length"
 
 
-@pytest.mark.parametrize(("theme", "source"), [("light", ""), ("dark", WIDE)])
+@pytest.mark.parametrize(("theme", "source"), [("light", "None"), ("dark", WIDE)])
 def test_a_click_and_keys_edit_the_placement(
     voila: Callable[[Path], str],
     watched: Watched,
@@ -41,7 +41,7 @@ def test_a_click_and_keys_edit_the_placement(
     switch.click()
     cells = driver.root.locator(".js-plotly-plot .nsewdrag").first
     box = cells.bounding_box()
-    layers, experts = (48, 128) if source else (32, 8)
+    layers, experts = (48, 128) if source == WIDE else (32, 8)
     at = {"x": box["width"] * 2.5 / experts, "y": box["height"] * 20.5 / layers}
     cells.click(position=at)
     page.wait_for_function(f"{HAND} == 1")
