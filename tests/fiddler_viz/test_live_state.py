@@ -56,8 +56,9 @@ def test_times_are_those_of_the_trace_however_often_it_is_pulled(policy: str) ->
     runner.start()
     pulls = 0
     while runner.is_alive():
-        pulls += live.pull()
-        if pulls == 3:
+        new = live.pull()
+        pulls += new
+        if new and pulls == 3:
             engine.replan(gpu_memory="30GB", pin=(17, 3))
     runner.join()
     live.pull()
