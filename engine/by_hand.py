@@ -73,28 +73,33 @@ def named(what: str, value: Any, grid: tuple[int, int]) -> list[int]:
     """
     if value is None:
         return []
-    pair = isinstance(value, tuple) and bool(value) and _whole(cast(Any, value[0])) is not None
-    if pair or _whole(value) is not None:
-        return _one(what, value, grid)
+    if isinstance(value, tuple):
+        pair = cast("tuple[Any, ...]", value)
+        if pair and _whole(pair[0]) is not None:
+            return _one(what, pair, grid)
+    elif _whole(value) is not None:
+        return _one(what, (value, None), grid)
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise _wrong(what, value)
-    return [flat for item in cast("Iterable[Any]", value) for flat in _one(what, item, grid)]
+    found: list[int] = []
+    for item in cast("Iterable[Any]", value):
+        one = cast("tuple[Any, ...]", item) if isinstance(item, tuple) else (item, None)
+        found += _one(what, one, grid)
+    return found
 
 
-def _one(what: str, value: Any, grid: tuple[int, int]) -> list[int]:
-    """The experts of one ``(layer, expert)``, or of a whole layer."""
-    (layers, experts), pair = grid, cast("tuple[Any, ...]", value)
-    if not isinstance(value, tuple):
-        pair = (value, None)
+def _one(what: str, pair: tuple[Any, ...], grid: tuple[int, int]) -> list[int]:
+    """The experts of one ``(layer, expert)``, or of a whole layer: ``(layer, None)``."""
+    layers, experts = grid
     if len(pair) != 2 or _whole(pair[0]) is None:
-        raise _wrong(what, value)
+        raise _wrong(what, pair[0] if pair[1:] == (None,) else pair)
     row, column = cast(int, _whole(pair[0])), _whole(pair[1])
     if not 0 <= row < layers:
         raise InputError(f"{what}: layer {row}: expected 0 to {layers - 1} in this model")
     if pair[1] is None:
         return list(range(row * experts, (row + 1) * experts))
     if column is None:
-        raise _wrong(what, value)
+        raise _wrong(what, pair)
     if not 0 <= column < experts:
         raise InputError(
             f"{what}: expert {column} of layer {row}: expected 0 to {experts - 1} in this model"

@@ -98,9 +98,13 @@ class Recorded:
         ran = work["kind"] == Work.EXPERT
         return Calls(*(work[name][ran] for name in ("step", "layer", "expert", "action")))
 
-    @cached_property
+    @property
     def changes(self) -> Changes:
         """Picked from the moves, once."""
+        return self._changes
+
+    @cached_property
+    def _changes(self) -> Changes:
         return placing(self.move_rows)
 
     @classmethod

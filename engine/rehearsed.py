@@ -124,9 +124,13 @@ class Rehearsed:
         """Of the decisions; no rows are made."""
         return _joined(Calls, [stretch.calls() for stretch in self._stretches])
 
-    @cached_property
+    @property
     def changes(self) -> Changes:
-        """Of the decisions; no rows are made."""
+        """Of the decisions, once; no rows are made."""
+        return self._changes
+
+    @cached_property
+    def _changes(self) -> Changes:
         return _joined(Changes, [stretch.changes() for stretch in self._stretches])
 
     def spent(self, stop: int, grid: tuple[int, int]) -> Ints:

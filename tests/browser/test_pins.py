@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.conftest import Watched, write_notebook
+from tests.browser.conftest import Watched
 from tests.browser.driving import SLOW_MS, Driver
+from tools.serving import write_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
