@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
+from plotly.colors import get_colorscale
 
 from engine.events import Action
 from engine.residency import Place
@@ -34,6 +35,8 @@ FEW_CELLS = 1024
 _CELLS, _PINNED, _CACHED, _RAN, _DOTS, _BY_HAND = 0, 1, 4, 7, 10, 11
 """Where each trace is in ``figure.data``; pinned and cached take one per :func:`_inks`, ran one
 per action, what was done by hand a halo and its ink."""
+_AMOUNTS = tuple([at, color] for at, color in get_colorscale(CIVIDIS))
+"""In plotly's own form: what is there already is then not sent again."""
 _BRIGHT = 0.5
 """From this amount on cividis is closer to white than to black."""
 _ASIDE = 0.3
@@ -215,7 +218,7 @@ def update_heatmap(
             cells.text = hover_texts(grid)
         apart = grid.show == "difference"
         cells.zmin = -1 if apart else 0
-        cells.colorscale = diverging(look) if apart else CIVIDIS
+        cells.colorscale = diverging(look) if apart else _AMOUNTS
         cells.colorbar.title.text = mode.unit
         values, labels = scale(grid)
         cells.colorbar.update(tickvals=values, ticktext=labels)

@@ -36,7 +36,10 @@ def edit_words(before: Plan, after: Plan, was: Summary | None, now: Summary | No
         words += f", {count(after.cache_slots, 'cache slot')} left"
     if was is None or now is None:
         return f"{words}."
-    return f"{words}: {rate(was.tokens_per_s).split()[0]} → {rate(now.tokens_per_s)} predicted."
+    old_speed, new_speed = rate(was.tokens_per_s), rate(now.tokens_per_s)
+    if old_speed == new_speed:
+        return f"{words}: {new_speed} predicted, as before."
+    return f"{words}: {old_speed.split()[0]} → {new_speed} predicted."
 
 
 def _named(experts: Collection[int], plan: Plan) -> str:

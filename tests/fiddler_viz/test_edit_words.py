@@ -41,6 +41,7 @@ def test_a_pin_says_who_had_to_go(plan: Plan) -> None:
     assert edit_words(plan, after, was, now) == (  # type: ignore[arg-type]
         f"Pinned {named(new)} instead of {named(gone)}: 2.90 → 2.95 tok/s predicted."
     )
+    assert edit_words(plan, after, now, now).endswith(": 2.95 tok/s predicted, as before.")  # type: ignore[arg-type]
     assert edit_words(plan, after, None, None).endswith(f"instead of {named(gone)}.")
 
 

@@ -68,7 +68,7 @@ def test_clicks_edit_while_the_switch_is_on(opened: Callable[..., Explorer], tra
     assert len(explorer.plan.pinned) == many == pinned_cells(explorer)
     assert marked(explorer) == 1
     assert status.text.startswith(f"Pinned ({layer}, {expert}) instead of (")
-    assert status.text.endswith("tok/s predicted.") and "→" in status.text
+    assert "tok/s predicted" in status.text
     assert explorer.screen.tiles.value != tiles
     assert "pinned by hand" in heatmap.legend.value and "unpinned by" not in heatmap.legend.value
     assert (explorer.selection.layer, explorer.selection.expert) == (layer, expert)
