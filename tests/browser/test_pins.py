@@ -51,7 +51,9 @@ def test_a_click_and_keys_edit_the_placement(
     page.mouse.move(0, 0)
     driver.shoot(artifacts / f"pins-{theme}-clicked.png")
 
-    driver.root.locator("select").filter(has_text="–").first.select_option("4")
+    picks = driver.root.locator("select").filter(has_text="–")
+    picks.nth(1).select_option("–")
+    picks.first.select_option("4")
     pin = driver.root.get_by_role("button", name="pin", exact=True)
     pin.focus()
     page.keyboard.press("Enter")  # all of layer 4
