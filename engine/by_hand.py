@@ -80,7 +80,7 @@ def named(what: str, value: Any, grid: tuple[int, int]) -> list[int]:
     elif _whole(value) is not None:
         return _one(what, (value, None), grid)
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise _wrong(what, value)
+        raise _wrong(what, cast(object, value))
     found: list[int] = []
     for item in cast("Iterable[Any]", value):
         one = cast("tuple[Any, ...]", item) if isinstance(item, tuple) else (item, None)
