@@ -19,6 +19,7 @@ def loaded() -> HybridEngine:
 def engine(loaded: HybridEngine) -> Iterator[HybridEngine]:
     """The demo engine under its first plan: fiddler, 24 GB of an RTX 4090, no cache."""
     loaded.replan(
+        reset_pins=True,
         gpu_memory="24GB",
         policy="fiddler",
         planner="popularity",

@@ -106,6 +106,35 @@ def test_a_saved_trace_replays_equally(engine: HybridEngine, tmp_path: Any) -> N
     assert loaded.texts == run.trace.texts
 
 
+@pytest.mark.parametrize("policy", ["fiddler", "lru"])
+def test_pins_by_hand_while_it_runs_replay_equally(
+    engine: HybridEngine, policy: str, tmp_path: Any
+) -> None:
+    engine.replan(policy=policy, gpu_memory="24GB", cache_slots=20, reset_pins=True)
+    hottest = divmod(engine.plan.pinned[0], 8)
+    edits = {
+        2: lambda: engine.replan(pin=[(17, 3), 4]),
+        4: lambda: engine.replan(unpin=hottest),
+        6: lambda: engine.replan(gpu_memory="30GB"),
+        8: lambda: engine.replan(reset_pins=True),
+    }
+    run = generate_with(engine, edits, 10)
+    plans = [plan for _, plan in run.trace.plan_list]
+    assert [str(plan.by_hand) for plan in plans] == [
+        "",
+        "9 pinned by hand",
+        *["9 pinned and 1 unpinned by hand"] * 2,
+        "",
+    ]
+    assert plans[1].pinned_grid[4].all() and plans[1].pinned_grid[17, 3]
+    assert not plans[2].pinned_grid[hottest]
+    loaded = Trace.load(run.trace.save(tmp_path / "edited.safetensors"))
+    assert loaded.plan_list == run.trace.plan_list
+    assert_same(replay(loaded).trace, run.trace)
+    with pytest.raises(BudgetError, match="24 pinned by hand do not fit"):
+        engine.replan(gpu_memory="5GB", pin=[0, 1, 2])
+
+
 def test_replan_is_recorded(engine: HybridEngine) -> None:
     engine.replan(gpu_memory="12GB")
     run = generate_with(engine, {3: lambda: engine.replan(gpu_memory="24GB")})
