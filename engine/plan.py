@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Self, cast
@@ -11,12 +11,13 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.basis import Basis, find_basis, need_basis
 from engine.cost import CostModel
 from engine.errors import InputError
 from engine.policies import POLICIES, Policy, resolve_policy
 from engine.profile import Profile
 from engine.residency import Residency
-from engine.spec import UNCALIBRATED
+from engine.spec import UNCALIBRATED, HardwareSpec, ModelSpec
 from engine.strict import check_int, check_keys, check_text
 from engine.units import format_bytes
 
@@ -53,6 +54,8 @@ class Plan:
     costs: CostModel
     own_policy: type[Policy] | None = None
     """A policy of the caller's own, not one of ours; files keep its name only."""
+    basis: Basis | None = field(default=None, compare=False, repr=False)
+    """What the costs were derived from; None in older files. :meth:`basis_of` knows more."""
 
     def __repr__(self) -> str:
         beyond = self.beyond_card
@@ -121,6 +124,26 @@ class Plan:
         free = (self.gpu_memory - self.minimum_bytes) // self.expert_bytes
         return min(free, self.grid[0] * self.grid[1])
 
+    def basis_of(self, model: ModelSpec) -> Basis:
+        """The model and the machine that the costs were derived from; ``model``: the costed one.
+
+        Raises InputError where an older file names a machine that is no preset.
+        """
+        return need_basis(self.basis, self.hardware, self.costs, model)
+
+    def machine(self, model: ModelSpec) -> HardwareSpec | None:
+        """The machine that the costs are of, with its rates; None where they are not known."""
+        found = find_basis(self.basis, self.hardware, self.costs, model)
+        return None if found is None else found.hardware
+
+    @property
+    def own_machine(self) -> tuple[str, str]:
+        """Name and title of the machine without what is asked of it (:mod:`engine.what_if`)."""
+        original = None if self.basis is None else self.basis.hardware.original
+        if original is None:
+            return self.hardware, self.hardware_title
+        return original.name, original.title
+
     def residency(self) -> Residency:
         """An empty ledger with this plan's limits."""
         return Residency(
@@ -141,12 +164,13 @@ class Plan:
             "pinned": list(self.pinned),
             "profile": self.profile.to_dict(),
             "costs": self.costs.to_dict(),
+            "basis": None if self.basis is None else self.basis.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read back :meth:`to_dict`; raises InputError where a field is missing, unknown or bad."""
-        given = check_keys("plan", values, _saved())
+        given = check_keys("plan", values, [*_saved(), "basis"])
         profile = Profile.from_dict(given["profile"])
         if given["grid"] != list(profile.grid):
             raise InputError(
@@ -164,6 +188,10 @@ class Plan:
             "costs": CostModel.from_dict(given["costs"]),
             "pinned": _pinned(given["pinned"], profile.grid),
         }
+        if given["basis"] is not None:
+            given["basis"] = Basis.from_dict(given["basis"])
+            if given["basis"].model.grid != profile.grid:
+                raise InputError("not a plan: its costs' basis is a model of another grid")
         made = cls(**given)
         if max(made.full_bytes, made.gpu_memory) >= 2**63:
             raise InputError("not a plan: its bytes do not fit in 64 bits")
@@ -177,7 +205,7 @@ class Plan:
 
 def _saved() -> list[str]:
     """Names of the fields that a file holds."""
-    return [field.name for field in fields(Plan) if field.name != "own_policy"]
+    return [each.name for each in fields(Plan) if each.name not in ("own_policy", "basis")]
 
 
 def _pinned(values: Any, grid: tuple[int, int]) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from engine.placement import change_plan
 from engine.plan import Plan
 from engine.planners import check_planner
 from engine.policies import POLICIES, Policy
-from engine.spec import HardwareSpec
+from engine.spec import HardwareSpec, ModelSpec, resolve_costed
 from engine.summary import Summary
 from engine.timeline import pin_rows
 from engine.trace import Start, Trace
@@ -52,6 +52,9 @@ def replay(
     policy: str | type[Policy] | None = None,
     planner: str | None = None,
     hardware: str | Path | HardwareSpec | None = None,
+    link_gbps: float | None = None,
+    cpu_cores: int | None = None,
+    as_model: str | ModelSpec | None = None,
 ) -> Replay:
     """Run a trace's routing under another plan; without changes, under its own plans.
 
@@ -60,10 +63,14 @@ def replay(
     recorded start: work and moves equal the recorded ones row for row. A measured trace without
     changes is returned as it is.
 
+    ``link_gbps`` and ``cpu_cores`` ask for another link or CPU of the same machine, ``as_model``
+    for the costs of another model with the same grid: see :func:`engine.placement.change_plan`.
+
     Raises:
         BudgetError, InputError: as :func:`engine.placement.make_plan`.
     """
-    changes = (gpu_memory, cache_slots, policy, planner, hardware)
+    machine = (hardware, link_gbps, cpu_cores, as_model)
+    changes = (gpu_memory, cache_slots, policy, planner, *machine)
     if all(change is None for change in changes):
         if trace.clock == Clock.MEASURED:
             return Replay(trace)
@@ -77,6 +84,9 @@ def replay(
         policy=policy,
         planner=planner,
         hardware=hardware,
+        link_gbps=link_gbps,
+        cpu_cores=cpu_cores,
+        as_model=as_model,
     )
     return replay_plan(trace, plan)
 
@@ -93,13 +103,18 @@ def playable(trace: Trace | None = None) -> list[str]:
 def replay_plan(trace: Trace, plan: Plan) -> Replay:
     """Run a trace's routing under one given plan, from empty cache slots.
 
-    Raises InputError where the policy needs predictions that the trace does not hold.
+    Where the plan costs another model, the replay is of that one. Raises InputError for a plan of
+    another grid, and where the policy needs predictions that the trace does not hold.
     """
     if plan.policy_class.wants_predictions and trace.routing.predicted is None:
         raise InputError(
             f"policy {plan.policy!r} goes by the experts predicted for the next layer, which this "
             "trace does not hold: generate with predictions=True, or under that policy"
         )
+    if plan.grid != trace.model.grid:
+        raise InputError(f"the plan is for a grid of {plan.grid}, the run's is {trace.model.grid}")
+    if plan.basis is not None and plan.basis.model != trace.model:
+        trace = trace.costed_as(resolve_costed(plan.basis.model, trace.model))
     return Replay(run_plans(trace, ((0, plan),), Start()))
 
 

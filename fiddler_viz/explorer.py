@@ -18,6 +18,7 @@ from fiddler_viz.views.pump import Pump
 from fiddler_viz.views.runner import Runner
 from fiddler_viz.views.screen import LEAST_HEIGHT_PX, Screen
 from fiddler_viz.views.selection import Selection
+from fiddler_viz.views.session import Action
 
 _REST_S = 0.12
 """What takes longer to draw waits so long for another move of a slider."""
@@ -55,6 +56,7 @@ class Explorer(widgets.VBox):
             look,
             height,
             on_change=self._change,
+            on_action=self._act,
             on_run=self._guarded(self._start),
             on_stop=self._guarded(self._stop),
             mark=self._mark,
@@ -62,6 +64,7 @@ class Explorer(widgets.VBox):
         )
         if self._session.engine is None and not self._can_load:
             self._screen.runs.without_engine()
+        self._selection.observe(self._switch, "plan")
         self._runner = Runner(self._load, self._ended)
         super().__init__(self._screen.layout())
         self.add_class("fv-root")
@@ -114,6 +117,16 @@ class Explorer(widgets.VBox):
             self._state = "ready"
         self._session.change(name, value)
         self._pump.mark()
+
+    def _act(self, action: Action) -> None:
+        if self._state == "error":
+            self._state = "ready"
+        self._session.do(action)
+        self._pump.mark()
+
+    def _switch(self, change: Any) -> None:
+        self._session.shows = change["new"]
+        self._mark()
 
     def _mark(self) -> None:
         self._dirty.set()
@@ -172,7 +185,7 @@ class Explorer(widgets.VBox):
     # What tests and benchmarks do, without waiting for the pump.
 
     def apply(self, **changes: Any) -> None:
-        """Change the plan (``gpu_memory=``, ``cache_slots=``, ``policy=``, ``hardware=``) and draw.
+        """Change the plan, by arguments of :meth:`engine.hybrid.HybridEngine.replan`, and draw.
 
         Raises what the plan is refused for; everything then stays as it was.
         """
@@ -193,6 +206,7 @@ class Explorer(widgets.VBox):
         except Exception:
             self._screen.follow(self._session)  # back to what is in force
             raise
+        self._selection.plan = self._session.shows  # a move leads back to B, and so does no A
         if not changed and not self._dirty.is_set():
             return False
         self._dirty.clear()
