@@ -43,13 +43,14 @@ class Basis:
 def find_basis(
     known: Basis | None, hardware: str, costs: CostModel, model: ModelSpec
 ) -> Basis | None:
-    """What costs were derived from: what is known of it, or a preset; None where neither gives them.
+    """What costs were derived from: what is known of it, or a preset; None where neither gives
+    these costs.
 
     Files of the first versions name the machine only.
     """
-    if known is not None and (known.model, known.hardware.name) == (model, hardware):
-        if known.costs == costs:
-            return known
+    named = known is not None and (known.model, known.hardware.name) == (model, hardware)
+    if known is not None and named and known.costs == costs:
+        return known
     if hardware in HardwareSpec.presets():
         preset = Basis(model, HardwareSpec.preset(hardware))
         if preset.costs == costs:

@@ -9,10 +9,10 @@ Which of a profile's figures go with a change, and how:
 - ``cpu_cores``: an expert's time on the CPU is a fixed cost, reading its weights, and arithmetic.
   *Arithmetic* goes with the cores: so many times the cores, so many times the operations per
   second. *Reading* does not: memory has one rate for all cores, which few of them use up. It stays
-  the profile's rate as long as the cores can draw it, at :data:`CORE_GBPS` each (or what each of the
-  profile's own cores draws, where that is more); below that it falls with them. More cores than the
-  profile has never read faster than it does: what its memory has left is not known. The fixed cost
-  stays.
+  the profile's rate as long as the cores can draw it, at :data:`CORE_GBPS` each (or what each of
+  the profile's own cores draws, where that is more); below that it falls with them. More cores
+  than the profile has never read faster than it does: what its memory has left is not known. The
+  fixed cost stays.
 
 All of this is assumed, none of it measured: a what-if is never calibrated, and at least as
 uncertain as what it starts from, and as a datasheet's figures are.

@@ -9,7 +9,7 @@ from engine.events import Clock
 from engine.units import format_bytes
 from fiddler_viz.theme import percent, rate
 
-_CLOCKS = {Clock.MODELLED: "modelled", Clock.MEASURED: "measured"}
+CLOCKS = {Clock.MODELLED: "modelled", Clock.MEASURED: "measured"}
 
 
 def rows_of(found: Comparison) -> tuple[list[str], list[str], list[str], list[str]]:
@@ -57,7 +57,7 @@ def differing(found: Comparison) -> str:
     changes = unlike(found.a, found.b)
     words = "; ".join(f"{name} {a} in A, {b} in B" for name, (a, b) in changes.items())
     said = f"{words}." if words else "A and B are the same plan."
-    a, b = _CLOCKS[found.a.clock], _CLOCKS[found.b.clock]
+    a, b = CLOCKS[found.a.clock], CLOCKS[found.b.clock]
     clocks = f" Both {a}." if a == b else f" A {a}, B {b}."
     speed = found["speed"]
     unsure = " Their intervals meet: which is faster is not certain." if speed.overlap else ""

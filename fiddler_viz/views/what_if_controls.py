@@ -63,8 +63,8 @@ class WhatIfControls:
             value=True,
             indent=False,
             description="live",
-            tooltip="On: every move re-plans the engine, at its next step. Off: moves only ask what "
-            "would be; the engine keeps its plan until Apply.",
+            tooltip="On: every move re-plans the engine, at its next step. Off: moves only ask "
+            "what would be; the engine keeps its plan until Apply.",
             layout=widgets.Layout(width="54px"),
         )
         self.apply = _button("Apply", "Give the plan that is asked to the engine.", 64)

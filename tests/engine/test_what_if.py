@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_few_cores_cannot_use_up_the_memory(name: str) -> None:
     enough = -(-spec.cpu_gbps // max(CORE_GBPS, spec.cpu_gbps / spec.cpu_cores))
     assert 1 < enough <= spec.cpu_cores
     rates = [spec.what_if(cpu_cores=n).cpu_gbps for n in range(1, 2 * spec.cpu_cores)]
-    assert all(a <= b for a, b in zip(rates, rates[1:], strict=False))
+    assert all(a <= b for a, b in pairwise(rates))
     assert rates[int(enough) - 1 :] == [spec.cpu_gbps] * (len(rates) - int(enough) + 1)
     one = spec.what_if(cpu_cores=1)
     assert one.cpu_gbps == pytest.approx(max(CORE_GBPS, spec.cpu_gbps / spec.cpu_cores))
