@@ -29,9 +29,10 @@ from fiddler_viz.theme import LANES, SEGMENTS, Segment, Theme, percent, safe, th
 _PIXELS = 2400
 _PITCH = len(Lane) + 1.2
 """From a lane of A to the same of B, in lanes: their own, and room for B's heading."""
-_MARGIN = {"l": 78, "r": 16, "b": 96}
-_TABLE = 0.25
-"""Share of the height that the table of figures takes."""
+_MARGIN = {"l": 78, "r": 16, "b": 84}
+_ROW_PX = 23
+"""Height of a row of the table of figures."""
+_GAP_PX = 14
 _S = 1e-9
 
 
@@ -80,10 +81,11 @@ def plans_figure(
     if step is not None:
         number = pick_step(found.a, step)
         title = f"Two plans: {describe_selection(found.a, token=None, step=number)}"
-    figure = titled(
-        look, title, differing(found), width=width, height=height or 560, margin=_MARGIN
-    )
-    figure.add_trace(_table(found, look))
+    height = height or 620
+    figure = titled(look, title, differing(found), width=width, height=height, margin=_MARGIN)
+    inside = height - figure.layout.margin.t - _MARGIN["b"]
+    table = _ROW_PX * (len(found.figures) + 1) / inside
+    figure.add_trace(_table(found, look, 1 - table))
     as_bars = all(view.as_bars for view in views.values())
     for segment in Segment if as_bars else ():
         figure.add_trace(_bars(list(views.values()), segment))
@@ -102,7 +104,7 @@ def plans_figure(
     rows = [(plan, lane) for plan in views for lane in Lane]
     figure.update_yaxes(
         **axis_style(look),
-        domain=[0, 1 - _TABLE],
+        domain=[0, max(1 - table - _GAP_PX / inside, 0.2)],
         range=[_at("B", len(Lane) - 0.4), -1.05],
         tickvals=[_at(plan, lane) for plan, lane in rows],
         ticktext=[
@@ -132,30 +134,30 @@ def _at(plan: str, lane: float) -> float:
     return lane + (_PITCH if plan == "B" else 0.0)
 
 
-def _table(found: Comparison, look: Theme) -> go.Table:
-    head, *rows = rows_of(found)
-    names = ["A", "B", "B − A"]
-    columns = [names, *(list(cells) for cells in zip(*rows, strict=True))]
+def _table(found: Comparison, look: Theme, below: float) -> go.Table:
+    """A line for each figure, in the room above ``below`` (a share of the height)."""
+    names, a, b, between = rows_of(found)
     line = {"color": look.rule, "width": 1}
+    head = ["", "A", "B", "B − A"]
+    columns = [names, a, b, between]
     return go.Table(
-        domain={"x": [0, 1], "y": [1 - _TABLE + 0.03, 1]},
-        columnwidth=[9, 24, 14, 22, 16, 16],
+        domain={"x": [0, 1], "y": [below, 1]},
+        columnwidth=[26, 28, 28, 24],
         header={
-            "values": ["", *(safe(name) for name in head)],
+            "values": [f"<b>{name}</b>" for name in head],
             "align": "left",
             "fill": {"color": look.panel},
             "line": line,
-            "font": {"size": 11, "color": look.muted},
-            "height": 24,
+            "font": {"size": 12, "color": look.text},
+            "height": _ROW_PX,
         },
         cells={
-            "values": [[f"<b>{name}</b>" for name in names]]
-            + [[safe(cell) for cell in column] for column in columns[1:]],
+            "values": [[safe(cell) for cell in column] for column in columns],
             "align": "left",
             "fill": {"color": look.paper},
             "line": line,
             "font": {"size": 12, "color": look.text},
-            "height": 26,
+            "height": _ROW_PX,
         },
     )
 
