@@ -58,7 +58,8 @@ def sweep(
 ) -> pd.DataFrame:
     """Replay traces under every combination of what is given; one row for each, modelled clock.
 
-    Rows are ordered by trace, hardware (its what-ifs), budget, policy and slots as given, whatever the executor.
+    Rows are ordered by trace, hardware and what-ifs of it, budget, policy and slots as given,
+    whatever the executor.
 
     Args:
         traces: a Trace, a run (anything with ``.trace``) or the path of a trace file; several of

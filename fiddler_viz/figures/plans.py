@@ -30,8 +30,8 @@ _PIXELS = 2400
 _PITCH = len(Lane) + 1.2
 """From a lane of A to the same of B, in lanes: their own, and room for B's heading."""
 _MARGIN = {"l": 78, "r": 16, "b": 84}
-_ROW_PX = 23
-"""Height of a row of the table of figures."""
+_HEAD_PX, _ROW_PX = 30, 23
+"""Heights of the table of figures: its head, and each row."""
 _GAP_PX = 14
 _S = 1e-9
 
@@ -84,7 +84,7 @@ def plans_figure(
     height = height or 620
     figure = titled(look, title, differing(found), width=width, height=height, margin=_MARGIN)
     inside = height - figure.layout.margin.t - _MARGIN["b"]
-    table = _ROW_PX * (len(found.figures) + 1) / inside
+    table = (_HEAD_PX + _ROW_PX * len(found.figures) + 3) / inside
     figure.add_trace(_table(found, look, 1 - table))
     as_bars = all(view.as_bars for view in views.values())
     for segment in Segment if as_bars else ():
@@ -149,7 +149,7 @@ def _table(found: Comparison, look: Theme, below: float) -> go.Table:
             "fill": {"color": look.panel},
             "line": line,
             "font": {"size": 12, "color": look.text},
-            "height": _ROW_PX,
+            "height": _HEAD_PX,
         },
         cells={
             "values": [[safe(cell) for cell in column] for column in columns],
