@@ -105,9 +105,9 @@ def zoom_the_timeline(driver: Driver) -> None:
     driver.page.mouse.up()
     length = before[1] - before[0]
     driver.until("s.window[1] - s.window[0] < v", 0.3 * length)
-    driver.root.locator("select").nth(2).select_option("whole run")
+    driver.root.locator("select", has_text="whole run").select_option("whole run")
     driver.until("s.window[0] == 0")
-    driver.root.locator("select").nth(2).select_option("last 8 steps")
+    driver.root.locator("select", has_text="whole run").select_option("last 8 steps")
     driver.until("Math.abs(s.window[0] - v) < 1e-6", before[0])
 
 
