@@ -11,7 +11,6 @@ from engine.devices import Device, open_device, usual_device
 from engine.errors import InputError
 from engine.generation import Generator
 from engine.hook import attach
-from engine.levels import Scheme, scheme_named
 from engine.loader import load_model, load_tokenizer, model_spec
 from engine.placement import make_plan
 from engine.planned import Planned
@@ -20,10 +19,11 @@ from engine.policies import Policy, resolve_policy
 from engine.popularity import measure_profile
 from engine.profile import Profile
 from engine.prompt import PromptLike, TokenTexts
-from engine.quantization import Quantization, quantise_experts, quantised_spec
+from engine.quantization import Quantization, quantise_experts
 from engine.recorder import Recorder
 from engine.request import Limits
 from engine.run import Run
+from engine.schemes import Scheme, quantised_spec, scheme_named
 from engine.session import Session
 from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware, resolve_model
 from engine.store import ExpertStore

@@ -11,8 +11,10 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from engine.errors import InputError, UnsupportedModelError
 from engine.plan import Plan
 from engine.planners import PLANNERS
+from engine.schemes import SCHEMES, quantised_spec
 from engine.spec import HardwareSpec, ModelSpec, same_routing
 from fiddler_viz.theme import count
 
@@ -82,6 +84,7 @@ class WhatIfControls:
         for name in ("apply", "reset"):
             getattr(self, name).on_click(lambda _, name=name: self._on_action(name))
         self._models = costable(model)
+        self.costed.tooltip = why_these(model)  # a session has one grid
         self.follow(plan, model)
         for name, widget in self.widgets().items():
             widget.observe(lambda change, name=name: self._changed(name, change["new"]), "value")
@@ -174,8 +177,9 @@ class WhatIfControls:
         return words + (" (own)" if value == self._own.get(name) else "")
 
     def _follow_models(self, model: ModelSpec, loaded: ModelSpec | None, moving: Moving) -> None:
-        known = {spec.name: spec for spec in (*((loaded,) if loaded else ()), model)}
-        self._models = {**self._models, **known}
+        for spec in (model, loaded):
+            if spec is not None and spec.name not in self._models:
+                self._models = self._models | costable(spec)
         names = list(self._models)
         if list(self.costed.options) != names:
             with self.costed.hold_sync():
@@ -185,13 +189,24 @@ class WhatIfControls:
         if "as_model" not in moving():
             self.costed.value = model.name
         self.costed.disabled = len(names) < 2
-        self.costed.tooltip = why_these(model)
 
 
 def costable(model: ModelSpec) -> dict[str, ModelSpec]:
-    """The presets whose costs a model's routing can be given, and the model itself, by name."""
-    presets = (ModelSpec.preset(name) for name in ModelSpec.presets())
-    return {model.name: model} | {m.name: m for m in presets if same_routing(m, model)}
+    """Whose costs a model's routing can be given, by name.
+
+    The model's own, those of presets with its grid and top-k, and each with experts of fewer bits.
+    """
+    presets = [ModelSpec.preset(name) for name in ModelSpec.presets()]
+    whole = [model, *(preset for preset in presets if same_routing(preset, model))]
+    found = {each.name: each for each in whole}
+    for each in list(found.values()):
+        for scheme in SCHEMES.values():
+            try:
+                fewer = quantised_spec(each, scheme)
+            except (InputError, UnsupportedModelError):  # so already, or no groups fit its rows
+                continue
+            found.setdefault(fewer.name, fewer)
+    return found
 
 
 def why_these(model: ModelSpec) -> str:

@@ -115,8 +115,11 @@ def test_what_cannot_be_asked_says_why(plan: Plan) -> None:
 
 def test_only_models_of_the_grid_are_offered(plan: Plan) -> None:
     controls, _ = controls_of(plan)
-    assert list(costable(MIXTRAL)) == ["mixtral-8x7b"] == list(controls.costed.options)
-    assert controls.costed.disabled
+    names = ["mixtral-8x7b", "mixtral-8x7b-int8", "mixtral-8x7b-int4"]
+    assert list(costable(MIXTRAL)) == names == list(controls.costed.options)
+    assert costable(MIXTRAL)["mixtral-8x7b-int4"].expert_bytes < 0.27 * MIXTRAL.expert_bytes
+    quantised = ModelSpec.preset("gpt-oss-120b")
+    assert list(costable(quantised)) == ["gpt-oss-120b"]  # its weights have few bits already
     assert "32 layers x 8 experts, top-2" in controls.costed.tooltip
     assert "deepseek-v3 (58 x 256, top-8)" in why_these(MIXTRAL)
     assert "mixtral-8x7b (" not in why_these(MIXTRAL)
