@@ -62,7 +62,8 @@ class Session:
     ) -> None:
         self._lock = threading.Lock()
         self._wanted: dict[str, Any] = {}
-        self._todo: list[Action] = []
+        self._todo: list[dict[str, Any] | Action] = []
+        """What comes before that: changes and actions, in the order asked."""
         self._last_run: Any = None
         self._ran = not example
         self._fresh = True
@@ -151,29 +152,38 @@ class Session:
     def do(self, action: Action) -> None:
         """Ask for an action; it comes after the changes that were asked for before."""
         with self._lock:
+            if self._wanted:
+                self._todo.append(self._wanted)
+                self._wanted = {}
             self._todo.append(action)
 
     @property
     def wanted(self) -> frozenset[str]:
         """What was asked for and not yet tried."""
         with self._lock:
-            return frozenset(self._wanted)
+            before = (each for each in self._todo if not isinstance(each, str))
+            return frozenset(self._wanted).union(*before)
 
     def advance(self) -> bool:
         """Bring :attr:`view` up to date; True if it changed. Raises what a plan was refused for."""
         changed, self._fresh = self._fresh, False
-        with self._lock:
-            wanted, self._wanted = self._wanted, {}
-            todo, self._todo = self._todo, []
-        if wanted:
+        while (asked := self._next()) is not None:
             changed = True
-            self._replan(wanted)
-        for action in todo:
-            changed = True
-            _ACTIONS[action](self)
+            if isinstance(asked, str):
+                _ACTIONS[asked](self)
+            else:
+                self._replan(asked)
         if self.engine is not None:
             changed |= self._follow()
         return changed
+
+    def _next(self) -> dict[str, Any] | Action | None:
+        """The next thing that was asked for; where one is refused, the others still come."""
+        with self._lock:
+            if self._todo:
+                return self._todo.pop(0)
+            wanted, self._wanted = self._wanted, {}
+            return wanted or None
 
     @property
     def running(self) -> bool:

@@ -154,6 +154,24 @@ def test_two_plans(trace: Trace) -> None:
     assert session.kept is None and session.view.plan.gpu_memory == 48 * 10**9
 
 
+def test_changes_and_actions_come_in_the_order_asked(trace: Trace) -> None:
+    session = Session(trace=trace)
+    session.change("gpu_memory", "30GB")
+    session.do("keep")
+    session.change("gpu_memory", "48GB")
+    session.change("policy", "lru")
+    assert session.wanted == {"gpu_memory", "policy"}
+    session.advance()
+    assert session.kept is not None and session.kept.plan.gpu_memory == 30 * 10**9
+    assert (session.view.plan.gpu_memory, session.view.plan.policy) == (48 * 10**9, "lru")
+    session.do("apply")
+    session.do("reset")
+    with pytest.raises(InputError):
+        session.advance()
+    session.advance()
+    assert session.view.trace is trace
+
+
 def test_what_is_shown_is_what_is_changed(trace: Trace) -> None:
     session = Session(trace=trace)
     do(session, "keep")
