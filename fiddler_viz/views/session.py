@@ -132,7 +132,7 @@ class Session:
         self.live.skip(running=engine.running)
         self._fresh = True
         self._last_run = engine.last_run
-        self._followed = engine.plan
+        self._followed: Plan = engine.plan  # the newest that we know of
         if engine.last_run is not None:
             self.base, self.example = engine.last_run.trace, False
         elif self.base is not None and self.base.model != engine.model_spec:
@@ -275,7 +275,8 @@ class Session:
         running = bool(engine.running)  # before pulling: the pull then sees all of a finished run
         news = live.pull()
         last = engine.last_run
-        asked = None if self.at_once or not self.drives or not self.asks else self.present.plan
+        asks = self.drives and not self.at_once and self.present.plan != self._followed
+        asked = self.present.plan if asks else None
         if not running and last is not self._last_run and last is not None:
             self._last_run, self.base, self.example = last, last.trace, False
             self._followed = engine.plan
