@@ -281,8 +281,9 @@ class Session:
             self._last_run, self.base, self.example = last, last.trace, False
             self._followed = engine.plan
             self._show(asked or engine.plan)
-            if self.kept is not None:  # A is of what is shown: the run that was last
-                self.kept = self._under(last.trace, self.kept.plan)
+            kept, self.kept = self.kept, None
+            if kept is not None:  # A is of what is shown: the run that was last
+                self.kept = self._under(last.trace, kept.plan)
             return True
         if running and (news or not self.present.live):
             trace = replace(live.trace(), meta=about(engine))

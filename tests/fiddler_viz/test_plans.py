@@ -26,18 +26,13 @@ def test_both_timelines_are_on_one_axis() -> None:
     assert figure.layout.xaxis.range[1] == pytest.approx(max(length.values()) * 1.01e-9)
     bars = [t for t in figure.data if t.type == "bar" and t.showlegend is False]
     many = sum(len(bar.x) for bar in bars)
-    assert many == len(found.a.work_rows) + len(found.b.work_rows) + moved(found.a) + moved(found.b)
+    assert many == len(found.a.work_rows) + len(found.b.work_rows)
     tracks = [shape.x1 for shape in figure.layout.shapes]
     assert sorted(set(tracks)) == sorted({ns * 1e-9 for ns in length.values()})
     assert len(tracks) == 2 * len(Lane) == len(figure.layout.yaxis.tickvals)
     headings = [note.text for note in figure.layout.annotations]
     assert [text[:8] for text in headings] == ["<b>A</b>", "<b>B</b>"]
     assert "what if: link 100 GB/s" in headings[1] and "modelled" in headings[0]
-
-
-def moved(trace: fv.Trace) -> int:
-    """Copies that the timeline shows besides work."""
-    return 0
 
 
 def test_kinds_have_a_second_cue() -> None:
