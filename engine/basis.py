@@ -31,13 +31,9 @@ class Basis:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read back :meth:`to_dict`; raises InputError where a field is missing, unknown or bad.
-
-        A machine that was calibrated elsewhere comes as :meth:`HardwareSpec.here` says.
-        """
+        """Read back :meth:`to_dict`; raises InputError where a field is missing, unknown or bad."""
         given = check_keys("basis of a plan", values, ("model", "hardware"))
-        hardware = HardwareSpec.from_dict(given["hardware"]).here()
-        return cls(ModelSpec.from_dict(given["model"]), hardware)
+        return cls(ModelSpec.from_dict(given["model"]), HardwareSpec.from_dict(given["hardware"]))
 
 
 def find_basis(

@@ -157,7 +157,8 @@ def change_plan(
         budget = resolve_budget(asked, changed.minimum_bytes, changed.full_bytes)
         changed = replace(changed, gpu_memory=budget)
     if any(value is not None for value in (hardware, link_gbps, cpu_cores)) or costed != model:
-        spec = plan.basis_of(model).hardware if hardware is None else resolve_hardware(hardware)
+        known = plan.basis_of(model).hardware.here() if hardware is None else hardware
+        spec = resolve_hardware(known)
         spec = spec.what_if(link_gbps=link_gbps, cpu_cores=cpu_cores, model=costed)
         changed = _costed(changed, Basis(costed, spec))
     by_default = other or (chosen.slot_share and plan.cache_slots == _usual_slots(plan))

@@ -10,6 +10,10 @@ import pytest
 from engine.basis import Basis, find_basis, need_basis
 from engine.cost import CostModel
 from engine.errors import InputError
+from engine.machine import Machine
+from engine.placement import change_plan, make_plan
+from engine.plan import Plan
+from engine.profile import Profile
 from engine.spec import HardwareSpec, ModelSpec
 from tests.engine.test_measured import MODEL, calibrated
 
@@ -39,9 +43,16 @@ def test_older_files_name_a_preset() -> None:
         need_basis(None, "my-laptop", costs, MIXTRAL)
 
 
-def test_a_machine_that_was_calibrated_elsewhere_says_so() -> None:
-    read = Basis.from_dict(json.loads(json.dumps(Basis(MODEL, calibrated()).to_dict())))
-    assert not read.hardware.calibrated and "uncalibrated" in read.hardware.title
+def test_a_machine_that_was_calibrated_elsewhere_says_so_once_asked() -> None:
+    elsewhere = Machine(cpu="abacus", cores=1, gpu="none", torch="0.1")
+    spec = calibrated(elsewhere, accelerator=True, gpu_memory_bytes=10**9)
+    profile = Profile.uniform(MODEL.grid)
+    plan = make_plan(MODEL, spec, profile, gpu_memory="50%", max_tokens=10)
+    read = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    assert read == plan and read.basis_of(MODEL).hardware == spec
+    asked = change_plan(read, model=MODEL, link_gbps=50)
+    assert not asked.costs.calibrated and asked.costs.relative_error >= 0.3
+    assert asked.uncalibrated and asked.hardware_title.endswith("what if: link 50 GB/s")
 
 
 @pytest.mark.parametrize("change", [{"model": {}}, {"hardware": None}, {"more": 1}])
