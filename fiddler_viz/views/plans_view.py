@@ -39,7 +39,9 @@ class PlansView:
             tooltip="Forget plan A.",
             layout=widgets.Layout(width="58px"),
         )
-        self.table = widgets.HTML(layout=widgets.Layout(width="100%", display="none"))
+        self.table = widgets.HTML(layout=widgets.Layout(flex="1 1 560px", width="auto"))
+        self.row = widgets.Box([self.switch, self.clear, self.table])
+        self.row.add_class("fv-row")
         self.keep.on_click(lambda _: on_action("keep"))
         self.clear.on_click(lambda _: on_action("clear"))
         self._on_switch = on_switch
@@ -49,21 +51,16 @@ class PlansView:
     def __repr__(self) -> str:
         return f"PlansView({self.switch.value if self.table.value else 'no A'})"
 
-    def widgets(self) -> list[widgets.Widget]:
-        """In the order of the Tab key."""
-        return [self.keep, self.switch, self.clear]
-
     def _switched(self, which: str) -> None:
         if self._follower != threading.get_ident():  # only what we set ourselves is no wish
             self._on_switch(which)
 
     def _show_if(self, kept: bool) -> None:
-        for widget in (self.switch, self.clear):
-            widget.layout.display = "" if kept else "none"
+        self.row.layout.display = "" if kept else "none"
 
     def show(self, comparison: Comparison | None, which: str, *, kept: bool) -> bool:
         """Draw; True if anything changed. ``kept``: whether there is an A."""
-        before = (self.table.value, self.switch.value, self.clear.layout.display)
+        before = (self.table.value, self.switch.value, self.row.layout.display)
         self._follower = threading.get_ident()
         try:
             self.switch.value = which
@@ -71,8 +68,7 @@ class PlansView:
             self._follower = None
         self._show_if(kept)
         self.table.value = plans_html(comparison, which) if kept else ""
-        self.table.layout.display = "" if kept else "none"
-        return (self.table.value, self.switch.value, self.clear.layout.display) != before
+        return (self.table.value, self.switch.value, self.row.layout.display) != before
 
 
 def plans_html(comparison: Comparison | None, which: str) -> str:

@@ -71,7 +71,7 @@ class Screen:
         view = session.view
         self.what_if = WhatIfControls(view.plan, view.model, on_change, on_action)
         self.plans = PlansView(on_action, lambda which: setattr(selection, "plan", which))
-        self.what_if.row.children += tuple(self.plans.widgets())
+        self.what_if.row.children += (self.plans.keep,)
         self.light = Light(mark)
         self.beat, self.plotly = Beat(), Plotly()
         grid = grid_of(session, "popularity", None)
@@ -103,7 +103,7 @@ class Screen:
             _classed("fv-row", widgets.Box([*sliders, controls.hardware, self.what_if.toggle])),
             self.what_if.row,
             self.tiles,
-            self.plans.table,
+            self.plans.row,
             _classed("fv-panels", widgets.Box([_classed("fv-side", side) for side in sides])),
             _classed(
                 "fv-row", widgets.Box([self.status, *self.picks.widgets(), self.words.button])

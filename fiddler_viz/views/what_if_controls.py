@@ -56,11 +56,11 @@ class WhatIfControls:
             tooltip="More to ask: link, cores, planner, model costs; two plans side by side.",
             layout=widgets.Layout(width="92px"),
         )
-        self.link, self.link_label = _slider("link", 30), _label("118px")
-        self.cores, self.cores_label = _slider("CPU", 30), _label("104px")
-        self.planner = _menu("planner", list(PLANNERS), 50, "168px")
+        self.link, self.link_label = _slider("link", 28), _label("106px")
+        self.cores, self.cores_label = _slider("CPU", 30), _label("98px")
+        self.planner = _menu("planner", list(PLANNERS), 52, "160px")
         self.planner.tooltip = TIPS["planner"]
-        self.costed = _menu("costed as", [], 62, "250px")
+        self.costed = _menu("costed as", [], 68, "232px")
         self.live = widgets.Checkbox(
             value=True,
             indent=False,
@@ -244,7 +244,7 @@ def _slider(text: str, width_px: int) -> widgets.SelectionSlider:
         options=[("1", 1.0)],
         readout=False,
         description=text,
-        layout=widgets.Layout(flex="1 1 110px", width="auto"),
+        layout=widgets.Layout(flex="1 1 96px", width="auto"),
         style={"description_width": f"{width_px}px"},
     )
 

@@ -106,10 +106,10 @@ def test_names_stay_text() -> None:
 def test_the_switch_shows_once_there_is_an_a() -> None:
     heard: list[str] = []
     view = PlansView(heard.append, heard.append)
-    assert view.switch.layout.display == view.table.layout.display == "none"
+    assert view.row.layout.display == "none"
     found = comparison(toy_trace(), A, B)
     assert view.show(found, "B", kept=True) and not view.show(found, "B", kept=True)
-    assert view.switch.layout.display == "" and "B − A" in view.table.value
+    assert view.row.layout.display == "" and "B − A" in view.table.value
     view.show(found, "A", kept=True)
     assert heard == []  # following is no wish
     view.switch.set_state({"index": 1})
@@ -117,5 +117,5 @@ def test_the_switch_shows_once_there_is_an_a() -> None:
     view.clear.click()
     assert heard == ["B", "keep", "clear"]
     assert view.show(None, "B", kept=False)
-    assert view.table.value == "" and view.clear.layout.display == "none"
+    assert view.table.value == "" and view.row.layout.display == "none"
     assert "when that has ended" in plans_html(None, "B")
