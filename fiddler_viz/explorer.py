@@ -60,6 +60,7 @@ class Explorer(widgets.VBox):
             on_run=self._guarded(self._start),
             on_stop=self._guarded(self._stop),
             mark=self._mark,
+            wake=lambda: self._pump.mark(),
             selection=self._selection,
         )
         if self._session.engine is None and not self._can_load:
@@ -208,7 +209,7 @@ class Explorer(widgets.VBox):
             raise
         self._selection.plan = self._session.shows  # a move leads back to B, and so does no A
         if not changed and not self._dirty.is_set():
-            return False
+            return self._acknowledged(self._screen.draw_late(self._session))
         self._dirty.clear()
         busy = self._session.running or self._runner.busy
         if busy and self._state == "ready":
@@ -216,10 +217,14 @@ class Explorer(widgets.VBox):
         elif not busy and self._state == "running":
             self._state = "ready"
         sent = self._screen.draw(self._session, name=self.name, state=self._state, busy=busy)
-        if sent:
-            self._screen.beat.sent = self._pump.frames + 1
         if self._screen.owes:
             self._dirty.set()
+        return self._acknowledged(sent)
+
+    def _acknowledged(self, sent: bool) -> bool:
+        """Ask the browser to say when it has painted what was sent, if anything was."""
+        if sent:
+            self._screen.beat.sent = self._pump.frames + 1
         return sent
 
     def wait_s(self) -> float | None:

@@ -13,8 +13,8 @@ from engine.trace import Trace
 
 SOON_ROWS = 20_000
 """Choices of the router up to which a bound is at hand within a frame."""
-_REST_S = 0.3
-"""A long one waits until the controls rest so long."""
+_REST_S = 0.8
+"""A long one waits until the controls rest so long, for it slows the frame of a move meanwhile."""
 _KEPT = 64
 
 
@@ -39,6 +39,8 @@ class Light:
         self._asked_s = 0.0
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
+        self.came_in = False
+        """Whether one has come in that nobody has asked for since."""
 
     def __repr__(self) -> str:
         return f"Light({len(self._known)} known)"
@@ -50,7 +52,7 @@ class Light:
         """
         key = _key(trace)
         with self._lock:
-            self._wish = None
+            self._wish, self.came_in = None, False
             if key in self._known:
                 return self._known[key]
         if len(trace.routing) <= SOON_ROWS:
@@ -92,6 +94,7 @@ class Light:
                 self._closed.wait(rest_s)
                 continue
             self._learn(wish.key, bound(wish.trace))
+            self.came_in = True
             self._mark()
 
 

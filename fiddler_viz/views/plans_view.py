@@ -15,7 +15,7 @@ SWITCH = "Which of the two plans all views show."
 
 
 class PlansView:
-    """ "Keep as A" and, once there is one, the switch A/B, "clear" and the table.
+    """The button that keeps what is shown as A; then the switch A/B, "clear" and the table.
 
     ``on_action`` is called with ``keep`` or ``clear``, ``on_switch`` with ``A`` or ``B``.
     """

@@ -42,7 +42,8 @@ _AROUND_PX = 208
 class Screen:
     """Two columns of panels under two rows of controls. Made once; :meth:`draw` changes it.
 
-    ``mark`` is called when a view's own control was moved and the screen is to be drawn again.
+    ``mark`` is called when a view's own control was moved and the screen is to be drawn again,
+    ``wake`` when :meth:`draw_late` has something.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Screen:
         on_run: Callable[[], None],
         on_stop: Callable[[], None],
         mark: Callable[[], None],
+        wake: Callable[[], None],
         selection: Selection,
     ) -> None:
         room = height_px - _AROUND_PX
@@ -72,7 +74,7 @@ class Screen:
         self.what_if = WhatIfControls(view.plan, view.model, on_change, on_action)
         self.plans = PlansView(on_action, lambda which: setattr(selection, "plan", which))
         self.what_if.row.children += (self.plans.keep,)
-        self.light = Light(mark)
+        self.light = Light(wake)
         self.beat, self.plotly = Beat(), Plotly()
         grid = grid_of(session, "popularity", None)
         self.heatmap = HeatmapView(grid, theme, room - 196, self.plotly, selection, mark)
@@ -173,6 +175,10 @@ class Screen:
     def _show_plans(self, session: Session) -> bool:
         kept = session.kept is not None
         return self.plans.show(session.comparison, session.shows, kept=kept)
+
+    def draw_late(self, session: Session) -> bool:
+        """Show what was worked out beside the drawing; True if anything was sent."""
+        return self.light.came_in and self.tiles.show(self._tiles_of(session.view))
 
     def follow(self, session: Session) -> None:
         """Set the controls to the plan shown, but for those that are being moved."""

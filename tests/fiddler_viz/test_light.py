@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
 from engine.bounds import bound
 from engine.replay import replay
 from engine.synthetic import synthetic_trace
+from fiddler_viz.explorer import Explorer
 from fiddler_viz.views import light
 from fiddler_viz.views.light import Light
 from fiddler_viz.views.tiles import LIGHT, make_tiles
@@ -46,3 +48,19 @@ def test_closed_it_ends() -> None:
     made = Light(lambda: None)
     made.close()
     assert made.of(toy_trace()) is not None  # short ones need no thread
+
+
+def test_an_explorer_shows_it_when_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(light, "SOON_ROWS", 0)
+    monkeypatch.setattr(light, "_REST_S", 0.05)
+    trace = toy_trace()
+    explorer = Explorer(trace)
+    try:
+        tiles = explorer.screen.tiles
+        wanted = f">{100 * bound(trace).decode_achieved:.0f}%<"
+        end = time.monotonic() + 10
+        while wanted not in tiles.value and time.monotonic() < end:
+            time.sleep(0.01)
+        assert wanted in tiles.value.split(LIGHT)[1]
+    finally:
+        explorer.close()
