@@ -84,7 +84,8 @@ class Explorer(widgets.VBox):
         """The model that ran, by its own name."""
         if self._session.engine is not None:
             return str(self._session.engine.real_spec.name)
-        return str(self.trace.meta.get("loaded", self.trace.model.name))
+        ran = self._session.base or self.trace
+        return str(ran.meta.get("loaded", ran.model.name))
 
     @property
     def plan(self) -> Plan:
