@@ -74,9 +74,7 @@ class PlansView:
 def plans_html(comparison: Comparison | None, which: str) -> str:
     """The table: a column for each figure, a row for A, for B and for what lies between."""
     if comparison is None:
-        return (
-            '<div class="fv-hint">A is kept; it is compared with the run when that has ended.</div>'
-        )
+        return '<div class="fv-hint">A is kept. Both are compared over the same steps of a run that has ended.</div>'
     head, a, b, between = rows_of(comparison)
     lines = ["".join(f'<th scope="col">{safe(text)}</th>' for text in ("", *head))]
     for name, cells in (("A", a), ("B", b), ("B − A", between)):

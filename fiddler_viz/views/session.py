@@ -92,6 +92,13 @@ class Session:
         """What is shown: A where that was kept and is wanted, else the present."""
         return self.kept if self.kept is not None and self._shows == "A" else self.present
 
+    @view.setter
+    def view(self, view: View) -> None:
+        if self.shows == "A":
+            self.kept = view
+        else:
+            self.present = view
+
     @property
     def shows(self) -> Literal["A", "B"]:
         """Which of two plans :attr:`view` is; always B while no A is kept."""
@@ -103,10 +110,11 @@ class Session:
 
     @property
     def comparison(self) -> Comparison | None:
-        """A and B side by side; None without an A, and while a run grows."""
+        """A and B side by side; None without an A, and where they are not of the same steps."""
         if self.kept is None or self.present.live:
             return None
-        return compare_plans(self.kept.trace, self.present.trace)
+        a, b = self.kept.trace, self.present.trace
+        return compare_plans(a, b) if len(a.step_rows) == len(b.step_rows) else None
 
     @property
     def in_force(self) -> Plan:

@@ -118,4 +118,4 @@ def test_the_switch_shows_once_there_is_an_a() -> None:
     assert heard == ["B", "keep", "clear"]
     assert view.show(None, "B", kept=False)
     assert view.table.value == "" and view.row.layout.display == "none"
-    assert "when that has ended" in plans_html(None, "B")
+    assert "a run that has ended" in plans_html(None, "B")
