@@ -11,6 +11,7 @@ from engine.comparison import Comparison
 from fiddler_viz.figures.plans_words import differing, rows_of
 from fiddler_viz.theme import safe
 
+NOT_YET = "A is kept. Both are compared over the same steps of a run that has ended."
 SWITCH = "Which of the two plans all views show."
 
 
@@ -74,7 +75,7 @@ class PlansView:
 def plans_html(comparison: Comparison | None, which: str) -> str:
     """The table: a column for each figure, a row for A, for B and for what lies between."""
     if comparison is None:
-        return '<div class="fv-hint">A is kept. Both are compared over the same steps of a run that has ended.</div>'
+        return f'<div class="fv-hint">{NOT_YET}</div>'
     head, a, b, between = rows_of(comparison)
     lines = ["".join(f'<th scope="col">{safe(text)}</th>' for text in ("", *head))]
     for name, cells in (("A", a), ("B", b), ("B − A", between)):

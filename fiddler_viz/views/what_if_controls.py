@@ -58,9 +58,9 @@ class WhatIfControls:
         )
         self.link, self.link_label = _slider("link", 28), _label("106px")
         self.cores, self.cores_label = _slider("CPU", 30), _label("98px")
-        self.planner = _menu("planner", list(PLANNERS), 52, "160px")
+        self.planner = _menu("planner", list(PLANNERS), 52, "174px")
         self.planner.tooltip = TIPS["planner"]
-        self.costed = _menu("costed as", [], 68, "232px")
+        self.costed = _menu("costed as", [], 68, "230px")
         self.live = widgets.Checkbox(
             value=True,
             indent=False,
