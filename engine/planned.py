@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from engine.basis import Basis
 from engine.errors import InputError
 from engine.events import Clock
 from engine.placement import change_plan
@@ -78,13 +79,6 @@ class Planned:
                 f"the {self.device.name} device has no device memory to plan: load the model with "
                 "device='virtual', or replay a trace under another plan"
             )
-        asked = {"link_gbps": link_gbps, "cpu_cores": cpu_cores, "as_model": as_model}
-        named = [name for name, value in asked.items() if value is not None]
-        if named and self.device.clock == Clock.MEASURED:
-            raise InputError(
-                f"{named[0]}: the {self.device.name} device measures what this machine does, other "
-                "hardware and models are only predicted: ask a replay of its run"
-            )
         self._check_policy(policy)
         check_planner(planner)
         start = self.plan if plan is None else self._own(plan)
@@ -101,13 +95,20 @@ class Planned:
             cpu_cores=cpu_cores,
             as_model=as_model,
         )
-        costed = model if made.basis is None else made.basis.model
-        if costed == self.model_spec:
+        basis = made.basis or Basis(model, self.hardware)
+        other = basis.model != self.model_spec
+        if self.device.clock == Clock.MEASURED and (other or basis.hardware.changed):
+            raise InputError(
+                f"the {self.device.name} device measures what this machine does with this model: "
+                "other hardware (link_gbps, cpu_cores) and other models (as_model) can only be "
+                "predicted, by a replay of its run"
+            )
+        if not other:
             self.session.replan(made)
         else:
             self.session.restart(made)
-            self._costs_as(costed)
-        self.hardware = self.hardware if made.basis is None else made.basis.hardware
+            self._costs_as(basis.model)
+        self.hardware = basis.hardware
         return made
 
     def _own(self, plan: Plan) -> Plan:

@@ -86,8 +86,10 @@ def test_a_device_that_measures_is_not_another(engine: HybridEngine) -> None:
 
     real, engine.device = engine.device, Measuring()  # type: ignore[assignment]
     try:
-        for asked in ({"link_gbps": 50}, {"cpu_cores": 8}, {"as_model": demo.COSTED_AS}):
+        other = {"as_model": engine.real_spec, "gpu_memory": "50%"}
+        for asked in ({"link_gbps": 50}, {"cpu_cores": 8}, other):
             with pytest.raises(InputError, match="stopwatch device measures"):
                 engine.replan(**asked)  # type: ignore[arg-type]
+        engine.replan(gpu_memory="30GB")
     finally:
         engine.device = real
