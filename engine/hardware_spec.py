@@ -13,7 +13,6 @@ machines: what the authors' own microbenchmark shows). The files say what is ass
 from __future__ import annotations
 
 import json
-import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from engine.errors import InputError, unknown_name
+from engine.hardware_file import completed, derived
 from engine.machine import Machine, this_machine
 from engine.measured import Calibration, ModelCosts
 from engine.model_spec import ModelSpec
@@ -32,13 +32,6 @@ _FOLDER = Path(__file__).parent / "data" / "hardware"
 _WORDS = (
     "name", "title", "calibrated", "sources", "accelerator", "calibration", "changed", "original",
 )  # fmt: skip
-_DERIVED = {
-    "h2d_pageable_gbps": ("h2d_gbps", 0.5),
-    "h2d_contended_gbps": ("h2d_gbps", 8.4 / 13),
-    "cpu_contended_gbps": ("cpu_gbps", 22 / 30),
-}
-"""Figures that files of the first version lack: share of another one, assumed as in the presets."""
-
 UNCALIBRATED = "uncalibrated"
 UNCALIBRATED_ERROR = 0.3
 """Uncertainty assumed where nothing was measured on the machine at hand, as in the presets."""
@@ -157,8 +150,8 @@ class HardwareSpec:
         data = read_json("hardware spec", path)
         try:
             if isinstance(data, Mapping) and "sources" not in data:
-                return _derive(cast("Mapping[str, Any]", data))
-            return cls.from_dict(_completed(cast("Any", data))).here()
+                return cls(**derived(cast("Mapping[str, Any]", data), _figures(), _integers()))
+            return cls.from_dict(completed(cast("Any", data))).here()
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
@@ -318,59 +311,3 @@ def _check_changed(what: str, changed: object, original: object) -> None:
         if name not in WORDS:
             raise unknown_name(f"what-if of {what}", name, WORDS)
     check_asked(known)
-
-
-def _completed(data: Any) -> Any:
-    """What `save` wrote, with figures that its version did not have yet."""
-    if not isinstance(data, Mapping):
-        return data
-    later: dict[str, Any] = {
-        "accelerator": True,
-        "calibration": None,
-        "changed": {},
-        "original": None,
-    }
-    values = later | dict(cast("Mapping[str, Any]", data))
-    sources = values.get("sources")
-    for name, (base, share) in _DERIVED.items():
-        value = values.get(base)
-        if name not in values and isinstance(value, int | float) and isinstance(sources, dict):
-            values[name] = value * share
-            text = f"Assumed: {share:.3f} of {base}; the file is older than this figure."
-            values["sources"] = {**cast("dict[str, str]", values["sources"]), name: text}
-    return values
-
-
-def _derive(data: Mapping[str, Any]) -> HardwareSpec:
-    """The spec of a preset's file, in which each figure is a product of stated numbers."""
-    data = dict(data)
-    for name, (base, share) in _DERIVED.items():
-        figure = data.get(base)
-        if name not in data and isinstance(figure, dict):
-            known = cast("dict[str, Any]", figure)
-            text = f"Assumed share; the file is older than this figure. {known.get('source')}"
-            product = known.get("product")
-            if isinstance(product, dict):
-                product = {**cast("dict[str, Any]", product), f"share of {base}": share}
-            data[name] = {"product": product, "source": text}
-    content = check_keys("hardware profile", data, ["name", "title", *_figures()])
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    for name in _figures():
-        what = f"hardware profile {content['name']!r}, {name}"
-        figure = check_keys(what, content[name], ["product", "source"])
-        check_text(f"{what}, source", figure["source"])
-        product = figure["product"]
-        if not isinstance(product, Mapping) or not product:
-            raise InputError(f"{what}, product: expected numbers by label.")
-        terms = cast("Mapping[str, Any]", product)
-        for label, term in terms.items():
-            check_number(f"{what}, {label}", term, zero=True)
-        value = math.prod(terms.values())
-        check_number(what, value, zero=True)
-        values[name] = round(value) if name in _integers() else round(float(value), 6)
-        shown = " x ".join(f"{term} {label}" for label, term in terms.items())
-        sources[name] = f"{shown}. {figure['source']}"
-    return HardwareSpec(
-        name=content["name"], title=content["title"], **values, calibrated=False, sources=sources
-    )

@@ -24,7 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 ENGINE_ABOVE = (
     ("errors", "native"),
     ("units", "strict", "destination", "unsupported", "kernels"),
-    ("spec hardware_spec model_spec measured machine latency what_if", "profile sample"),
+    (
+        "spec hardware_spec hardware_file model_spec measured machine latency what_if",
+        "profile sample",
+    ),
     ("events", "cost", "fitting", "schemes"),
     ("decision", "lineage", "crossover", "basis"),
     ("residency", "timeline", "routing", "stacks frequency"),
