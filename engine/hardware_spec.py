@@ -304,9 +304,9 @@ def _check_sources(what: str, sources: object) -> None:
 
 
 def _check_changed(what: str, changed: object, original: object) -> None:
-    if not isinstance(changed, dict) or (original is None) is bool(changed):
-        raise InputError(f"{what}: what was changed and the original go together.")
     known = cast("dict[Any, Any]", changed)
+    if not isinstance(changed, dict) or (original is None) is bool(known):
+        raise InputError(f"{what}: what was changed and the original go together.")
     for name in known:
         if name not in WORDS:
             raise unknown_name(f"what-if of {what}", name, WORDS)

@@ -35,7 +35,7 @@ def scheme_named(name: str | None) -> Scheme | None:
     """The scheme of that name, None for None. Raises UnknownNameError, InputError."""
     if name is None:
         return None
-    if not isinstance(name, str):
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"quantize: expected 'int8', 'int4' or None, got {type(name).__name__}")
     if name not in SCHEMES:
         raise unknown_name("quantize", name, SCHEMES)

@@ -178,7 +178,7 @@ class Session:
         while (asked := self._next()) is not None:
             changed = True
             if isinstance(asked, str):
-                _ACTIONS[asked](self)
+                self._act(asked)
             else:
                 self._replan(asked)
         if self.engine is not None:
@@ -205,7 +205,7 @@ class Session:
         except BudgetError as error:
             if "as_model" not in wanted or "gpu_memory" in wanted:
                 raise
-            least = max(self.view.plan.card_bytes, error.minimum_bytes)  # a budget that holds it
+            least = max(self.view.plan.card_bytes, error.minimum_bytes or 0)  # what holds it
             plan = self._plan_with({**wanted, "gpu_memory": least})
         self._take(plan)
 
@@ -225,6 +225,17 @@ class Session:
             self.present = replace(self.present, plan=plan, predicted=self._predict(plan))
         else:
             self._show(plan)
+
+    def _act(self, action: Action) -> None:
+        acts = {
+            "apply": self._apply,
+            "reset": self._reset,
+            "keep": self._keep,
+            "clear": self._clear,
+            "live": self._live,
+            "ask": self._ask,
+        }
+        acts[action]()
 
     def _apply(self) -> None:
         """Hand the plan shown to the engine."""
@@ -325,11 +336,3 @@ NOTHING_TO_APPLY = (
 )
 _BRINGS = {"policy": ("cache_slots", "planner"), "hardware": ("link_gbps", "cpu_cores")}
 """What a change brings along, so that what was asked of it before is stale."""
-_ACTIONS = {
-    "apply": Session._apply,
-    "reset": Session._reset,
-    "keep": Session._keep,
-    "clear": Session._clear,
-    "live": Session._live,
-    "ask": Session._ask,
-}
