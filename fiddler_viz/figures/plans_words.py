@@ -44,10 +44,11 @@ def _between(figure: Figure) -> str:
     difference = figure.difference
     if not math.isfinite(difference):
         return "-"
-    sign = "−" if difference < 0 else "+" if difference > 0 else "±"
+    sign = "−" if difference < 0 else "+"
+    if _plain(figure, abs(difference)) == _plain(figure, 0.0):
+        sign = "±"  # nothing that could be seen in these digits
     if figure.unit == "share":  # of a share: points, not percents of it
-        points = f"{100 * abs(difference):.3g} points"
-        return f"{sign}{points}"
+        return f"{sign}{100 * abs(difference):.3g} points"
     told = f"{sign}{_plain(figure, abs(difference))}"
     return f"{told} (×{figure.ratio:.3g})" if math.isfinite(figure.ratio) else told
 

@@ -85,6 +85,7 @@ def test_signs_and_units() -> None:
     more, less = comparison(trace, A, B), comparison(trace, B, A)
     assert re.search(r"\+\d+ \(×", describe_plans(more))
     assert re.search(r"−\d+ \(×0\.", describe_plans(less))
+    assert "±0.00 tok/s (×1)" in describe_plans(comparison(trace))
 
 
 def test_meeting_intervals_are_said() -> None:
