@@ -118,13 +118,17 @@ class Frames:
         return found
 
 
-def large(count: int) -> tuple[list[float], list[float]]:
-    """Milliseconds until the first frame, and until the last, of moves on the large run."""
+def large(count: int) -> tuple[list[float], list[float], list[float]]:
+    """Milliseconds until the first frame, and until the last, of moves on the large run.
+
+    The third: until the first frame of moves of the link's bandwidth.
+    """
     explorer = Explorer(large_trace())
     frames, controls = Frames(explorer), explorer.screen.controls
     low, high = explorer.plan.minimum_bytes, explorer.plan.full_bytes
     first: list[float] = []
     whole: list[float] = []
+    links: list[float] = []
     policies = cycle(("fiddler", "lru", "stream", "cpu", "layers", "fiddler_released"))
     for number, budget in enumerate(np.linspace(low, high, count + 5)):
         if number % 5 == 0:
@@ -134,8 +138,12 @@ def large(count: int) -> tuple[list[float], list[float]]:
         if number >= 5 and drawn:
             first.append(drawn[0])
             whole.append(drawn[-1])
+    link = explorer.screen.what_if.link
+    for number in range(count // 2):
+        drawn = frames.move(link, "index", 5 + number % (len(link.options) - 5))
+        links += drawn[:1]
     explorer.close()
-    return first, whole
+    return first, whole, links
 
 
 def main() -> None:
@@ -179,9 +187,9 @@ def main() -> None:
         f"of the process's CPU time per move: p50 {np.percentile(cpu, 50):.1f} ms, "
         f"p95 {np.percentile(cpu, 95):.1f} ms; on the wire: {np.median(size) / 1e3:.0f} kB"
     )
-    first, whole = large(count // 3)
+    first, whole, links = large(count // 3)
     print("the large run, closed forms:")
-    for what, values in (("first frame", first), ("everything", whole)):
+    for what, values in (("first frame", first), ("everything", whole), ("link, first", links)):
         row = np.percentile(values, (50, 95, 100))
         print(f"{what:12} {len(values):6} " + " ".join(f"{value:8.1f}" for value in row))
     figures = {
@@ -190,6 +198,7 @@ def main() -> None:
         "others_p95_ms": np.percentile(times["others"], 95),
         "large_p95_ms": np.percentile(first, 95),
         "large_whole_p95_ms": np.percentile(whole, 95),
+        "large_link_p95_ms": np.percentile(links, 95),
     }
     rounded = {name: round(float(value), 1) for name, value in figures.items()}
     print(json.dumps(rounded | {"moves": len(every), "large_moves": len(first)}))

@@ -10,20 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.cost import TABLE_TOKENS, CostModel
-from engine.errors import InputError
-from engine.hardware_spec import UNCALIBRATED_ERROR, HardwareSpec
+from engine.hardware_spec import HardwareSpec
 from engine.model_spec import ModelSpec
-from engine.strict import check_int, check_number
+from engine.strict import check_int
 
 Ints = NDArray[np.int64]
 _POINTS = 97
 """Token counts at which the lines are drawn, evenly spaced on a logarithmic axis."""
 _READING = re.compile(r"CPU expert, (\d+) tokens")
-_RATES = {
-    "link_gbps": ("h2d_gbps", "h2d_pageable_gbps", "h2d_contended_gbps", "d2h_gbps"),
-    "cpu_gbps": ("cpu_gbps", "cpu_contended_gbps"),
-}
-"""What-ifs, and the figures of a spec that go with each: the first as given, others in step."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,7 @@ class Crossover:
     machine: str = "the machine"
     """In words."""
     changed: Mapping[str, float] = field(default_factory=dict[str, float])
-    """What-ifs by name: ``link_gbps``, ``cpu_gbps``, ``cpu_cores``."""
+    """What-ifs by name: ``link_gbps``, ``cpu_gbps``, ``cpu_cores`` (:mod:`engine.what_if`)."""
     measured: tuple[Measured, ...] = ()
     """Empty unless the CPU's line was measured with this model."""
 
@@ -148,54 +142,3 @@ def measured_points(hardware: HardwareSpec, model: ModelSpec) -> tuple[Measured,
                 Measured(int(match[1]), reading.value * 1e6, reading.residual, reading.samples)
             )
     return tuple(found)
-
-
-def what_if(
-    hardware: HardwareSpec,
-    model: ModelSpec,
-    *,
-    link_gbps: float | None = None,
-    cpu_gbps: float | None = None,
-    cpu_cores: int | None = None,
-) -> tuple[HardwareSpec, Mapping[str, float]]:
-    """A machine with another link or CPU, and what was changed by name.
-
-    ``link_gbps``: effective rate of a pinned copy; the link's other rates keep their shares of it.
-    ``cpu_gbps``: effective rate of reading expert weights from host memory. ``cpu_cores``: the
-    CPU's operations per second go with them, as in the profiles; the rate of its memory does not.
-    What comes back is no longer calibrated. Raises InputError for numbers that are none, for a link
-    where there is no accelerator, and for a CPU whose times were measured with this model.
-    """
-    given = {"link_gbps": link_gbps, "cpu_gbps": cpu_gbps, "cpu_cores": cpu_cores}
-    changed = {name: value for name, value in given.items() if value is not None}
-    if not changed:
-        return hardware, {}
-    for name, value in changed.items():
-        if name == "cpu_cores":
-            check_int(f"crossover, {name}", value, least=1)
-        else:
-            check_number(f"crossover, {name}", value)
-    if not hardware.accelerator and link_gbps is not None:
-        raise InputError(
-            f"crossover, link_gbps: hardware {hardware.name!r} has no accelerator, so nothing is "
-            "copied; give hardware= one that has"
-        )
-    if hardware.costs_of(model) is not None and (cpu_gbps is not None or cpu_cores is not None):
-        raise InputError(
-            f"crossover: the CPU's times in hardware {hardware.name!r} were measured with this "
-            "model, so they do not follow from cpu_gbps or cpu_cores; give hardware= a preset"
-        )
-    values: dict[str, float] = {}
-    for name, fields in _RATES.items():
-        if name in changed:
-            scale = changed[name] / getattr(hardware, fields[0])
-            values |= {field: getattr(hardware, field) * scale for field in fields}
-            values[fields[0]] = changed[name]
-    if cpu_cores is not None:
-        values["cpu_tflops"] = hardware.cpu_tflops * cpu_cores / hardware.cpu_cores
-    cores = hardware.cpu_cores if cpu_cores is None else cpu_cores
-    error = max(hardware.relative_error, UNCALIBRATED_ERROR)
-    made = replace(
-        hardware, calibrated=False, relative_error=error, **(values | {"cpu_cores": cores})
-    )
-    return made, changed

@@ -61,6 +61,11 @@ class Generator:
     def __repr__(self) -> str:
         return f"Generator({type(self.model).__name__})"
 
+    def costs_as(self, model: ModelSpec, *, named: bool) -> None:
+        """Cost another model from the next run on; ``named``: whether traces name it."""
+        self.spec = model
+        self.about = {**self.about, "as_model": model.name if named else None}
+
     def torch_threads(self) -> AbstractContextManager[None]:
         """Within it torch uses :attr:`threads`."""
         return torch_threads(self.threads, self._usual_threads)

@@ -13,7 +13,6 @@ machines: what the authors' own microbenchmark shows). The files say what is ass
 from __future__ import annotations
 
 import json
-import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -21,21 +20,18 @@ from pathlib import Path
 from typing import Any, cast
 
 from engine.errors import InputError, unknown_name
+from engine.hardware_file import completed, derived
 from engine.machine import Machine, this_machine
 from engine.measured import Calibration, ModelCosts
 from engine.model_spec import ModelSpec
 from engine.strict import check_int, check_keys, check_number, check_text, read_json
 from engine.units import format_bytes
+from engine.what_if import WORDS, check_asked, figures, own, refuse_no_link, sources, words
 
 _FOLDER = Path(__file__).parent / "data" / "hardware"
-_WORDS = ("name", "title", "calibrated", "sources", "accelerator", "calibration")
-_DERIVED = {
-    "h2d_pageable_gbps": ("h2d_gbps", 0.5),
-    "h2d_contended_gbps": ("h2d_gbps", 8.4 / 13),
-    "cpu_contended_gbps": ("cpu_gbps", 22 / 30),
-}
-"""Figures that files of the first version lack: share of another one, assumed as in the presets."""
-
+_WORDS = (
+    "name", "title", "calibrated", "sources", "accelerator", "calibration", "changed", "original",
+)  # fmt: skip
 UNCALIBRATED = "uncalibrated"
 UNCALIBRATED_ERROR = 0.3
 """Uncertainty assumed where nothing was measured on the machine at hand, as in the presets."""
@@ -91,6 +87,10 @@ class HardwareSpec:
     one thing after the other, and ``gpu_memory_bytes`` is 0."""
     calibration: Calibration | None = field(default=None, hash=False)
     """What :func:`engine.calibrate.calibrate` measured, where and when."""
+    changed: dict[str, float] = field(default_factory=dict[str, float], hash=False)
+    """Of a what-if: what was asked, by name (:meth:`what_if`); empty where nothing was."""
+    original: HardwareSpec | None = field(default=None, hash=False)
+    """Of a what-if: the machine that it starts from."""
 
     def __post_init__(self) -> None:
         what = f"hardware spec {self.name!r}"
@@ -108,6 +108,7 @@ class HardwareSpec:
                 got = getattr(self, name)
                 raise InputError(f"{what}, {name}: expected true or false, got {got!r}.")
         _check_sources(what, self.sources)
+        _check_changed(what, self.changed, self.original)
 
     def check_budget(self, gpu_memory: object) -> None:
         """Raise InputError where no budget is given and there is no GPU whose memory it could be.
@@ -131,6 +132,11 @@ class HardwareSpec:
         given = check_keys("hardware spec", data, [entry.name for entry in fields(cls)])
         if given["calibration"] is not None:
             given["calibration"] = Calibration.from_dict(given["calibration"])
+        if given["original"] is not None:
+            check_keys("hardware spec, original", given["original"], given)
+            if given["original"]["original"] is not None:
+                raise InputError("hardware spec, original: expected a machine, got a what-if.")
+            given["original"] = cls.from_dict(given["original"])
         return cls(**given)
 
     @classmethod
@@ -144,8 +150,8 @@ class HardwareSpec:
         data = read_json("hardware spec", path)
         try:
             if isinstance(data, Mapping) and "sources" not in data:
-                return _derive(cast("Mapping[str, Any]", data))
-            return cls.from_dict(_completed(cast("Any", data))).here()
+                return cls(**derived(cast("Mapping[str, Any]", data), _figures(), _integers()))
+            return cls.from_dict(completed(cast("Any", data))).here()
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
@@ -178,6 +184,52 @@ class HardwareSpec:
             if record is not None
             else f"{self.title} ({UNCALIBRATED}: no record of the measurement)",
             relative_error=max(self.relative_error, UNCALIBRATED_ERROR),
+        )
+
+    def what_if(
+        self,
+        *,
+        link_gbps: float | None = None,
+        cpu_gbps: float | None = None,
+        cpu_cores: int | None = None,
+        model: ModelSpec | None = None,
+    ) -> HardwareSpec:
+        """The same machine with another link, memory or number of cores; its title says so.
+
+        What goes with what is in :mod:`engine.what_if`. Of a what-if: the machine it started from
+        with what was asked of it before, and this; a figure asked as it is there is none. What
+        comes back is not calibrated. ``model``: whose costs are wanted.
+
+        Raises InputError for numbers that are none, for a link where there is no accelerator, and
+        for the CPU of a machine that measured this very ``model``.
+        """
+        given = {"link_gbps": link_gbps, "cpu_gbps": cpu_gbps, "cpu_cores": cpu_cores}
+        asked = {name: value for name, value in given.items() if value is not None}
+        start = self.original or self
+        check_asked(asked)
+        asked = self.changed | asked
+        asked = {name: value for name, value in asked.items() if value != own(start, name)}
+        if not asked:
+            return start
+        refuse_no_link(start, asked)
+        on_cpu = asked.keys() & {"cpu_gbps", "cpu_cores"}
+        if on_cpu and model is not None and start.costs_of(model) is not None:
+            raise InputError(
+                f"what if: the CPU's times in hardware {start.name!r} were measured with this "
+                "model, so they do not follow from cpu_gbps or cpu_cores; give hardware= a preset"
+            )
+        values = figures(start, asked)
+        return replace(
+            start,
+            **values,
+            name=f"{start.name} ({words(asked)})",
+            title=f"{start.title}, what if: {words(asked)}",
+            calibrated=False,
+            relative_error=max(start.relative_error, UNCALIBRATED_ERROR),
+            sources=start.sources | sources(start, values),
+            calibration=None if on_cpu else start.calibration,
+            changed=asked,
+            original=start,
         )
 
     def costs_of(self, model: ModelSpec) -> ModelCosts | None:
@@ -251,51 +303,11 @@ def _check_sources(what: str, sources: object) -> None:
         check_text(f"{what}, source of {key}", text)
 
 
-def _completed(data: Any) -> Any:
-    """What `save` wrote, with figures that its version did not have yet."""
-    if not isinstance(data, Mapping):
-        return data
-    values = {"accelerator": True, "calibration": None, **cast("Mapping[str, Any]", data)}
-    sources = values.get("sources")
-    for name, (base, share) in _DERIVED.items():
-        value = values.get(base)
-        if name not in values and isinstance(value, int | float) and isinstance(sources, dict):
-            values[name] = value * share
-            text = f"Assumed: {share:.3f} of {base}; the file is older than this figure."
-            values["sources"] = {**cast("dict[str, str]", values["sources"]), name: text}
-    return values
-
-
-def _derive(data: Mapping[str, Any]) -> HardwareSpec:
-    """The spec of a preset's file, in which each figure is a product of stated numbers."""
-    data = dict(data)
-    for name, (base, share) in _DERIVED.items():
-        figure = data.get(base)
-        if name not in data and isinstance(figure, dict):
-            known = cast("dict[str, Any]", figure)
-            text = f"Assumed share; the file is older than this figure. {known.get('source')}"
-            product = known.get("product")
-            if isinstance(product, dict):
-                product = {**cast("dict[str, Any]", product), f"share of {base}": share}
-            data[name] = {"product": product, "source": text}
-    content = check_keys("hardware profile", data, ["name", "title", *_figures()])
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    for name in _figures():
-        what = f"hardware profile {content['name']!r}, {name}"
-        figure = check_keys(what, content[name], ["product", "source"])
-        check_text(f"{what}, source", figure["source"])
-        product = figure["product"]
-        if not isinstance(product, Mapping) or not product:
-            raise InputError(f"{what}, product: expected numbers by label.")
-        terms = cast("Mapping[str, Any]", product)
-        for label, term in terms.items():
-            check_number(f"{what}, {label}", term, zero=True)
-        value = math.prod(terms.values())
-        check_number(what, value, zero=True)
-        values[name] = round(value) if name in _integers() else round(float(value), 6)
-        shown = " x ".join(f"{term} {label}" for label, term in terms.items())
-        sources[name] = f"{shown}. {figure['source']}"
-    return HardwareSpec(
-        name=content["name"], title=content["title"], **values, calibrated=False, sources=sources
-    )
+def _check_changed(what: str, changed: object, original: object) -> None:
+    known = cast("dict[Any, Any]", changed)
+    if not isinstance(changed, dict) or (original is None) is bool(known):
+        raise InputError(f"{what}: what was changed and the original go together.")
+    for name in known:
+        if name not in WORDS:
+            raise unknown_name(f"what-if of {what}", name, WORDS)
+    check_asked(known)

@@ -11,7 +11,6 @@ from engine.devices import Device, open_device, usual_device
 from engine.errors import InputError
 from engine.generation import Generator
 from engine.hook import attach
-from engine.levels import Scheme, scheme_named
 from engine.loader import load_model, load_tokenizer, model_spec
 from engine.placement import make_plan
 from engine.planned import Planned
@@ -20,12 +19,13 @@ from engine.policies import Policy, resolve_policy
 from engine.popularity import measure_profile
 from engine.profile import Profile
 from engine.prompt import PromptLike, TokenTexts
-from engine.quantization import Quantization, quantise_experts, quantised_spec
+from engine.quantization import Quantization, quantise_experts
 from engine.recorder import Recorder
 from engine.request import Limits
 from engine.run import Run
+from engine.schemes import Scheme, quantised_spec, scheme_named
 from engine.session import Session
-from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
+from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware, resolve_model
 from engine.store import ExpertStore
 from engine.threads import check_threads, choose_threads
 from engine.units import parse_bytes, parse_percent
@@ -184,6 +184,10 @@ class HybridEngine(Planned):
         costed = f" as {as_model}" if as_model else ""
         return f"HybridEngine({self.real_spec.name}{costed} on {self.device.name}, {self.plan!r})"
 
+    def _costs_as(self, model: ModelSpec) -> None:
+        super()._costs_as(model)
+        self._generator.costs_as(model, named=model != self.real_spec)
+
     @property
     def running(self) -> bool:
         """Whether a generation is under way."""
@@ -274,11 +278,5 @@ def _costed(
             f"as_model={as_model!r} costs modelled time, the {device.name} device measures what "
             "really runs: leave as_model out, or load with device='virtual'"
         )
-    spec = resolve_model(as_model)
-    if (spec.grid, spec.top_k) != (real.grid, real.top_k):
-        raise InputError(
-            f"as_model={spec.name!r} has {spec.layers} layers x {spec.experts} experts, top-"
-            f"{spec.top_k}; {real.name} has {real.layers} x {real.experts}, top-{real.top_k}: only "
-            "a model with the same grid can be costed on its routing"
-        )
+    spec = resolve_costed(as_model, real)
     return spec if scheme is None else quantised_spec(spec, scheme)

@@ -8,56 +8,23 @@ either sign, for that way no level is idle: a quarter less error than with level
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from engine.errors import InputError, UnsupportedModelError, unknown_name
+from engine.schemes import GROUPS, SCHEMES, Scheme, group_for, scheme_named
 
-GROUPS = (128, 64, 32)
-"""Weights that share a scale, best first: the most that divide a row."""
+__all__ = [
+    "GROUPS",
+    "SCHEMES",
+    "Scheme",
+    "bits_of",
+    "dequantise",
+    "group_for",
+    "quantise",
+    "scheme_named",
+]
 
-
-@dataclass(frozen=True)
-class Scheme:
-    """How weights are quantised."""
-
-    name: str
-    bits: int
-
-    def bytes_per_weight(self, group: int) -> float:
-        """Bytes of a weight, its share of the group's scale included."""
-        return self.bits / 8 + torch.bfloat16.itemsize / group
-
-
-SCHEMES = {scheme.name: scheme for scheme in (Scheme("int8", 8), Scheme("int4", 4))}
 _DTYPES = {torch.int8: 8, torch.uint8: 4}
-
-
-def scheme_named(name: str | None) -> Scheme | None:
-    """The scheme of that name, None for None. Raises UnknownNameError, InputError."""
-    if name is None:
-        return None
-    if not isinstance(name, str):
-        raise InputError(f"quantize: expected 'int8', 'int4' or None, got {type(name).__name__}")
-    if name not in SCHEMES:
-        raise unknown_name("quantize", name, SCHEMES)
-    return SCHEMES[name]
-
-
-def group_for(*rows: int) -> int:
-    """The largest group that rows of all these lengths can be cut into.
-
-    Raises UnsupportedModelError where there is none.
-    """
-    for group in GROUPS:
-        if all(row % group == 0 for row in rows):
-            return group
-    raise UnsupportedModelError(
-        f"quantize: experts with rows of {' and '.join(map(str, sorted(set(rows))))} weights "
-        f"cannot be cut into groups of {', '.join(map(str, GROUPS))}: load them without quantize"
-    )
 
 
 def bits_of(levels: Tensor) -> int:

@@ -238,3 +238,24 @@ def resolve_model(value: str | ModelSpec) -> ModelSpec:
     if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"model: expected a name or a ModelSpec, got {type(value).__name__}.")
     return ModelSpec.preset(value)
+
+
+def resolve_costed(value: str | ModelSpec, routed: ModelSpec) -> ModelSpec:
+    """The model that ``routed``'s routing is to be costed as: a preset's name, or a spec.
+
+    Raises InputError unless it has the same grid and top-k: who runs beside whom, and how often,
+    is the routing's, and there is none of other experts. UnknownNameError for no preset.
+    """
+    spec = resolve_model(value)
+    if not same_routing(spec, routed):
+        raise InputError(
+            f"as_model={spec.name!r} has {spec.layers} layers x {spec.experts} experts, top-"
+            f"{spec.top_k}; {routed.name} has {routed.layers} x {routed.experts}, top-"
+            f"{routed.top_k}: only a model with the same grid can be costed on its routing"
+        )
+    return spec
+
+
+def same_routing(a: ModelSpec, b: ModelSpec) -> bool:
+    """Whether one model's routing can be costed as the other's."""
+    return (a.grid, a.top_k) == (b.grid, b.top_k)

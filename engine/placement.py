@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from engine.basis import Basis
 from engine.by_hand import ByHand
-from engine.cost import CostModel
 from engine.errors import BudgetError, InputError, unknown_name
 from engine.plan import Plan
 from engine.planners import PLANNERS, Known
 from engine.policies import POLICIES, Policy, resolve_policy
 from engine.profile import Profile
-from engine.spec import HardwareSpec, ModelSpec, resolve_hardware
+from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware
 from engine.timeline import STAGING_BUFFERS
 from engine.units import format_bytes, parse_bytes, parse_percent
 
@@ -113,8 +113,9 @@ def make_plan(
             card_bytes=hardware.gpu_memory_bytes,
             model=model.name,
             profile=profile,
-            costs=CostModel.of(model, hardware),
+            costs=(basis := Basis(model, hardware)).costs,
             own_policy=_own(chosen),
+            basis=basis,
         ),
         cache_slots,
     )
@@ -129,11 +130,14 @@ def change_plan(
     policy: str | type[Policy] | None = None,
     planner: str | None = None,
     hardware: str | Path | HardwareSpec | None = None,
+    link_gbps: float | None = None,
+    cpu_cores: int | None = None,
+    as_model: str | ModelSpec | None = None,
     pin: Any = None,
     unpin: Any = None,
     reset_pins: bool = False,
 ) -> Plan:
-    """``plan`` with some arguments changed, the rest kept.
+    """``plan`` with some arguments changed, the rest kept. ``model``: what it is costed as.
 
     Kept cache slots shrink where a smaller budget, or what is pinned by hand, has no room for
     them. A new policy brings its own planner and its own default of slots unless these are given
@@ -141,6 +145,11 @@ def change_plan(
     one.
 
     Args:
+        link_gbps, cpu_cores: what-ifs of the machine (:meth:`HardwareSpec.what_if`): of
+            ``hardware`` where that is given too, else of the plan's, with what was asked of it
+            before.
+        as_model: another model of the same grid and top-k is costed, with as many positions of KV
+            cache; a kept budget has to hold it.
         pin: experts that shall be pinned from now on, whatever the planner thinks: ``(17, 3)``, a
             layer's number for all of it, or a list of these. They take the places of those that
             the planner wants least.
@@ -149,36 +158,75 @@ def change_plan(
 
     Raises:
         BudgetError: too small a budget, also for what is pinned by hand.
-        InputError: what is wrong with an argument.
+        InputError: what is wrong with an argument; a what-if of a machine whose rates are not
+            known.
     """
     chosen = plan.policy_class if policy is None else resolve_policy(policy)
-    spec = None if hardware is None else resolve_hardware(hardware)
     other = not plan.has_policy or chosen is not plan.policy_class
     if planner is None:
         planner = chosen.planner if other else plan.planner
-    budget = plan.gpu_memory
-    if gpu_memory is not None:
-        budget = resolve_budget(gpu_memory, plan.minimum_bytes, plan.full_bytes)
     changed = replace(
         plan,
-        gpu_memory=budget,
         policy=chosen.name,
         planner=planner,
         own_policy=_own(chosen),
         by_hand=(ByHand() if reset_pins else plan.by_hand).changed(plan.grid, pin, unpin),
     )
-    if spec is not None:
-        changed = replace(
-            changed,
-            hardware=spec.name,
-            hardware_title=spec.title,
-            card_bytes=spec.gpu_memory_bytes,
-            costs=CostModel.of(model, spec),
-        )
+    costed = model if as_model is None else resolve_costed(as_model, model)
+    if costed != model:
+        changed = _weighing(changed, model, costed)
+    if gpu_memory is not None or costed != model:
+        asked = plan.gpu_memory if gpu_memory is None else gpu_memory
+        budget = resolve_budget(asked, changed.minimum_bytes, changed.full_bytes)
+        changed = replace(changed, gpu_memory=budget)
+    if any(value is not None for value in (hardware, link_gbps, cpu_cores)) or costed != model:
+        known = plan.basis_of(model).hardware.here() if hardware is None else hardware
+        spec = resolve_hardware(known)
+        spec = spec.what_if(link_gbps=link_gbps, cpu_cores=cpu_cores, model=costed)
+        changed = _costed(changed, Basis(costed, spec))
     by_default = other or (chosen.slot_share and plan.cache_slots == _usual_slots(plan))
     if cache_slots is None and not by_default:
         cache_slots = min(plan.cache_slots, max(changed.most_slots, 0))
     return _with_room(changed, cache_slots)
+
+
+def _costed(plan: Plan, basis: Basis) -> Plan:
+    """The plan with a model's costs on a machine."""
+    return replace(
+        plan,
+        hardware=basis.hardware.name,
+        hardware_title=basis.hardware.title,
+        card_bytes=basis.hardware.gpu_memory_bytes,
+        model=basis.model.name,
+        costs=basis.costs,
+        basis=basis,
+    )
+
+
+def _weighing(plan: Plan, model: ModelSpec, other: ModelSpec) -> Plan:
+    """The plan with the bytes of another model, and room for as many tokens and sequences.
+
+    How many these are follows from the bytes that were reserved for ``model``.
+    """
+    kv, staging = model.kv_bytes_per_token, STAGING_BUFFERS * model.expert_bytes
+    positions = plan.kv_bytes // kv if kv else 0  # of all sequences together
+    rest = plan.workspace_bytes - staging - 4 * positions * model.activation_bytes_per_token
+    sequences = rest // (4 * model.vocabulary)
+    tokens = positions // sequences if sequences > 0 else 0
+    sizes = (kv * tokens * sequences, workspace_bytes(model, tokens, sequences))
+    if not tokens or sizes != (plan.kv_bytes, plan.workspace_bytes):
+        raise InputError(
+            f"as_model: how many tokens this plan of {plan.model!r} reserves memory for cannot be "
+            "read from its bytes: load the engine with as_model= instead"
+        )
+    return replace(
+        plan,
+        model=other.name,
+        dense_bytes=other.dense_bytes,
+        kv_bytes=other.kv_bytes_per_token * tokens * sequences,
+        workspace_bytes=workspace_bytes(other, tokens, sequences),
+        expert_bytes=other.expert_bytes,
+    )
 
 
 def _with_room(plan: Plan, cache_slots: int | None) -> Plan:

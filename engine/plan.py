@@ -10,13 +10,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.basis import Basis, find_basis, need_basis
 from engine.by_hand import ByHand
 from engine.cost import CostModel
 from engine.errors import InputError
 from engine.policies import POLICIES, Policy, resolve_policy
 from engine.profile import Profile
 from engine.residency import Residency
-from engine.spec import UNCALIBRATED
+from engine.spec import UNCALIBRATED, HardwareSpec, ModelSpec
 from engine.strict import check_ascending, check_int, check_keys, check_text
 from engine.units import format_bytes
 
@@ -55,6 +56,8 @@ class Plan:
     """What of the placement is the reader's own, and stays so whatever else of the plan changes."""
     own_policy: type[Policy] | None = None
     """A policy of the caller's own, not one of ours; files keep its name only."""
+    basis: Basis | None = field(default=None, compare=False, repr=False)
+    """What the costs were derived from; None in older files. :meth:`basis_of` knows more."""
 
     def __repr__(self) -> str:
         beyond = self.beyond_card
@@ -129,6 +132,26 @@ class Plan:
         that fits."""
         return self.room - len(self.by_hand.pinned)
 
+    def basis_of(self, model: ModelSpec) -> Basis:
+        """The model and the machine that the costs were derived from; ``model``: the costed one.
+
+        Raises InputError where an older file names a machine that is no preset.
+        """
+        return need_basis(self.basis, self.hardware, self.costs, model)
+
+    def machine(self, model: ModelSpec) -> HardwareSpec | None:
+        """The machine that the costs are of, with its rates; None where they are not known."""
+        found = find_basis(self.basis, self.hardware, self.costs, model)
+        return None if found is None else found.hardware
+
+    @property
+    def own_machine(self) -> tuple[str, str]:
+        """Name and title of the machine without what is asked of it (:mod:`engine.what_if`)."""
+        original = None if self.basis is None else self.basis.hardware.original
+        if original is None:
+            return self.hardware, self.hardware_title
+        return original.name, original.title
+
     def residency(self) -> Residency:
         """An empty ledger with this plan's limits."""
         return Residency(
@@ -151,13 +174,15 @@ class Plan:
             "pinned": list(self.pinned),
             "profile": self.profile.to_dict(),
             "costs": self.costs.to_dict(),
+            "basis": None if self.basis is None else self.basis.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read back :meth:`to_dict`; raises InputError where a field is missing, unknown or bad."""
         known = isinstance(values, Mapping) and "by_hand" in values  # pyright: ignore[reportUnnecessaryIsInstance]
-        given = check_keys("plan", values, (n for n in _saved() if known or n != "by_hand"))
+        names = (name for name in _saved() if known or name != "by_hand")
+        given = check_keys("plan", values, [*names, "basis"])
         profile = Profile.from_dict(given["profile"])
         if given["grid"] != list(profile.grid):
             raise InputError(
@@ -177,6 +202,10 @@ class Plan:
             "pinned": check_ascending("not a plan: pinned", given["pinned"], total),
             "by_hand": ByHand.from_dict(given["by_hand"], profile.grid) if known else ByHand(),
         }
+        if given["basis"] is not None:
+            given["basis"] = Basis.from_dict(given["basis"])
+            if given["basis"].model.grid != profile.grid:
+                raise InputError("not a plan: its costs' basis is a model of another grid")
         made = cls(**given)
         if max(made.full_bytes, made.gpu_memory) >= 2**63:
             raise InputError("not a plan: its bytes do not fit in 64 bits")
@@ -193,4 +222,4 @@ class Plan:
 
 def _saved() -> list[str]:
     """Names of the fields that a file holds."""
-    return [each.name for each in fields(Plan) if each.name != "own_policy"]
+    return [each.name for each in fields(Plan) if each.name not in ("own_policy", "basis")]

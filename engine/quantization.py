@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from engine.errors import CheckpointError, InputError
+from engine.errors import CheckpointError
 from engine.levels import Scheme, dequantise, group_for, quantise
 from engine.pages import empty
-from engine.spec import ModelSpec
 from engine.store import ExpertStore, ExpertWeights
 from engine.units import format_bytes
 
@@ -131,25 +130,3 @@ def _matrix(
         off += (dequantise(*made, torch.float32) - some).square_().sum().item()
         total += some.square_().sum().item()
     return off, total
-
-
-def quantised_spec(spec: ModelSpec, scheme: Scheme) -> ModelSpec:
-    """A model as it would weigh with its experts quantised.
-
-    Raises InputError where they are quantised already, UnsupportedModelError where groups do not
-    fit.
-    """
-    if spec.bytes_per_weight < 2:
-        raise InputError(
-            f"quantize={scheme.name!r}: {spec.name} has {spec.bytes_per_weight:g} bytes per weight "
-            "already: leave quantize out, or cost another model"
-        )
-    each = scheme.bytes_per_weight(group_for(spec.hidden, spec.expert_width))
-    weights = spec.expert_flops_per_token // 2
-    saved = round(weights * spec.bytes_per_weight) - round(weights * each)
-    return replace(
-        spec,
-        name=f"{spec.name}-{scheme.name}",
-        expert_bytes=spec.expert_bytes - saved,
-        bytes_per_weight=each,
-    )

@@ -23,7 +23,7 @@ from engine.plan import Plan
 from engine.planners import check_planner
 from engine.policies import POLICIES, Policy
 from engine.rehearsed import Rehearsed, Stretch
-from engine.spec import HardwareSpec
+from engine.spec import HardwareSpec, ModelSpec, resolve_costed
 from engine.summary import Summary
 from engine.timeline import pin_rows
 from engine.trace import Start, Trace
@@ -54,6 +54,9 @@ def replay(
     policy: str | type[Policy] | None = None,
     planner: str | None = None,
     hardware: str | Path | HardwareSpec | None = None,
+    link_gbps: float | None = None,
+    cpu_cores: int | None = None,
+    as_model: str | ModelSpec | None = None,
     pin: Any = None,
     unpin: Any = None,
     reset_pins: bool = False,
@@ -66,10 +69,14 @@ def replay(
     changes is returned as it is. ``pin``, ``unpin`` and ``reset_pins`` edit the placement by hand:
     see :func:`engine.placement.change_plan`.
 
+    ``link_gbps`` and ``cpu_cores`` ask for another link or CPU of the same machine, ``as_model``
+    for the costs of another model with the same grid: see :func:`engine.placement.change_plan`.
+
     Raises:
         BudgetError, InputError: as :func:`engine.placement.change_plan`.
     """
-    changes = (gpu_memory, cache_slots, policy, planner, hardware, pin, unpin)
+    machine = (hardware, link_gbps, cpu_cores, as_model)
+    changes = (gpu_memory, cache_slots, policy, planner, *machine, pin, unpin)
     if all(change is None for change in changes) and not reset_pins:
         if trace.clock == Clock.MEASURED:
             return Replay(trace)
@@ -83,6 +90,9 @@ def replay(
         policy=policy,
         planner=planner,
         hardware=hardware,
+        link_gbps=link_gbps,
+        cpu_cores=cpu_cores,
+        as_model=as_model,
         pin=pin,
         unpin=unpin,
         reset_pins=reset_pins,
@@ -102,13 +112,18 @@ def playable(trace: Trace | None = None) -> list[str]:
 def replay_plan(trace: Trace, plan: Plan) -> Replay:
     """Run a trace's routing under one given plan, from empty cache slots.
 
-    Raises InputError where the policy needs predictions that the trace does not hold.
+    Where the plan costs another model, the replay is of that one. Raises InputError for a plan of
+    another grid, and where the policy needs predictions that the trace does not hold.
     """
     if plan.policy_class.wants_predictions and trace.routing.predicted is None:
         raise InputError(
             f"policy {plan.policy!r} goes by the experts predicted for the next layer, which this "
             "trace does not hold: generate with predictions=True, or under that policy"
         )
+    if plan.grid != trace.model.grid:
+        raise InputError(f"the plan is for a grid of {plan.grid}, the run's is {trace.model.grid}")
+    if plan.basis is not None and plan.basis.model != trace.model:
+        trace = trace.costed_as(resolve_costed(plan.basis.model, trace.model))
     return Replay(run_plans(trace, ((0, plan),), Start()))
 
 

@@ -98,6 +98,23 @@ class Session:
                 self._repair()
                 self._take_plan()
 
+    def restart(self, plan: Plan) -> None:
+        """Put a plan of another model's bytes in force, from empty cache slots.
+
+        Raises FiddlerError while a run is under way: its trace is of one model.
+        """
+        with self._lock:
+            if self.running:
+                raise FiddlerError(
+                    "another model's costs cannot be put in force while a run is under way: wait "
+                    "for it, or call engine.stop()"
+                )
+            self._pending = None
+            self._dirty = True
+            self.orchestrator = Orchestrator(plan)
+            sync(self.device, self.store, self.orchestrator.residency)
+            self._dirty = False
+
     @property
     def plan(self) -> Plan:
         """The plan in force, or the one that waits for the next step."""

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from engine.hardware_spec import UNCALIBRATED, HardwareSpec, resolve_hardware
-from engine.model_spec import ModelShapes, ModelSpec, resolve_model
+from engine.model_spec import (
+    ModelShapes,
+    ModelSpec,
+    resolve_costed,
+    resolve_model,
+    same_routing,
+)
 
 __all__ = [
     "UNCALIBRATED",
     "HardwareSpec",
     "ModelShapes",
     "ModelSpec",
+    "resolve_costed",
     "resolve_hardware",
     "resolve_model",
+    "same_routing",
 ]

@@ -55,6 +55,11 @@ class Summary:
     uncalibrated: bool = False
     """True where times are modelled with what was measured, but on another machine."""
 
+    @property
+    def cpu_share(self) -> float:
+        """Share of expert calls that ran on the CPU; ``nan`` where there is none."""
+        return _ratio(self.calls["cpu"], sum(self.calls.values()))
+
     def __str__(self) -> str:
         calls = ", ".join(f"{count} {name}" for name, count in self.calls.items())
         busy = ", ".join(f"{lane} {share:.0%}" for lane, share in self.busy.items())

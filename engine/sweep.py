@@ -20,6 +20,7 @@ from engine.strict import check_int, several
 from engine.sweep_task import Combination, Row, Task
 from engine.trace import Trace
 from engine.units import parse_bytes, parse_percent
+from engine.what_if import check_asked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,8 @@ def sweep(
     gpu_memory: Sequence[int | str] | int | str | None = None,
     hardware: Sequence[Hardware] | Hardware | None = None,
     cache_slots: Sequence[int] | int | None = None,
+    link_gbps: Sequence[float] | float | None = None,
+    cpu_cores: Sequence[int] | int | None = None,
     executor: Executor | None = None,
     errors: Literal["raise", "coerce"] = "raise",
     chunk: int | None = None,
@@ -55,7 +58,8 @@ def sweep(
 ) -> pd.DataFrame:
     """Replay traces under every combination of what is given; one row for each, modelled clock.
 
-    Rows are ordered by trace, hardware, budget, policy and slots as given, whatever the executor.
+    Rows are ordered by trace, hardware and what-ifs of it, budget, policy and slots as given,
+    whatever the executor.
 
     Args:
         traces: a Trace, a run (anything with ``.trace``) or the path of a trace file; several of
@@ -67,6 +71,8 @@ def sweep(
         gpu_memory: budgets; None: each trace's own.
         hardware: names, profiles' files or profiles; None: each trace's own, with its costs.
         cache_slots: for the policies that admit; the others get one row.
+        link_gbps, cpu_cores: what-ifs of each machine (:meth:`engine.spec.HardwareSpec.what_if`);
+            its name in the table says so.
         executor: any ``concurrent.futures.Executor``; None: in this process. A trace travels to
             it without its work and moves, once per task; a path travels as a path.
         errors: ``"raise"``: the first combination that cannot be is an error that names it;
@@ -105,7 +111,8 @@ def sweep(
         sets = [playable(s if isinstance(s, Trace) else None) for _, s in sources]
         policies = [name for name in POLICIES if all(name in names for names in sets)]
     grids = [s.model.experts_total if isinstance(s, Trace) else _MANY for _, s in sources]
-    combinations = _combinations(policies, gpu_memory, hardware, cache_slots, max(grids))
+    asked = {"link_gbps": link_gbps, "cpu_cores": cpu_cores}
+    combinations = _combinations(policies, gpu_memory, hardware, cache_slots, max(grids), asked)
     total = len(sources) * len(combinations)
     if chunk is None:
         wanted = math.ceil(_TASKS_PER_CORE * (os.cpu_count() or 1) / len(sources))
@@ -171,7 +178,12 @@ def _sources(traces: Any) -> list[tuple[str, Trace | Path]]:
 
 
 def _combinations(
-    policies: Any, gpu_memory: Any, hardware: Any, cache_slots: Any, most_slots: int
+    policies: Any,
+    gpu_memory: Any,
+    hardware: Any,
+    cache_slots: Any,
+    most_slots: int,
+    what_ifs: Mapping[str, Any],
 ) -> list[Combination]:
     """All of them, in order. Raises InputError for what no trace could take."""
     machines = [
@@ -184,9 +196,13 @@ def _combinations(
             parse_bytes(budget)
     names = [resolve_policy(name) for name in several("policies", policies)]
     slots = [_slots(many, most_slots) for many in _asked("cache_slots", cache_slots)]
+    links, cores = (_asked(name, value) for name, value in what_ifs.items())
+    for name, values in zip(what_ifs, (links, cores), strict=True):
+        for value in values:
+            check_asked({} if value is None else {name: value})
     return [
-        Combination(machine, budget, policy, many)
-        for machine, budget, policy in product(machines, budgets, names)
+        Combination(machine, budget, policy, many, link, core)
+        for machine, link, core, budget, policy in product(machines, links, cores, budgets, names)
         for many in (slots if policy.admits else (None,))
     ]
 

@@ -28,6 +28,8 @@ class Combination:
     gpu_memory: int | str | None
     policy: type[Policy]
     cache_slots: int | None
+    link_gbps: float | None = None
+    cpu_cores: int | None = None
 
     def __str__(self) -> str:
         """The arguments of :func:`engine.replay.replay`, those that are given."""
@@ -36,6 +38,8 @@ class Combination:
             "gpu_memory": self.gpu_memory,
             "policy": self.policy.name,
             "cache_slots": self.cache_slots,
+            "link_gbps": self.link_gbps,
+            "cpu_cores": self.cpu_cores,
         }
         return ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
 
@@ -91,6 +95,8 @@ class Task:
             gpu_memory=asked.gpu_memory,
             policy=asked.policy,
             cache_slots=asked.cache_slots,
+            link_gbps=asked.link_gbps,
+            cpu_cores=asked.cpu_cores,
         )
         row = {"trace": self.name} | _figures(found)
         return row | {"error": None} if self.coerce else row

@@ -178,9 +178,19 @@ class Trace:
         start: Start,
     ) -> Trace:
         """The same routing, run in another way. What was worked out of the routing is kept."""
-        made = replace(
-            self, step_rows=step_rows, happened=happened, plan_list=plan_list, start=start
+        return self._sharing(
+            replace(self, step_rows=step_rows, happened=happened, plan_list=plan_list, start=start)
         )
+
+    def costed_as(self, model: ModelSpec) -> Trace:
+        """The same with the bytes and flops of another model, for a replay under its plan.
+
+        Plans, work and moves are still those of the model before.
+        """
+        return self._sharing(replace(self, model=model))
+
+    def _sharing(self, made: Trace) -> Trace:
+        """A trace of the same routing, given what was worked out of it."""
         for name in ("batch", "outline", "tokens"):
             if name in vars(self):
                 vars(made)[name] = vars(self)[name]

@@ -28,7 +28,7 @@ from engine.spec import ModelSpec
 from engine.trace import Start, Trace
 from engine.trace_upgrade import TOKENS_WIDTH_1, tokens_from_1
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the layout; a reader refuses a newer one, and upgrades an older one as it reads."""
 
 _KEY = "fiddler_viz"
@@ -45,6 +45,7 @@ def write(trace: Trace, path: str | Path) -> Path:
     Makes the folders above it. Raises InputError where it cannot be written.
     """
     shared: list[str] = []
+    bases: list[str] = []
     plans: list[dict[str, Any]] = []
     for step, plan in trace.plan_list:
         values = plan.to_dict()
@@ -53,12 +54,18 @@ def write(trace: Trace, path: str | Path) -> Path:
             if text not in shared:
                 shared.append(text)
             values[name] = shared.index(text)
+        if plan.basis is not None:
+            text = json.dumps(values["basis"], sort_keys=True)
+            if text not in bases:
+                bases.append(text)
+            values["basis"] = bases.index(text)
         plans.append({"step": step, "plan": values})
     meta = {
         "schema": SCHEMA,
         "model": trace.model.to_dict(),
         "plans": plans,
         "shared": [json.loads(text) for text in shared],
+        "bases": [json.loads(text) for text in bases],
         "start": {
             "cached": list(trace.start.cached),
             "policy": {name: list(values) for name, values in trace.start.policy.items()},
@@ -166,6 +173,10 @@ def _assemble(
     for entry in meta["plans"]:
         values = dict(entry["plan"])
         values |= {name: _referred(shared, values[name]) for name in _SHARED}
+        if meta["schema"] < 3:  # costs only, not what they were derived from
+            values["basis"] = None
+        elif values["basis"] is not None:
+            values["basis"] = _referred(meta["bases"], values["basis"])
         plans.append((int(entry["step"]), Plan.from_dict(values)))
     widths = {name: len(dtype.names or ()) for name, dtype in _TABLES.items()}
     if meta["schema"] == 1:

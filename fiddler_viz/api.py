@@ -72,8 +72,9 @@ def replay(source: Any, **changes: Any) -> Replay:
 
     ``source``: a Trace, a run, an engine's last run, or the path of a trace file. Changes are
     those of :func:`engine.replay.replay`: ``gpu_memory``, ``cache_slots``, ``policy``,
-    ``planner``, ``hardware``, and ``pin``, ``unpin`` and ``reset_pins``, which edit the placement
-    by hand; without any, the run is repeated under its own plans.
+    ``planner``, ``hardware``, ``link_gbps``, ``cpu_cores``, ``as_model``, and ``pin``, ``unpin``
+    and ``reset_pins``, which edit the placement by hand; without any, the run is repeated under its
+    own plans.
     """
     return replay_trace(as_trace(source), **changes)
 
@@ -85,11 +86,14 @@ def compare(
     gpu_memory: Sequence[int | str] | int | str | None = None,
     hardware: Sequence[Hardware] | Hardware | None = None,
     cache_slots: Sequence[int] | int | None = None,
+    link_gbps: Sequence[float] | float | None = None,
+    cpu_cores: Sequence[int] | int | None = None,
 ) -> pd.DataFrame:
     """Replay one run on several machines, budgets and policies; one row for each combination.
 
     Every row is on the modelled clock. Policies default to all there are, budgets and hardware to
-    the run's; ``cache_slots`` holds for the policies that cache. Raises InputError for a list
+    the run's; ``cache_slots`` holds for the policies that cache; ``link_gbps`` and ``cpu_cores``
+    are what-ifs of each machine (:mod:`engine.what_if`). Raises InputError for a list
     without entries, and what :func:`replay` raises. :func:`sweep` does it for many runs.
     """
     table = sweep_traces(
@@ -98,6 +102,8 @@ def compare(
         gpu_memory=gpu_memory,
         hardware=hardware,
         cache_slots=cache_slots,
+        link_gbps=link_gbps,
+        cpu_cores=cpu_cores,
     )
     return table.drop(columns="trace")
 
@@ -142,8 +148,8 @@ def sweep(traces: Any, **options: Any) -> pd.DataFrame:
     ``traces``: what :func:`replay` takes, several of these, or a mapping of names to them. Paths
     stay paths: whoever does the work opens the file. The options are those of
     :func:`engine.sweep.sweep`: ``policies``, ``gpu_memory``, ``hardware``, ``cache_slots``,
-    ``executor``, ``errors="raise"`` or ``"coerce"``, ``chunk``, ``progress``. Columns are those of
-    :func:`compare`, and ``trace``.
+    ``link_gbps``, ``cpu_cores``, ``executor``, ``errors="raise"`` or ``"coerce"``, ``chunk``,
+    ``progress``. Columns are those of :func:`compare`, and ``trace``.
     """
 
     def opened(item: Any) -> Any:

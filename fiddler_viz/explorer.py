@@ -18,6 +18,7 @@ from fiddler_viz.views.pump import Pump
 from fiddler_viz.views.runner import Runner
 from fiddler_viz.views.screen import LEAST_HEIGHT_PX, Screen
 from fiddler_viz.views.selection import Selection
+from fiddler_viz.views.session import Action
 
 _REST_S = 0.12
 """What takes longer to draw waits so long for another move of a slider."""
@@ -55,14 +56,17 @@ class Explorer(widgets.VBox):
             look,
             height,
             on_change=self._change,
+            on_action=self._act,
             on_run=self._guarded(self._start),
             on_stop=self._guarded(self._stop),
             on_edit=self._edited,
             mark=self._mark,
+            wake=lambda: self._pump.mark(),
             selection=self._selection,
         )
         if self._session.engine is None and not self._can_load:
             self._screen.runs.without_engine()
+        self._selection.observe(self._switch, "plan")
         self._runner = Runner(self._load, self._ended)
         super().__init__(self._screen.layout())
         self.add_class("fv-root")
@@ -81,7 +85,8 @@ class Explorer(widgets.VBox):
         """The model that ran, by its own name."""
         if self._session.engine is not None:
             return str(self._session.engine.real_spec.name)
-        return str(self.trace.meta.get("loaded", self.trace.model.name))
+        ran = self._session.base or self.trace
+        return str(ran.meta.get("loaded", ran.model.name))
 
     @property
     def plan(self) -> Plan:
@@ -120,6 +125,16 @@ class Explorer(widgets.VBox):
         if self._state == "error":
             self._state = "ready"
         self._pump.mark()
+
+    def _act(self, action: Action) -> None:
+        if self._state == "error":
+            self._state = "ready"
+        self._session.do(action)
+        self._pump.mark()
+
+    def _switch(self, change: Any) -> None:
+        self._session.shows = change["new"]
+        self._mark()
 
     def _mark(self) -> None:
         self._dirty.set()
@@ -178,7 +193,7 @@ class Explorer(widgets.VBox):
     # What tests and benchmarks do, without waiting for the pump.
 
     def apply(self, **changes: Any) -> None:
-        """Change the plan (``gpu_memory=``, ``cache_slots=``, ``policy=``, ``hardware=``) and draw.
+        """Change the plan, by arguments of :meth:`engine.hybrid.HybridEngine.replan`, and draw.
 
         ``pin=``, ``unpin=`` and ``reset_pins=True`` edit the placement by hand.
 
@@ -201,8 +216,9 @@ class Explorer(widgets.VBox):
         except Exception:
             self._screen.follow(self._session)  # back to what is in force
             raise
+        self._selection.plan = self._session.shows  # a move leads back to B, and so does no A
         if not changed and not self._dirty.is_set():
-            return False
+            return self._acknowledged(self._screen.draw_late(self._session))
         self._dirty.clear()
         busy = self._session.running or self._runner.busy
         if busy and self._state == "ready":
@@ -210,10 +226,14 @@ class Explorer(widgets.VBox):
         elif not busy and self._state == "running":
             self._state = "ready"
         sent = self._screen.draw(self._session, name=self.name, state=self._state, busy=busy)
-        if sent:
-            self._screen.beat.sent = self._pump.frames + 1
         if self._screen.owes:
             self._dirty.set()
+        return self._acknowledged(sent)
+
+    def _acknowledged(self, sent: bool) -> bool:
+        """Ask the browser to say when it has painted what was sent, if anything was."""
+        if sent:
+            self._screen.beat.sent = self._pump.frames + 1
         return sent
 
     def wait_s(self) -> float | None:

@@ -25,6 +25,8 @@ from fiddler_viz.figures.memory import (
     update_memory,
 )
 from fiddler_viz.figures.oneline import heatmap, inspect, memory, timeline, tokens
+from fiddler_viz.figures.plans import comparison, plans, plans_figure
+from fiddler_viz.figures.plans_words import describe_plans
 from fiddler_viz.figures.room import Room, room_of
 from fiddler_viz.figures.routing_flow import (
     describe_routing_flow,
@@ -51,6 +53,7 @@ __all__ = [
     "as_trace",
     "budget_speeds",
     "budget_speeds_figure",
+    "comparison",
     "crossing",
     "crossover",
     "crossover_figure",
@@ -60,6 +63,7 @@ __all__ = [
     "describe_hit_rates",
     "describe_inspection",
     "describe_memory",
+    "describe_plans",
     "describe_routing_flow",
     "describe_specialisation",
     "describe_strip",
@@ -75,6 +79,8 @@ __all__ = [
     "memory",
     "memory_figure",
     "memory_html",
+    "plans",
+    "plans_figure",
     "room_of",
     "routing_flow",
     "routing_flow_figure",

@@ -19,6 +19,7 @@ from engine.errors import InputError
 from engine.events import Action
 from engine.spec import UNCALIBRATED, HardwareSpec, ModelSpec, resolve_hardware, resolve_model
 from engine.units import format_bytes, format_ns
+from engine.what_if import words
 from fiddler_viz import demo
 from fiddler_viz.figures.base import legend_style
 from fiddler_viz.figures.lines import axis, edge_label, fade, titled
@@ -32,11 +33,6 @@ WAYS = {
     Action.RESIDENT: ("resident_ns", "on the GPU already", "dot"),
 }
 """Field, name and dash of each line, in the order drawn."""
-_WORDS = {
-    "link_gbps": "link {:.3g} GB/s",
-    "cpu_gbps": "CPU memory {:.3g} GB/s",
-    "cpu_cores": "{:.0f} CPU cores",
-}
 _MARGIN = {"l": 66, "r": 20, "b": 84}
 _S = 1e-9
 
@@ -59,7 +55,7 @@ def crossover(
     ``source``: a Trace, a run, a replay, an engine, or the path of a trace file, whose costs are
     drawn; without it those of ``model`` on ``hardware`` (names of presets, or specs). With it,
     ``hardware`` is another machine for the same model. ``link_gbps``, ``cpu_gbps``, ``cpu_cores``:
-    what if, see :func:`engine.crossover.what_if`. Sizes in CSS pixels.
+    what if, see :mod:`engine.what_if`. Sizes in CSS pixels.
     """
     found = crossing(
         source,
@@ -101,27 +97,16 @@ def crossing(
         machine = resolve_hardware(USUAL_HARDWARE if hardware is None else hardware)
     else:
         spec = trace.model
-        machine = resolve_hardware(_profile_of(trace) if hardware is None else hardware)
-    machine, changed = data.what_if(machine, spec, **changes)
+        known = trace.plan.basis_of(spec).hardware if hardware is None else hardware
+        machine = resolve_hardware(known)
+    machine = machine.what_if(model=spec, **changes)
     return data.crossover(
         CostModel.of(spec, machine),
         model=spec.name,
-        machine=machine.title,
-        changed=changed,
+        machine=(machine.original or machine).title,
+        changed=machine.changed,
         measured=data.measured_points(machine, spec),
         most_tokens=most_tokens,
-    )
-
-
-def _profile_of(trace: Any) -> str:
-    """The preset that a run was costed with; raises InputError where it was another profile."""
-    name, costs = trace.plan.hardware, trace.plan.costs
-    presets = HardwareSpec.presets()
-    if name in presets and CostModel.of(trace.model, HardwareSpec.preset(name)) == costs:
-        return name
-    raise InputError(
-        f"crossover: the run's hardware {name!r} is no preset, and a trace holds its times, not "
-        "the rates that a what-if changes: give hardware= its profile as well"
     )
 
 
@@ -256,8 +241,7 @@ def uncertainty(found: Crossover) -> str:
     """Of what the chart is and how sure; raw text."""
     parts = [f"{found.model}, {format_bytes(found.expert_bytes)} an expert, on {found.machine}"]
     if found.changed:
-        changes = (_WORDS[name].format(value) for name, value in found.changed.items())
-        parts.append(f"but with {', '.join(changes)}")
+        parts.append(f"but with {words(found.changed)}")
     error = percent(found.relative_error)
     source = "calibrated on this machine" if found.calibrated else UNCALIBRATED
     sentence = f"{', '.join(parts)}. Bands: ±{error}, {source}"

@@ -79,6 +79,13 @@ def texture(pattern: str, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray
     return strokes[pattern].astype(np.uint8)
 
 
+def palette() -> list[tuple[int, int, int]]:
+    """The colours of :func:`paint`'s indices."""
+    plain = [tuple(bytes.fromhex(SEGMENTS[segment].color[1:])) for segment in Segment]
+    lighter = [tuple(value + (255 - value) * 35 // 100 for value in colour) for colour in plain]
+    return [(0, 0, 0), *((r, g, b) for r, g, b in (*plain, *lighter))]
+
+
 def png(picture: NDArray[np.uint8], palette: list[tuple[int, int, int]]) -> bytes:
     """A PNG file of palette indices; index 0 is transparent."""
     height, width = picture.shape

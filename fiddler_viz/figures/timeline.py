@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from engine.events import Lane
 from fiddler_viz.figures.base import EMPTY, axis_style, legend_style, new_figure, note, title_of
-from fiddler_viz.figures.raster import data_uri, paint, png
+from fiddler_viz.figures.raster import data_uri, paint, palette, png
 from fiddler_viz.figures.timeline_words import CLOCKS, hover_texts
 from fiddler_viz.figures.window import Window
 from fiddler_viz.theme import (
@@ -183,7 +183,7 @@ def _update_raster(figure: go.Figure, view: Window) -> None:
         return
     start, wide = view.start_ns * _S, (view.end_ns - view.start_ns) * _S
     image.update(
-        source=data_uri(png(paint(view.shares), _palette())),
+        source=data_uri(png(paint(view.shares), palette())),
         x=start,
         y=-0.5,
         sizex=wide,
@@ -194,16 +194,6 @@ def _update_raster(figure: go.Figure, view: Window) -> None:
     busy = view.shares.sum(axis=1)[:, : pixels - pixels % columns]
     busy = busy.reshape(lanes, columns, -1).mean(axis=2)
     hover.update(z=np.round(busy, 3), x0=start + wide / columns / 2, dx=wide / columns)
-
-
-def _palette() -> list[tuple[int, int, int]]:
-    plain = [_rgb(SEGMENTS[segment].color) for segment in Segment]
-    lighter = [tuple(value + (255 - value) * 35 // 100 for value in colour) for colour in plain]
-    return [(0, 0, 0), *plain, *lighter]
-
-
-def _rgb(color: str) -> tuple[int, ...]:
-    return tuple(bytes.fromhex(color[1:]))
 
 
 def _update_bars(figure: go.Figure, view: Window) -> None:

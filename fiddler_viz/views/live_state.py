@@ -43,7 +43,6 @@ class LiveState:
     """
 
     def __init__(self, source: Source, limit: int = LIMIT_ROWS) -> None:
-        self.model = source.model_spec
         self.limit = limit
         self._source = source
         self._start(source.recorder)
@@ -53,6 +52,7 @@ class LiveState:
 
     def _start(self, recorder: Recorder | None) -> None:
         self._recorder = recorder
+        self.model = self._source.model_spec
         self._read = 0, 0, 0  # steps, tokens, notes
         self.tables = {
             name: Growing(len(_DTYPES[name].names or ()), self.limit) for name in _DTYPES

@@ -29,16 +29,18 @@ def load_demo(trace: Trace) -> Any:
     from engine.hybrid import HybridEngine
 
     plan = trace.plan
+    loaded = str(trace.meta.get("loaded", demo.NAME))
+    machine = plan.machine(trace.model)
     engine = HybridEngine.load(
         demo.model_folder(),
         gpu_memory=plan.gpu_memory,
         cache_slots=plan.cache_slots,
         policy=plan.policy,
         planner=plan.planner,
-        hardware=plan.hardware,
-        as_model=trace.meta.get("as_model"),
+        hardware=plan.hardware if machine is None else machine,
+        as_model=None if trace.model.name == loaded else trace.model,
         dtype="float32",
-        name=str(trace.meta.get("loaded", demo.NAME)),
+        name=loaded,
         profile=plan.profile,
     )
     if plan.by_hand:

@@ -105,13 +105,11 @@ class PlanControls:
             self._follow_cache(plan, moving)
             self.live = live
             self._follow_policy(plan, moving)
-            if plan.hardware not in {name for _, name in self.hardware.options}:
-                self.hardware.options = (
-                    *self.hardware.options,
-                    (plan.hardware_title, plan.hardware),
-                )
+            machine, title = plan.own_machine  # what is asked of it has sliders of its own
+            if machine not in {name for _, name in self.hardware.options}:
+                self.hardware.options = (*self.hardware.options, (title, machine))
             if "hardware" not in moving():
-                self.hardware.value = plan.hardware
+                self.hardware.value = machine
         finally:
             self._follower = None
 

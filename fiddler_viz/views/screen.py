@@ -15,10 +15,12 @@ from fiddler_viz.theme import Theme
 from fiddler_viz.views.beat import Beat
 from fiddler_viz.views.edit_words import edit_words
 from fiddler_viz.views.heatmap_view import HeatmapView
+from fiddler_viz.views.light import Light
 from fiddler_viz.views.memory_view import MemoryView
 from fiddler_viz.views.pick_controls import PickControls
 from fiddler_viz.views.picture import grid_of, memory_now, tokens_processed
 from fiddler_viz.views.plan_controls import PlanControls
+from fiddler_viz.views.plans_view import PlansView
 from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.run_controls import RunControls
 from fiddler_viz.views.selection import Picked, Selection
@@ -26,8 +28,9 @@ from fiddler_viz.views.session import Session, View
 from fiddler_viz.views.status import Header, Status
 from fiddler_viz.views.style import style_sheet
 from fiddler_viz.views.text_view import TextView
-from fiddler_viz.views.tiles import Tiles, make_tiles
+from fiddler_viz.views.tiles import Tile, Tiles, make_tiles
 from fiddler_viz.views.timeline_view import TimelineView
+from fiddler_viz.views.what_if_controls import WhatIfControls
 from fiddler_viz.views.words import Words
 
 LEAST_HEIGHT_PX = 560
@@ -41,7 +44,8 @@ _AROUND_PX = 208
 class Screen:
     """Two columns of panels under two rows of controls. Made once; :meth:`draw` changes it.
 
-    ``mark`` is called when a view's own control was moved and the screen is to be drawn again.
+    ``mark`` is called when a view's own control was moved and the screen is to be drawn again,
+    ``wake`` when :meth:`draw_late` has something.
     """
 
     def __init__(
@@ -51,23 +55,30 @@ class Screen:
         height_px: int,
         *,
         on_change: Callable[[str, Any], None],
+        on_action: Callable[[str], None],
         on_run: Callable[[], None],
         on_stop: Callable[[], None],
         on_edit: Callable[[], None],
         mark: Callable[[], None],
+        wake: Callable[[], None],
         selection: Selection,
     ) -> None:
         room = height_px - _AROUND_PX
         lines = 150 if room > 500 else 84
         self._theme = theme
         self._selection = selection
-        self._drawn_plan: Plan | None = None
+        self._drawn_plan: tuple[Plan, str, bool] | None = None
         self._drawn_predicted: Summary | None = None
         self.owes = False
         """Whether heatmap and text are still those of the plan before."""
         self.header, self.tiles, self.status = Header(), Tiles(), Status()
         self.runs = RunControls(on_run=on_run, on_stop=on_stop)
         self.controls = PlanControls(session.view.plan, on_change)
+        view = session.view
+        self.what_if = WhatIfControls(view.plan, view.model, on_change, on_action)
+        self.plans = PlansView(on_action, lambda which: setattr(selection, "plan", which))
+        self.what_if.row.children += (self.plans.keep,)
+        self.light = Light(wake)
         self.beat, self.plotly = Beat(), Plotly()
         grid = grid_of(session, "popularity", None)
         self.heatmap = HeatmapView(
@@ -97,8 +108,10 @@ class Screen:
             widgets.HTML(style_sheet(self._theme), layout=widgets.Layout(display="none")),
             self.header,
             _classed("fv-row", widgets.Box([*self.runs.widgets(), controls.policy])),
-            _classed("fv-row", widgets.Box([*sliders, controls.hardware])),
+            _classed("fv-row", widgets.Box([*sliders, controls.hardware, self.what_if.toggle])),
+            self.what_if.row,
             self.tiles,
+            self.plans.row,
             _classed("fv-panels", widgets.Box([_classed("fv-side", side) for side in sides])),
             _classed(
                 "fv-row", widgets.Box([self.status, *self.picks.widgets(), self.words.button])
@@ -109,15 +122,16 @@ class Screen:
     def draw(self, session: Session, *, name: str, state: str, busy: bool) -> bool:
         """Show a session; True if anything was sent to the browser."""
         view = session.view
-        replanned = view.plan != self._drawn_plan
-        before, self._drawn_plan = self._drawn_plan, view.plan
+        state_of_plan = (view.plan, session.shows, session.asks)
+        before, self._drawn_plan = self._drawn_plan, state_of_plan
+        replanned = state_of_plan != before
         was, self._drawn_predicted = self._drawn_predicted, view.predicted
         if replanned or session.drives != self.controls.live:
             self.follow(session)
-        if before is not None and view.plan.by_hand != before.by_hand:
-            self.status.say(edit_words(before, view.plan, was, view.predicted))
+        if before is not None and view.plan.by_hand != before[0].by_hand:
+            self.status.say(edit_words(before[0], view.plan, was, view.predicted))
         elif replanned and not busy:
-            self.status.say(plan_words(view, example=session.example))
+            self.status.say(plan_words(view, example=session.example) + asked_words(session))
         self.runs.busy(busy)
         if replanned and not view.live and len(view.trace.routing) > _MANY_ROWS:
             return self._draw_first(session, name=name, state=state)
@@ -127,7 +141,7 @@ class Screen:
         token = self.heatmap.selected(tokens_processed(session), picked.token, live=view.live)
         against = self.heatmap.compared(session.earlier.names())
         grid = grid_of(session, self.heatmap.show.value, token, against)
-        tiles = make_tiles(view.predicted, view.run, what_if=view.what_if)
+        tiles = self._tiles_of(view)
         memory, room = memory_now(session), room_of(view.trace)
         size = view.plan.expert_bytes
         sent = [
@@ -139,6 +153,7 @@ class Screen:
             self.picks.show(picked, view.trace.model.grid),
             self.words.show(grid, memory, room, size, self.timeline.drawn),
             self.tiles.show(tiles, fade=replanned and not view.live),
+            self._show_plans(session),
             self.text.show(
                 view.trace,
                 token if picked.token is None else picked.token,
@@ -153,22 +168,47 @@ class Screen:
         """What a slider is watched for; the rest, which takes longer, is drawn right after."""
         view, plan = session.view, session.view.plan
         self.owes = True
-        tiles = make_tiles(view.predicted, view.run, what_if=view.what_if)
+        tiles = self._tiles_of(view)
         sent = [
             self.timeline.draw(view.trace, self._selection.within(view.trace)),
             self.memory.show(memory_now(session), room_of(view.trace), plan.expert_bytes),
             self.tiles.show(tiles, fade=True),
+            self._show_plans(session),
             self.header.show(name, view.trace, PENDING, what_if=view.what_if),
         ]
         return any(sent)
 
+    def _tiles_of(self, view: View) -> list[Tile]:
+        """The row of numbers; the bound of a long run comes later."""
+        ran = not view.live and not view.trace.on_host and len(view.trace.step_rows) > 0
+        light = self.light.of(view.trace) if ran else None
+        return make_tiles(view.predicted, view.run, what_if=view.what_if, light=light, pending=ran)
+
+    def _show_plans(self, session: Session) -> bool:
+        kept = session.kept is not None
+        return self.plans.show(session.comparison, session.shows, kept=kept)
+
+    def draw_late(self, session: Session) -> bool:
+        """Show what was worked out beside the drawing; True if anything was sent."""
+        return self.light.came_in and self.tiles.show(self._tiles_of(session.view))
+
     def follow(self, session: Session) -> None:
-        """Set the controls to the plan in force, but for those that are being moved."""
-        plan, live = session.view.plan, session.drives
-        self.controls.follow(plan, live=live, moving=lambda: session.wanted)
+        """Set the controls to the plan shown, but for those that are being moved."""
+        view, live = session.view, session.drives
+        self.controls.follow(view.plan, live=live, moving=lambda: session.wanted)
+        self.what_if.follow(
+            view.plan,
+            view.model,
+            loaded=getattr(session.engine, "real_spec", None),
+            drives=live,
+            at_once=session.at_once,
+            asks=session.asks or session.shows == "A",
+            moving=lambda: session.wanted,
+        )
 
     def close(self, root: widgets.Box) -> None:
         """Close all widgets below ``root``, and those that stand nowhere."""
+        self.light.close()
         close_children(root)
         self.beat.close()
         self.plotly.close()
@@ -189,6 +229,20 @@ def plan_words(view: View, *, example: bool) -> str:
     if example:
         return f"{words} Shown: the bundled run under this plan. Press Run for one of your own."
     return words + (" Shown: the last run again, under this plan." if view.what_if else "")
+
+
+def asked_words(session: Session) -> str:
+    """Whether the plan shown is in force, or what is in its place; a sentence or two."""
+    words = f" Plan {session.shows} is shown." if session.kept is not None else ""
+    machine = session.view.plan.basis
+    if machine is not None and machine.hardware.changed:
+        words += " A question about other hardware: modelled, never measured."
+    if not session.drives and session.engine is not None and session.asks:
+        return f"{words} Only predicted: this engine measures what its own machine does."
+    if session.drives and not session.at_once and session.asks:
+        held = format_bytes(session.in_force.gpu_memory)
+        return f"{words} Only asked: the engine keeps its plan ({held}) until Apply."
+    return words
 
 
 def close_children(box: widgets.Box) -> None:

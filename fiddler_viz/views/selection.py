@@ -21,6 +21,8 @@ class Selection(traitlets.HasTraits):
     layer = traitlets.Int(None, allow_none=True)
     expert = traitlets.Int(None, allow_none=True)
     """Of ``layer``; None with a layer: all of its experts."""
+    plan = traitlets.Enum(("A", "B"), "B")
+    """Which of two plans is shown; always B while no A is kept."""
 
     def __repr__(self) -> str:
         picked = {name: getattr(self, name) for name in ("token", "layer", "expert")}

@@ -9,12 +9,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from engine.by_hand import named
+from engine.comparison import Comparison, compare_plans
+from engine.errors import BudgetError, InputError
 from engine.placement import change_plan
 from engine.plan import Plan
 from engine.replay import replay_plan
+from engine.spec import ModelSpec
 from engine.summary import Summary
 from engine.trace import Trace
 from fiddler_viz.figures import as_trace
@@ -38,6 +41,16 @@ class View:
     live: bool = False
     """Whether ``trace`` is still growing."""
 
+    @property
+    def model(self) -> ModelSpec:
+        """What the plan costs."""
+        return self.trace.model if self.plan.basis is None else self.plan.basis.model
+
+
+Action = Literal["apply", "reset", "keep", "clear", "live", "ask"]
+"""What can be done besides moving a control: hand the asked plan to the engine, go back to the one
+in force, keep what is shown as A, drop A; from now on drive the engine at once, or only ask."""
+
 
 class Session:
     """The state behind an explorer. ``engine`` and ``trace``: at least one of them.
@@ -51,6 +64,8 @@ class Session:
     ) -> None:
         self._lock = threading.Lock()
         self._wanted: dict[str, Any] = {}
+        self._todo: list[dict[str, Any] | Action] = []
+        """What comes before that: changes and actions, in the order asked."""
         self._last_run: Any = None
         self._ran = not example
         self._fresh = True
@@ -61,15 +76,62 @@ class Session:
         self.engine: Any = None
         self.drives = False
         """Whether a change of plan is the engine's, and not only asked of a finished run."""
+        self.at_once = True
+        """Whether an engine that is driven gets each change at once; else only replay is asked."""
         self.live: LiveState | None = None
+        self.kept: View | None = None
+        """Plan A; B is the present one."""
+        self._shows: Literal["A", "B"] = "B"
         if engine is None:
             if trace is None:
                 raise TypeError("a session needs an engine or a trace")
             plan = trace.plan
             run = trace.summary
-            self.view = View(trace, plan, self._predict(plan), run)
+            self.present = View(trace, plan, self._predict(plan), run)
         else:
             self.attach(engine)
+
+    @property
+    def view(self) -> View:
+        """What is shown: A where that was kept and is wanted, else the present."""
+        return self.kept if self.kept is not None and self._shows == "A" else self.present
+
+    @view.setter
+    def view(self, view: View) -> None:
+        if self.shows == "A":
+            self.kept = view
+        else:
+            self.present = view
+
+    @property
+    def shows(self) -> Literal["A", "B"]:
+        """Which of two plans :attr:`view` is; always B while no A is kept."""
+        return "A" if self.view is not self.present else "B"
+
+    @shows.setter
+    def shows(self, which: Literal["A", "B"]) -> None:
+        self._shows = which
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """A and B side by side; None without an A, and where they are not of the same steps."""
+        if self.kept is None or self.present.live:
+            return None
+        a, b = self.kept.trace, self.present.trace
+        return compare_plans(a, b) if len(a.step_rows) == len(b.step_rows) else None
+
+    @property
+    def in_force(self) -> Plan:
+        """The engine's plan; of a finished run, or a device without memory to plan, its own."""
+        if self.drives or self.base is None:
+            return self.engine.plan
+        return self.base.plan
+
+    @property
+    def asks(self) -> bool:
+        """Whether the present plan is only asked: not the one in force."""
+        plan = self.in_force
+        return plan is not self.present.plan and plan != self.present.plan
 
     def __repr__(self) -> str:
         return f"Session({self.view.trace!r})"
@@ -82,6 +144,7 @@ class Session:
         self.live.skip(running=engine.running)
         self._fresh = True
         self._last_run = engine.last_run
+        self._followed: Plan = engine.plan  # the newest that we know of
         if engine.last_run is not None:
             self.base, self.example = engine.last_run.trace, False
         elif self.base is not None and self.base.model != engine.model_spec:
@@ -105,7 +168,7 @@ class Session:
             self.edit(pin=experts)
 
     def change(self, name: str, value: Any) -> None:
-        """Ask for a plan with another ``gpu_memory``, ``cache_slots``, ``policy`` or ``hardware``.
+        """Ask for a plan with another argument of :func:`engine.placement.change_plan`, by name.
 
         Or with more experts to ``pin`` or ``unpin`` by hand, or, with ``reset_pins``, with none.
         What was asked for before and not yet tried is replaced: the latest wins.
@@ -114,29 +177,45 @@ class Session:
             self.edit(**{name: named(name, value, self.view.plan.grid)})
             return
         with self._lock:
-            if name == "policy":
-                self._wanted.pop("cache_slots", None)  # a policy brings its own default
-            if name == "reset_pins":
-                self._wanted.pop("by_hand", None)
+            for stale in _BRINGS.get(name, ()):  # a policy brings its own default of slots
+                self._wanted.pop(stale, None)
             self._wanted[name] = value
+
+    def do(self, action: Action) -> None:
+        """Ask for an action; it comes after the changes that were asked for before."""
+        with self._lock:
+            if self._wanted:
+                self._todo.append(self._wanted)
+                self._wanted = {}
+            self._todo.append(action)
 
     @property
     def wanted(self) -> frozenset[str]:
         """What was asked for and not yet tried."""
         with self._lock:
-            return frozenset(self._wanted)
+            before = (each for each in self._todo if not isinstance(each, str))
+            return frozenset(self._wanted).union(*before)
 
     def advance(self) -> bool:
         """Bring :attr:`view` up to date; True if it changed. Raises what a plan was refused for."""
         changed, self._fresh = self._fresh, False
-        with self._lock:
-            wanted, self._wanted = self._wanted, {}
-        if wanted:
+        while (asked := self._next()) is not None:
             changed = True
-            self._replan(wanted)
+            if isinstance(asked, str):
+                self._act(asked)
+            else:
+                self._replan(asked)
         if self.engine is not None:
             changed |= self._follow()
         return changed
+
+    def _next(self) -> dict[str, Any] | Action | None:
+        """The next thing that was asked for; where one is refused, the others still come."""
+        with self._lock:
+            if self._todo:
+                return self._todo.pop(0)
+            wanted, self._wanted = self._wanted, {}
+            return wanted or None
 
     @property
     def running(self) -> bool:
@@ -144,30 +223,90 @@ class Session:
         return self.engine is not None and bool(self.engine.running)
 
     def _replan(self, wanted: Mapping[str, Any]) -> None:
+        """A plan that differs from the one shown as is wanted becomes the present one."""
         wanted, experts = dict(wanted), self.view.plan.grid[1]
         for flat, pin in wanted.pop("by_hand", {}).items():
             wanted.setdefault("pin" if pin else "unpin", []).append(divmod(flat, experts))
-        if self.drives:
-            plan = self.engine.replan(**wanted)
-        else:  # a finished run, or a device without memory to plan: only asked, not done
-            plan = change_plan(self.view.plan, model=self.view.trace.model, **wanted)
-        if self.view.live:
-            self.view = replace(self.view, plan=plan, predicted=self._predict(plan))
+        try:
+            plan = self._plan_with(wanted)
+        except BudgetError as error:
+            if "as_model" not in wanted or "gpu_memory" in wanted:
+                raise
+            least = max(self.view.plan.card_bytes, error.minimum_bytes or 0)  # what holds it
+            plan = self._plan_with({**wanted, "gpu_memory": least})
+        self._take(plan)
+
+    def _plan_with(self, wanted: Mapping[str, Any]) -> Plan:
+        shown = self.view
+        if self.drives and self.at_once:
+            return self.engine.replan(*(() if shown is self.present else (shown.plan,)), **wanted)
+        # a finished run, or a device without memory to plan, or not at once: asked, not done
+        return change_plan(shown.plan, model=shown.model, **wanted)
+
+    def _take(self, plan: Plan) -> None:
+        """A plan becomes the present one."""
+        self.shows = "B"
+        if self.engine is not None:
+            self._followed = self.engine.plan
+        if self.present.live:
+            self.present = replace(self.present, plan=plan, predicted=self._predict(plan))
         else:
             self._show(plan)
+
+    def _act(self, action: Action) -> None:
+        acts = {
+            "apply": self._apply,
+            "reset": self._reset,
+            "keep": self._keep,
+            "clear": self._clear,
+            "live": self._live,
+            "ask": self._ask,
+        }
+        acts[action]()
+
+    def _apply(self) -> None:
+        """Hand the plan shown to the engine."""
+        if not self.drives or self.engine is None:
+            raise InputError(NOTHING_TO_APPLY)
+        self._take(self.engine.replan(self.view.plan))
+
+    def _reset(self) -> None:
+        self._take(self.in_force)
+
+    def _live(self) -> None:
+        """Drive the engine from now on: it gets what was only asked."""
+        self.at_once = True
+        if self.drives and self.asks:
+            self._apply()
+
+    def _ask(self) -> None:
+        self.at_once = False
+
+    def _keep(self) -> None:
+        if self.view.live:
+            raise InputError("a run that grows cannot be kept as A: wait for its end, or stop it")
+        self.kept = self.view
+        self.shows = "B"
+
+    def _clear(self) -> None:
+        self.kept = None
+        self.shows = "B"
 
     def _show(self, plan: Plan) -> None:
         """Show what the plan would have made of the last run; or that run, if it is its plan."""
         base = self.base
         if base is None:
-            self.view = View(as_trace(self.engine), plan)
-            return
+            self.present = View(as_trace(self.engine), plan)
+        else:
+            self.present = self._under(base, plan)
+
+    def _under(self, base: Trace, plan: Plan) -> View:
+        """A run under a plan: itself, or replayed."""
         run = None if self.example and self.engine is not None else base.summary
         if plan == base.plan and run is not None:
-            self.view = View(base, plan, self._predict(plan), run)
-        else:
-            what_if = replay_plan(base, plan).trace
-            self.view = View(what_if, plan, what_if.summary, run, what_if=True)
+            return View(base, plan, self._predict(plan), run)
+        what_if = replay_plan(base, plan).trace
+        return View(what_if, plan, what_if.summary, run, what_if=True)
 
     def _predict(self, plan: Plan) -> Summary | None:
         """The last run under this plan; None where there is none, or its policy is not at hand."""
@@ -182,27 +321,50 @@ class Session:
         running = bool(engine.running)  # before pulling: the pull then sees all of a finished run
         news = live.pull()
         last = engine.last_run
+        asks = self.drives and not self.at_once and self.present.plan != self._followed
+        asked = self.present.plan if asks else None
         if not running and last is not self._last_run and last is not None:
             self.earlier.keep(self.base)
             self._last_run, self.base, self.example = last, last.trace, False
-            self._show(engine.plan)
+            self._followed = engine.plan
+            self._show(asked or engine.plan)
+            kept, self.kept = self.kept, None
+            if kept is not None:  # A is of what is shown: the run that was last
+                self.kept = self._under(last.trace, kept.plan)
             return True
-        if running and (news or not self.view.live):
+        if running and (news or not self.present.live):
             trace = replace(live.trace(), meta=about(engine))
             if trace.plan_list:
-                plan = engine.plan
-                predicted = self.view.predicted if plan is self.view.plan else self._predict(plan)
+                plan = asked or engine.plan
+                same = plan is self.present.plan
+                predicted = self.present.predicted if same else self._predict(plan)
                 run = trace.summary if live.steps else None
-                self.view = View(trace, plan, predicted, run, live=True)
+                self._followed = engine.plan
+                self.present = View(trace, plan, predicted, run, live=True)
                 return True
-        if not running and self.view.live:  # it ended without leaving a run
-            self.view = replace(self.view, live=False)
+        if not running and self.present.live:  # it ended without leaving a run
+            self.present = replace(self.present, live=False)
             return True
         plan = engine.plan
-        if self.drives and plan is not self.view.plan and plan != self.view.plan:
+        if self.drives and plan is not self._followed and plan != self._followed:
+            self._followed = plan
+            if asked is not None:
+                return False
             if running:
-                self.view = replace(self.view, plan=plan, predicted=self._predict(plan))
+                self.present = replace(self.present, plan=plan, predicted=self._predict(plan))
             else:
                 self._show(plan)
             return True
         return False
+
+
+NOTHING_TO_APPLY = (
+    "there is no engine whose plan could be changed: a finished run, or a device that runs all on "
+    "the CPU, can only be asked what if"
+)
+_BRINGS = {
+    "policy": ("cache_slots", "planner"),
+    "hardware": ("link_gbps", "cpu_cores"),
+    "reset_pins": ("by_hand",),
+}
+"""What a change brings along, so that what was asked of it before is stale."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import ipywidgets as widgets
 
+from engine.bounds import Bound
 from engine.summary import Summary
 from engine.units import format_bytes
 from fiddler_viz.theme import percent, rate, safe
@@ -54,10 +55,18 @@ class Tiles(widgets.HTML):
         return self.value != before
 
 
-def make_tiles(predicted: Summary | None, run: Summary | None, *, what_if: bool) -> list[Tile]:
+def make_tiles(
+    predicted: Summary | None,
+    run: Summary | None,
+    *,
+    what_if: bool,
+    light: Bound | None = None,
+    pending: bool = False,
+) -> list[Tile]:
     """Tiles of a prediction (outlined) and of what ran (solid); either may be missing.
 
     All but these two are of the run, or where the views show a ``what_if``, of the prediction.
+    ``light``: the bound of what is shown; None where there is none, or ``pending``: not yet.
     """
     shown = predicted if what_if else run or predicted
     kind = "predicted" if shown is predicted else ""
@@ -65,8 +74,6 @@ def make_tiles(predicted: Summary | None, run: Summary | None, *, what_if: bool)
     second = _speed("this run", run, "run") if run else _none("this run")
     if shown is None:
         return [first, second]
-    calls = sum(shown.calls.values())
-    busiest = max(shown.busy, key=lambda lane: shown.busy[lane], default="")
     return [
         first,
         second,
@@ -86,18 +93,12 @@ def make_tiles(predicted: Summary | None, run: Summary | None, *, what_if: bool)
         ),
         Tile(
             "on the CPU",
-            percent(shown.calls["cpu"] / calls if calls else math.nan),
-            f"{shown.calls['cpu']:,} of {calls:,} calls",
+            percent(shown.cpu_share),
+            f"{shown.calls['cpu']:,} of {sum(shown.calls.values()):,} calls",
             kind,
             "share of expert calls that ran on the CPU instead of copying weights",
         ),
-        Tile(
-            "busiest lane",
-            percent(shown.busy[busiest]) if busiest else "-",
-            f"{safe(busiest.upper())} is busy" if busiest else "",
-            kind,
-            "the lane that is busy most of the time is what to speed up",
-        ),
+        _light(shown, light, kind, pending=pending),
     ]
 
 
@@ -106,11 +107,28 @@ def _speed(name: str, summary: Summary, kind: str) -> Tile:
     if summary.clock == "measured" and kind == "run":
         note = "measured"
     elif math.isfinite(low) and high > low:
-        note = f"modelled, {rate(low).split()[0]}–{rate(high).split()[0]}"
+        note = f"{rate(low).split()[0]} to {rate(high).split()[0]}, modelled"
     else:
         note = "modelled"
     tip = "decode speed: generated tokens per second, without the prompt"
     return Tile(name, rate(value), note, kind, tip)
+
+
+def _light(shown: Summary, light: Bound | None, kind: str, *, pending: bool) -> Tile:
+    """The share of what nobody can exceed; before that is known, the busiest lane beneath."""
+    busiest = max(shown.busy, key=lambda lane: shown.busy[lane], default="")
+    busy = f"{safe(busiest.upper())} {percent(shown.busy[busiest])} busy" if busiest else ""
+    tip = (
+        "decode speed as a share of what no policy could exceed for this routing, budget and "
+        "machine; below: the lane that is busy most of the time"
+    )
+    if light is None:
+        return Tile(LIGHT, "…" if pending else "-", busy, kind, tip)
+    share = light.decode_achieved
+    return Tile(LIGHT, percent(light.achieved if math.isnan(share) else share), busy, kind, tip)
+
+
+LIGHT = "of the speed of light"
 
 
 def _none(name: str) -> Tile:

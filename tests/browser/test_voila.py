@@ -75,6 +75,7 @@ def test_bundled_run_fits_the_screen_and_stacks(
     page.set_viewport_size({"width": 1280, "height": 800})
     page.wait_for_function("document.querySelector('.js-plotly-plot')._fullLayout.width < 600")
     zoom_the_timeline(driver)
+    ask_what_if(driver, artifacts / f"voila-{theme}-what-if.png")
     page.mouse.move(0, 0)
     page.get_by_text("in words").click()
     page.get_by_text("are pinned").wait_for()
@@ -84,6 +85,27 @@ def test_bundled_run_fits_the_screen_and_stacks(
         driver.stop()
         driver.shoot(artifacts / "voila-bundled-own-run.png")
     watched.check()
+
+
+def ask_what_if(driver: Driver, picture: Path) -> None:
+    """By keyboard: another link beside the plan kept as A, both shown in turn, and back."""
+    page, root = driver.page, driver.root
+    for name in ("what if …", "Keep as A"):
+        root.get_by_role("button", name=name).press("Enter")
+    link = root.locator(".noUi-handle").nth(2)
+    for _ in range(2):
+        link.press("ArrowRight")
+    root.get_by_text("what if: link 40 GB/s").wait_for()
+    root.locator(".fv-plans").wait_for()
+    driver.shoot(picture)
+    root.get_by_role("button", name="A", exact=True).press("Enter")
+    root.get_by_text("what if: link 40 GB/s").wait_for(state="detached")
+    root.get_by_role("button", name="clear").first.press("Enter")
+    root.locator(".fv-plans").wait_for(state="hidden")
+    root.get_by_role("button", name="Reset").press("Enter")
+    root.get_by_text("25.2 GB/s (own)").wait_for()
+    root.get_by_role("button", name="what if …").press("Enter")
+    page.mouse.move(0, 0)
 
 
 def columns(page: Any) -> list[dict[str, float]]:
@@ -105,9 +127,9 @@ def zoom_the_timeline(driver: Driver) -> None:
     driver.page.mouse.up()
     length = before[1] - before[0]
     driver.until("s.window[1] - s.window[0] < v", 0.3 * length)
-    driver.root.locator("select").filter(has_text="whole run").select_option("whole run")
+    driver.root.locator("select", has_text="whole run").select_option("whole run")
     driver.until("s.window[0] == 0")
-    driver.root.locator("select").filter(has_text="whole run").select_option("last 8 steps")
+    driver.root.locator("select", has_text="whole run").select_option("last 8 steps")
     driver.until("Math.abs(s.window[0] - v) < 1e-6", before[0])
 
 

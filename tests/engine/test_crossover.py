@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.cost import TABLE_TOKENS, CostModel, Curve
-from engine.crossover import Crossover, Measured, crossover, measured_points, what_if
+from engine.crossover import Measured, crossover, measured_points
 from engine.errors import InputError
 from engine.spec import HardwareSpec, ModelSpec
 from tests.engine.builders import COSTS
@@ -67,62 +67,3 @@ def test_points_of_a_calibration() -> None:
     spec = calibrated()
     assert measured_points(spec, MODEL) == (Measured(1, 3.25e6, 0.013, 880),)
     assert measured_points(spec, MIXTRAL) == () == measured_points(RTX, MIXTRAL)
-
-
-# ------------------------------------------------------------------------------------- what if
-
-
-def of(hardware: HardwareSpec) -> Crossover:
-    return crossover(CostModel.of(MIXTRAL, hardware))
-
-
-def test_a_faster_link_copies_sooner() -> None:
-    faster, changed = what_if(RTX, MIXTRAL, link_gbps=2 * RTX.h2d_gbps)
-    assert changed == {"link_gbps": 2 * RTX.h2d_gbps} and faster.h2d_gbps == 2 * RTX.h2d_gbps
-    for name in ("d2h_gbps", "h2d_pageable_gbps", "h2d_contended_gbps"):
-        assert getattr(faster, name) == pytest.approx(2 * getattr(RTX, name))
-    assert of(faster).copy_ns == pytest.approx(of(RTX).copy_ns / 2, rel=0.01)
-    assert (of(faster).break_even or 0) < (of(RTX).break_even or 0)
-
-
-def test_a_faster_cpu_is_left_later() -> None:
-    memory, _ = what_if(RTX, MIXTRAL, cpu_gbps=2 * RTX.cpu_gbps)
-    assert memory.cpu_contended_gbps == pytest.approx(2 * RTX.cpu_contended_gbps)
-    assert (of(memory).break_even or 0) > (of(RTX).break_even or 0)
-    cores, _ = what_if(RTX, MIXTRAL, cpu_cores=2 * RTX.cpu_cores)
-    assert cores.cpu_tflops == pytest.approx(2 * RTX.cpu_tflops) and cores.cpu_cores == 32
-    assert cores.cpu_gbps == RTX.cpu_gbps
-    assert (of(cores).break_even or 0) > (of(RTX).break_even or 0)
-
-
-def test_nothing_changed_is_the_same() -> None:
-    assert what_if(RTX, MIXTRAL) == (RTX, {})
-
-
-def test_what_is_changed_is_not_calibrated() -> None:
-    spec = calibrated(accelerator=True, gpu_memory_bytes=10**9, relative_error=0.05)
-    changed, _ = what_if(spec, MODEL, link_gbps=10)
-    assert not changed.calibrated and changed.relative_error == 0.3
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("link_gbps", 0),
-        ("link_gbps", "fast"),
-        ("cpu_gbps", -1),
-        ("cpu_gbps", float("nan")),
-        ("cpu_cores", 2.5),
-        ("cpu_cores", 0),
-    ],
-)
-def test_bad_what_ifs(name: str, value: float) -> None:
-    with pytest.raises(InputError, match=name):
-        what_if(RTX, MIXTRAL, **{name: value})  # type: ignore[arg-type]
-
-
-def test_what_cannot_be_asked() -> None:
-    with pytest.raises(InputError, match="no accelerator"):
-        what_if(calibrated(), MODEL, link_gbps=10)
-    with pytest.raises(InputError, match="were measured with this model"):
-        what_if(calibrated(), MODEL, cpu_cores=4)

@@ -17,6 +17,7 @@ FIGURES = [
     field.name
     for field in fields(HardwareSpec)
     if field.name not in ("name", "title", "calibrated", "sources", "accelerator", "calibration")
+    and field.name not in ("changed", "original")
 ]
 FOLDER = Path(engine.hardware_spec.__file__).parent / "data" / "hardware"
 

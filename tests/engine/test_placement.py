@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -433,3 +434,72 @@ def test_fiddler_beats_streaming_on_made_up_routing_of_mixtral() -> None:
     fast, slow = trace.summary.tokens_per_s, stream.summary.tokens_per_s
     print(f"fiddler {fast:.2f} tokens/s, stream {slow:.2f}, on quadro-rtx-6000 at 24 GB")
     assert fast >= 3 * slow
+
+
+# ---------------------------------------------------------------------- other machines and models
+
+MIXTRAL = ModelSpec.preset("mixtral-8x7b")
+
+
+def mixtral_plan(**options: Any) -> Plan:
+    profile = Profile.uniform(MIXTRAL.grid)
+    defaults: dict[str, Any] = {"gpu_memory": "24GB", "max_tokens": 512, "max_sequences": 2}
+    return make_plan(MIXTRAL, "rtx-4090", profile, **defaults | options)
+
+
+def test_another_link_or_cpu() -> None:
+    before = mixtral_plan()
+    after = change_plan(before, model=MIXTRAL, link_gbps=50, cpu_cores=32)
+    machine = resolve_hardware("rtx-4090").what_if(link_gbps=50, cpu_cores=32)
+    assert after.costs == CostModel.of(MIXTRAL, machine)
+    assert after.hardware_title.endswith("what if: link 50 GB/s, 32 CPU cores")
+    assert after.hardware == "rtx-4090 (link 50 GB/s, 32 CPU cores)"
+    assert after.own_machine == (before.hardware, before.hardware_title)
+    assert (after.gpu_memory, after.pinned) == (before.gpu_memory, before.pinned)
+    assert after.machine(MIXTRAL) == machine
+
+
+def test_what_was_asked_before_stays_until_another_machine_comes() -> None:
+    once = change_plan(mixtral_plan(), model=MIXTRAL, link_gbps=50)
+    both = change_plan(once, model=MIXTRAL, cpu_cores=8)
+    assert both.hardware == "rtx-4090 (link 50 GB/s, 8 CPU cores)"
+    assert change_plan(both, model=MIXTRAL, gpu_memory="30GB").hardware == both.hardware
+    assert change_plan(both, model=MIXTRAL, hardware="h200").hardware == "h200"
+    there = change_plan(both, model=MIXTRAL, hardware="h200", link_gbps=99)
+    assert there.hardware == "h200 (link 99 GB/s)"
+    own = resolve_hardware("rtx-4090")
+    back = change_plan(both, model=MIXTRAL, link_gbps=own.h2d_gbps, cpu_cores=own.cpu_cores)
+    assert back == mixtral_plan()
+
+
+def test_a_machine_whose_rates_are_not_known_cannot_be_another() -> None:
+    old = replace(mixtral_plan(), hardware="my-laptop", basis=None)
+    with pytest.raises(InputError, match="give hardware= its profile"):
+        change_plan(old, model=MIXTRAL, link_gbps=50)
+    older = replace(mixtral_plan(), basis=None)  # a preset, so its rates can be looked up
+    assert change_plan(older, model=MIXTRAL, link_gbps=50).costs.copy_ns < older.costs.copy_ns
+
+
+def test_another_model_s_costs() -> None:
+    """Its bytes and flops, as many tokens and sequences, the same budget where that holds it."""
+    smaller = replace(MIXTRAL, name="half", expert_bytes=MIXTRAL.expert_bytes // 2)
+    before = mixtral_plan()
+    after = change_plan(before, model=MIXTRAL, as_model=smaller)
+    direct = make_plan(
+        smaller, "rtx-4090", before.profile, gpu_memory="24GB", max_tokens=512, max_sequences=2
+    )
+    assert after == direct
+    assert change_plan(after, model=smaller, as_model="mixtral-8x7b") == before
+    assert change_plan(before, model=MIXTRAL, as_model="mixtral-8x7b") == before
+    larger = replace(MIXTRAL, name="wide", dense_bytes=30 * 10**9)
+    with pytest.raises(BudgetError, match="smallest budget"):
+        change_plan(before, model=MIXTRAL, as_model=larger)
+    assert change_plan(before, model=MIXTRAL, as_model=larger, gpu_memory="40GB").room == 25
+
+
+def test_only_a_model_of_the_same_grid() -> None:
+    with pytest.raises(InputError, match="58 layers x 256 experts, top-8; mixtral-8x7b has 32 x 8"):
+        change_plan(mixtral_plan(), model=MIXTRAL, as_model="deepseek-v3")
+    with pytest.raises(InputError, match="cannot be read from its bytes"):
+        odd = replace(mixtral_plan(), kv_bytes=12345)
+        change_plan(odd, model=MIXTRAL, as_model=replace(MIXTRAL, name="other"))

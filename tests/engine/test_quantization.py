@@ -16,8 +16,8 @@ from engine.hook import IMPLEMENTATION
 from engine.hybrid import HybridEngine
 from engine.kernels import library
 from engine.levels import SCHEMES
-from engine.quantization import quantised_spec
 from engine.replay import replay
+from engine.schemes import quantised_spec
 from engine.spec import ModelSpec
 from engine.store import ExpertStore
 from engine.trace import Trace

@@ -324,3 +324,33 @@ def test_the_ledger_at_the_end_is_the_one_that_the_engine_has() -> None:
         again.decide_all(batch.part(*np.searchsorted(batch.step, (first, stop)).tolist()))
     assert again.start() == driver.orchestrator.start()
     np.testing.assert_array_equal(again.residency.places(), driver.orchestrator.residency.places())
+
+
+# ---------------------------------------------------------------------- other machines and models
+
+
+def test_another_link_another_cpu_another_model() -> None:
+    trace = synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=6, policy="stream")
+    mixtral = trace.model
+    faster = replay(trace, link_gbps=2 * 25.2064)
+    assert faster.summary.tokens_per_s > 1.5 * trace.summary.tokens_per_s
+    assert "what if: link 50.4 GB/s" in faster.trace.machine
+    assert faster.summary.tokens_per_s_low < faster.summary.tokens_per_s
+    again = replay(faster.trace, cpu_cores=4)
+    assert again.trace.plan.hardware == "rtx-4090 (link 50.4 GB/s, 4 CPU cores)"
+    half = replace(mixtral, name="half", expert_bytes=mixtral.expert_bytes // 2)
+    found = replay(trace, as_model=half).trace
+    assert found.model == half and found.plan.model == "half"
+    assert len(found.plan.pinned) > len(trace.plan.pinned)
+    assert found.check() is found
+    assert replay(found, gpu_memory="30GB").trace.model == half
+    assert replay(found).trace.model == half
+    back = replay(found, as_model=mixtral, gpu_memory="24GB").trace
+    assert back.model == mixtral and back.summary == replay(trace, gpu_memory="24GB").summary
+
+
+def test_a_plan_of_another_grid_is_refused() -> None:
+    trace = synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=2)
+    other = synthetic_trace("olmoe-1b-7b", gpu_memory="50%", decode_tokens=2)
+    with pytest.raises(InputError, match="grid"):
+        replay_plan(trace, other.plan)

@@ -294,3 +294,21 @@ def test_a_policy_of_one_s_own_is_swept_too(trace: Trace) -> None:
     assert sweep(trace, policies=Thrifty).iloc[0].equals(table.iloc[0])
     with ThreadPoolExecutor(2) as executor:
         assert sweep([trace], policies=[Thrifty, "cpu"], executor=executor).equals(table)
+
+
+def test_what_ifs_of_each_machine(trace: Trace) -> None:
+    table = sweep(trace, policies="fiddler", hardware=["rtx-4090", "l4"], link_gbps=[10, 100])
+    assert table["hardware"].tolist() == [
+        "rtx-4090 (link 10 GB/s)", "rtx-4090 (link 100 GB/s)",
+        "l4 (link 10 GB/s)", "l4 (link 100 GB/s)",
+    ]  # fmt: skip
+    own = sweep(trace, policies="fiddler", hardware="rtx-4090", cpu_cores=[2, 16])
+    slow, same = own.itertuples()
+    assert slow.hardware == "rtx-4090 (2 CPU cores)" and same.hardware == "rtx-4090"
+    assert slow.tokens_per_s < same.tokens_per_s
+    one = replay(trace, policy="fiddler", hardware="rtx-4090", cpu_cores=2).summary
+    assert slow.tokens_per_s == one.tokens_per_s
+    with pytest.raises(InputError, match="cpu_cores"):
+        sweep(trace, cpu_cores=[0])
+    with pytest.raises(InputError, match="link_gbps"):
+        sweep(trace, link_gbps=[])

@@ -36,6 +36,7 @@ from fiddler_viz import demo
 from tests.engine.builders import Driver, recorded, toy_plan, use
 
 KEY = "fiddler_viz"
+Change = Callable[[dict[str, Any]], object]
 Columns = dict[str, NDArray[Any]]
 
 
@@ -150,6 +151,52 @@ def test_a_file_of_the_first_schema_still_opens(trace: Trace, saved: Path, tmp_p
     columns["token_rows"] = trace.token_rows
     write(tmp_path / "new", meta | {"schema": 2}, columns)
     assert_refused(tmp_path / "new", "missing")
+
+
+def test_a_what_if_is_kept_and_goes_on(tmp_path: Path) -> None:
+    trace = synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=3)
+    asked = replay(trace, link_gbps=50).trace
+    loaded = Trace.load(asked.save(tmp_path / "t.safetensors"))
+    assert loaded.plan == asked.plan and loaded.plan.basis == asked.plan.basis
+    assert replay(loaded, cpu_cores=8).summary == replay(asked, cpu_cores=8).summary
+
+
+def test_a_file_of_the_second_schema_still_opens(tmp_path: Path) -> None:
+    """It names its machine, and has neither its rates nor the model's figures beside the costs."""
+    trace = synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=3)
+    meta, columns = parts(trace.save(tmp_path / "new.safetensors"))
+    meta["schema"] = 2
+    del meta["bases"], meta["plans"][0]["plan"]["basis"]
+    loaded = Trace.load(write(tmp_path / "old", meta, columns))
+    assert loaded.plan == trace.plan and loaded.plan.basis is None
+    assert replay(loaded, link_gbps=50).summary == replay(trace, link_gbps=50).summary
+
+
+@pytest.mark.parametrize("number", [-1, 1, 10**30, "0", 0.0, True, [0]])
+def test_a_basis_by_a_number_that_nobody_has(number: object, saved: Path, tmp_path: Path) -> None:
+    meta, columns = parts(saved)
+    assert len(meta["bases"]) == 1  # three plans share it
+    meta["plans"][1]["plan"]["basis"] = number
+    write(tmp_path / "t", meta, columns)
+    assert_refused(tmp_path / "t", "shared part")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda basis: basis["model"].update(experts=8),
+        lambda basis: basis["hardware"].update(h2d_gbps=-1),
+        lambda basis: basis["hardware"].update(changed={"link_gbps": 3}),
+        lambda basis: basis["hardware"].update(original={}),
+        lambda basis: basis.update(hardware=None),
+        lambda basis: basis.clear(),
+    ],
+)
+def test_a_basis_that_is_none(change: Change, saved: Path, tmp_path: Path) -> None:
+    meta, columns = parts(saved)
+    change(meta["bases"][0])
+    write(tmp_path / "t", meta, columns)
+    assert_refused(tmp_path / "t")
 
 
 def with_texts(trace: Trace, texts: list[str]) -> Trace:
@@ -340,9 +387,6 @@ def test_shared_parts_that_were_swapped(saved: Path, tmp_path: Path) -> None:
     meta["shared"].reverse()
     write(tmp_path / "t", meta, columns)
     assert_refused(tmp_path / "t", "not a profile")
-
-
-Change = Callable[[dict[str, Any]], object]
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,13 @@ class FakeEngine:
         self.residency.mark(self.plan.pinned, ())
         self._stop = threading.Event()
 
-    def replan(self, **changes: Any) -> Plan:
-        self.plan = change_plan(self.plan, model=self.model_spec, **changes)
+    def replan(self, plan: Plan | None = None, **changes: Any) -> Plan:
+        start = self.plan if plan is None else plan
+        basis = start.basis_of(self.model_spec) if start.basis is None else start.basis
+        self.plan = change_plan(start, model=basis.model, **changes)
+        self.model_spec = (
+            self.plan.basis_of(basis.model).model if changes.get("as_model") else (basis.model)
+        )
         self.residency = self.plan.residency()
         self.residency.mark(self.plan.pinned, ())
         return self.plan

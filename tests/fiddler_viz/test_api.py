@@ -52,6 +52,7 @@ def test_public_names() -> None:
         "likeness",
         "load",
         "memory",
+        "plans",
         "regrets",
         "replay",
         "routing_flow",

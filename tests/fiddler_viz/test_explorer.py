@@ -376,6 +376,116 @@ def test_close_ends_the_threads_and_the_run(opened: Callable[..., Explorer]) -> 
     explorer.close()
 
 
+# ------------------------------------------------------------------------------------ what if
+
+
+def test_another_link_moves_all_views(opened: Callable[..., Explorer], trace: Trace) -> None:
+    explorer = opened(trace)
+    screen, what_if = explorer.screen, explorer.screen.what_if
+    arrives(what_if.toggle, value=True)
+    assert what_if.row.layout.display == ""
+    before = screen.tiles.value
+    arrives(what_if.link, index=[v for _, v in what_if.link.options].index(100))
+    explorer.flush()
+    assert "what if: link 100 GB/s" in screen.header.value
+    assert "A question about other hardware: modelled, never measured." in screen.status.text
+    assert explorer.plan.costs.copy_ns < trace.plan.costs.copy_ns / 3
+    assert screen.controls.hardware.value == "rtx-4090"
+    assert screen.tiles.value != before
+    assert what_if.apply.disabled and not what_if.reset.disabled  # nothing runs here
+    what_if.reset.click()
+    explorer.flush()
+    assert explorer.trace is trace
+    assert what_if.link_label.value == "25.2 GB/s (own)"
+
+
+def test_a_refused_what_if_goes_back(opened: Callable[..., Explorer], trace: Trace) -> None:
+    explorer = opened(trace)
+    with pytest.raises(InputError, match="same grid"):
+        explorer.apply(as_model="olmoe-1b-7b")
+    assert explorer.trace is trace
+    explorer.apply(link_gbps=50, planner="layers", cpu_cores=8)
+    assert explorer.screen.what_if.planner.value == "layers"
+    assert explorer.screen.what_if.cores_label.value == "8 cores"
+
+
+def test_costed_as_fewer_bits(opened: Callable[..., Explorer], trace: Trace) -> None:
+    explorer = opened(trace)
+    costed = explorer.screen.what_if.costed
+    arrives(costed, index=list(costed.options).index("mixtral-8x7b-int4"))
+    explorer.flush()
+    assert explorer.plan.gpu_memory == trace.plan.gpu_memory
+    assert len(explorer.plan.pinned) > 3 * len(trace.plan.pinned)
+    assert "<b>mixtral-8x7b</b>" in explorer.screen.header.value
+    assert "costed as mixtral-8x7b-int4" in explorer.screen.header.value
+    assert f"{len(explorer.plan.pinned)} of 256" in explorer.screen.status.text
+
+
+def test_two_plans_side_by_side(opened: Callable[..., Explorer], trace: Trace) -> None:
+    explorer = opened(trace)
+    plans, screen = explorer.screen.plans, explorer.screen
+    assert plans.row.layout.display == "none"
+    plans.keep.click()
+    arrives(screen.controls.memory, value=48.0)
+    explorer.flush()
+    assert plans.row.layout.display == "" and "48.0 GB in B" in plans.table.value
+    assert "Plan B is shown" in screen.status.text
+    arrives(plans.switch, index=0)
+    explorer.flush()
+    assert explorer.selection.plan == "A" and explorer.trace is trace
+    assert screen.controls.memory.value == 24.0
+    assert pinned_cells(explorer) == len(trace.plan.pinned)
+    explorer.selection.plan = "B"  # a trait: to be set and linked
+    explorer.flush()
+    assert explorer.plan.gpu_memory == 48 * 10**9 and plans.switch.value == "B"
+    explorer.selection.plan = "A"
+    arrives(screen.controls.memory, value=30.0)  # what is shown is what is changed
+    explorer.flush()
+    assert explorer.selection.plan == plans.switch.value == "B"
+    plans.clear.click()
+    explorer.flush()
+    assert plans.row.layout.display == "none"
+    explorer.selection.plan = "A"  # there is none
+    explorer.flush()
+    explorer.flush()
+    assert explorer.selection.plan == "B"
+
+
+def test_asked_of_an_engine_that_runs(opened: Callable[..., Explorer]) -> None:
+    engine = FakeEngine(pause_s=0.04, gpu_memory="24GB")
+    engine.generate("go", 6)
+    explorer = opened(engine)
+    what_if, screen = explorer.screen.what_if, explorer.screen
+    arrives(what_if.live, value=False)
+    screen.runs.run.click()
+    wait_for(lambda: explorer.draws_live)
+    before, force = screen.tiles.value, engine.plan
+    arrives(screen.controls.memory, value=48.0)
+    wait_for(lambda: "Only asked" in screen.status.text or screen.tiles.value != before)
+    wait_for(lambda: not what_if.apply.disabled)
+    assert engine.plan is force and engine.running
+    what_if.apply.click()
+    wait_for(lambda: engine.plan.gpu_memory == 48 * 10**9)
+    wait_for(lambda: what_if.apply.disabled)
+    screen.runs.stop.click()
+    wait_for(lambda: not engine.running)
+
+
+def test_without_memory_to_plan_other_hardware_is_only_predicted(
+    opened: Callable[..., Explorer],
+) -> None:
+    engine = FakeEngine(gpu_memory="24GB")
+    engine.device = SimpleNamespace(offloads=False)
+    engine.generate("go", 6)
+    explorer = opened(engine)
+    explorer.apply(cpu_cores=64)
+    assert "Only predicted: this engine measures" in explorer.screen.status.text
+    assert explorer.screen.what_if.apply.disabled and explorer.screen.what_if.live.disabled
+    explorer.screen.what_if.apply.disabled = False
+    explorer.screen.what_if.apply.click()  # a stale page
+    wait_for(lambda: "no engine whose plan" in explorer.screen.status.text)
+
+
 # ---------------------------------------------------------------------------------- bad input
 
 

@@ -152,7 +152,7 @@ def test_predicted_and_measured_never_look_alike(trace: Trace) -> None:
     other = replay(trace, gpu_memory="48GB").summary
     first, second, *rest = make_tiles(other, run, what_if=False)
     assert (first.kind, second.kind) == ("predicted", "run")
-    assert "–" in first.note
+    assert " to " in first.note
     assert second.note == "measured"
     assert {tile.kind for tile in rest} == {""}
     assert {tile.kind for tile in make_tiles(other, run, what_if=True)[2:]} == {"predicted"}
