@@ -117,7 +117,9 @@ def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatte
         _markers(kind.label, kind.marker, kind.color, size, edge=1 if size > 5 else 0.5)
         for kind in (ACTIONS[action] for action in Action)
     ]
-    dots = _markers("dots", "circle", "#000", 0.5 * size if few else 3, edge=1 if few else 0)
+    dots = _markers(
+        "dots", "circle", "#000", max(0.6 * size, 4) if few else 3, edge=1 if few else 0
+    )
     for trace in (*ran, dots):
         trace.marker.line.color = "#fff"
     edge = 0.75 * size if few else max(size, 5.0)

@@ -30,8 +30,16 @@ def add_cells_mark(figure: go.Figure) -> None:
 
 
 def mark_cells(figure: Any, picked: NDArray[np.bool_]) -> None:
-    """Frame the picked cells of a mask ``(layers, experts)``, with the figure's last two traces."""
-    x, y = cell_outlines(picked, inset=-0.04)
+    """Frame the picked cells of a mask ``(layers, experts)``, with the figure's last two traces.
+
+    A whole layer has one frame: around each of 128 small cells it would hide them.
+    """
+    whole = picked.all(axis=1, keepdims=True)
+    x, y = cell_outlines(picked & ~whole, inset=-0.04)
+    rows_x, rows_y = cell_outlines(whole, inset=-0.04)
+    experts = picked.shape[1]
+    wide = np.where(rows_x > 0, rows_x + experts - 1, rows_x)
+    x, y = np.concatenate((x, wide)), np.concatenate((y, rows_y))
     for trace in list(figure.data)[-2:]:
         trace.update(x=x, y=y)
 

@@ -66,6 +66,7 @@ def test_a_click_and_keys_edit_the_placement(
         )
         driver.until("s.title.includes(v)", wanted)
         page.mouse.move(0, 0)
+        page.wait_for_timeout(400)  # the figure is drawn after its heading
         driver.shoot(artifacts / f"pins-{theme}-{name.replace(' ', '-')}.png")
     switch.click()
     page.wait_for_timeout(500)

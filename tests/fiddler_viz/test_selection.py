@@ -41,8 +41,12 @@ def framed(figure: Any) -> set[tuple[int, int]]:
     """Cells with a frame: (layer, expert)."""
     frame = figure.data[-1]
     x, y = (np.asarray(values, float).reshape(-1, 6)[:, :4] for values in (frame.x, frame.y))
-    pairs = zip(y.mean(axis=1).tolist(), x.mean(axis=1).tolist(), strict=True)
-    return {(round(layer), round(expert)) for layer, expert in pairs}
+    ends = zip(y.mean(axis=1).tolist(), x.min(axis=1).tolist(), x.max(axis=1).tolist(), strict=True)
+    return {
+        (round(layer), expert)
+        for layer, left, right in ends
+        for expert in range(round(left + 0.5), round(right - 0.5) + 1)
+    }
 
 
 def click(trace: Any, **points: Any) -> None:
