@@ -1,4 +1,4 @@
-"""Two hundred moves of a slider faster than they can be drawn: the latest wins, nothing goes back."""
+"""Two hundred moves of a slider, faster than frames: the latest wins, nothing goes back."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ Explorer(synthetic_trace("mixtral-8x7b", gpu_memory="12GB", decode_tokens=64))
 """
 WATCH = """() => {
   const bar = () => document.querySelector('.fv-root [role=img]').getAttribute('aria-label');
+  const root = document.querySelector(".fv-root");
   globalThis.fvSeen = [bar()];
   new MutationObserver(() => {
     if (bar() !== fvSeen.at(-1)) fvSeen.push(bar());
-  }).observe(document.querySelector('.fv-root'), {childList: true, subtree: true, attributes: true});
+  }).observe(root, {childList: true, subtree: true, attributes: true});
 }"""
 
 
