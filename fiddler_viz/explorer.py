@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
+from ipywidgets.widgets.widget import _instances  # who is open: ipywidgets has no other list
 
 from engine.errors import InputError
 from engine.plan import Plan
 from engine.trace import Trace
 from fiddler_viz.theme import Theme
 from fiddler_viz.theme import theme as theme_of
+from fiddler_viz.views.cell import Cell, executing
 from fiddler_viz.views.opening import load_demo, open_session
 from fiddler_viz.views.pump import Pump
 from fiddler_viz.views.runner import Runner
@@ -37,8 +39,11 @@ class Explorer(widgets.VBox):
 
     Raises InputError or TraceError where ``source`` cannot be explored. What the reader does is
     only noted; one thread (:class:`~fiddler_viz.views.pump.Pump`) acts on it and draws, a second
-    one runs the engine. :meth:`close` ends both.
+    one runs the engine. :meth:`close` ends both. So does running the notebook's cell again that
+    made the explorer: the new one takes its place.
     """
+
+    _cell: Cell | None = None
 
     def __init__(
         self, source: Any = None, *, theme: str | Theme = "light", height: int = 780
@@ -71,12 +76,16 @@ class Explorer(widgets.VBox):
         super().__init__(self._screen.layout())
         self.add_class("fv-root")
         self.add_class(f"fv-{look.name}")
+        self._cell = executing()
+        self._replace()
         self._pump = Pump(self)
         self._screen.beat.observe(lambda change: self._pump.answered(change["new"]), "shown")
         self._pump.flush()
         self._pump.start()
 
     def __repr__(self) -> str:
+        if self.comm is None:
+            return "Explorer(closed)"
         layers, experts = self.trace.model.grid
         return f"Explorer({self.name}, {layers} x {experts} experts)"
 
@@ -112,6 +121,16 @@ class Explorer(widgets.VBox):
     def screen(self) -> Screen:
         """The views and controls, by name."""
         return self._screen
+
+    def _replace(self) -> None:
+        """Close what an earlier execution of this notebook cell left: nobody shows it any more.
+
+        ipywidgets keeps every widget until it is closed, and a notebook its cells' results.
+        """
+        if self._cell is not None:
+            for widget in list(_instances.values()):
+                if isinstance(widget, Explorer) and self._cell.replaces(widget._cell):
+                    widget.close()
 
     # What the reader does, in whatever thread it arrives.
 
@@ -180,6 +199,8 @@ class Explorer(widgets.VBox):
         return self._session.engine
 
     def _ended(self, error: Exception | None) -> None:
+        if self.comm is None:
+            return
         if error is not None:
             self.report(error)
             return
@@ -251,9 +272,20 @@ class Explorer(widgets.VBox):
         self._mark()
 
     def close(self) -> None:
-        """End threads and a run of ours, and take everything off the page."""
+        """End threads and a run of ours, and take everything off the page.
+
+        What was shown is let go, too: a notebook keeps the results of its cells for ever.
+        """
         if "_pump" in self.__dict__ and self.comm is not None:
             self._pump.close()
             self._runner.stop()
             self._screen.close(self)
-        super().close()
+            self.layout.close()
+            self.children = ()
+            super().close()
+            del self._screen, self._session, self._selection
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("_screen", "_session", "_selection") and "_pump" in self.__dict__:
+            raise InputError("this explorer is closed: make a new one, fv.Explorer(...)")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

@@ -30,7 +30,8 @@ class FigureView(go.FigureWidget):
     - plotly's JavaScript comes from ``plotly``, once for all figures of a page.
     """
 
-    _esm = Path(__file__).with_name("figure_view.js")
+    # As text: anywidget watches a file for changes, and the watch keeps every widget alive.
+    _esm = Path(__file__).with_name("figure_view.js").read_text(encoding="utf-8")
     _plotly_id = traitlets.Unicode().tag(sync=True)
     _plotly_version = traitlets.Unicode(plotly_version).tag(sync=True)
     _opened = traitlets.Int(0).tag(sync=True)

@@ -210,8 +210,8 @@ class Screen:
         """Close all widgets below ``root``, and those that stand nowhere."""
         self.light.close()
         close_children(root)
-        self.beat.close()
-        self.plotly.close()
+        for hidden in (self.beat, self.plotly):
+            close_whole(hidden)
 
 
 def plan_words(view: View, *, example: bool) -> str:
@@ -250,10 +250,15 @@ def close_children(box: widgets.Box) -> None:
     for child in box.children:
         if isinstance(child, widgets.Box):
             close_children(child)
-        for look in (getattr(child, "layout", None), getattr(child, "style", None)):
-            if isinstance(look, widgets.Widget):  # a figure's layout is plotly's, not a widget
-                look.close()
-        child.close()
+        close_whole(child)
+
+
+def close_whole(widget: widgets.Widget) -> None:
+    """Close a widget and the models of its looks."""
+    for look in (getattr(widget, "layout", None), getattr(widget, "style", None)):
+        if isinstance(look, widgets.Widget):  # a figure's layout is plotly's, not a widget
+            look.close()
+    widget.close()
 
 
 def _classed(name: str, box: widgets.Box) -> widgets.Box:

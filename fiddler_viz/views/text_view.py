@@ -29,7 +29,8 @@ class TextView(anywidget.AnyWidget):
     drawing comes that knows of the last one: who walks faster than frames come is not set back.
     """
 
-    _esm = Path(__file__).with_name("text_view.js")
+    # As text: anywidget watches a file for changes, and the watch keeps every widget alive.
+    _esm = Path(__file__).with_name("text_view.js").read_text(encoding="utf-8")
     value = traitlets.Unicode().tag(sync=True)
     """HTML, every token escaped."""
     knows = traitlets.Dict().tag(sync=True)

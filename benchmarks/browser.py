@@ -1,0 +1,207 @@
+"""What a reader feels in a real Chromium: keys answered, frames, and the price of looking.
+
+In JupyterLab:
+
+- Key to page: an arrow key on the memory slider of a long run of a large model (that of
+  benchmarks/replay.py: 2,000 tokens on 48 x 128 experts, top-8), until the page has painted the
+  new plan: the memory bar and, before it, the timeline. Timed in the page, by its own clock.
+- The same on the demo model while its engine generates.
+- Live: frames painted each second while the engine generates, as the browser confirms them.
+- Slowdown: the engine's own decode speed by the wall clock, a page with the explorer open against
+  no explorer at all, in turns.
+
+    python benchmarks/browser.py [--presses 60] [--rounds 5] [--tokens 200]
+
+Last line: JSON with ``key_to_page_p95_ms``, ``key_to_page_live_p95_ms``, ``live_fps``,
+``engine_slowdown_percent`` (median of the rounds' ratios) and its range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.browser.driving import SLOW_MS, Driver  # noqa: E402
+from tools.browser import ensure_chromium  # noqa: E402
+from tools.serving import browser, evaluate, kernel_of, lab, write_notebook  # noqa: E402
+
+LARGE = """
+from benchmarks.replay import large_trace
+from fiddler_viz.explorer import Explorer
+explorer = Explorer(large_trace())
+explorer
+"""
+ENGINE = """
+import fiddler_viz as fv
+if "engine" not in globals():
+    engine = fv.load("demo", gpu_memory="24GB", as_model="mixtral-8x7b")
+"""
+OPEN = """
+explorer = fv.Explorer(engine)
+explorer
+"""
+GENERATE = """
+import time
+def generate(tokens):
+    began = time.perf_counter()
+    run = engine.generate("To be, or not to be, that is the question:", tokens, eos_token_id=None)
+    return len(run.tokens) / (time.perf_counter() - began)
+"""
+KEY = """() => {
+  if (globalThis.fvKeys) return;
+  const keys = globalThis.fvKeys = { pressed: 0, took: [] };
+  const shown = () => document.querySelector('.fv-root [role=img]')?.getAttribute('aria-label');
+  document.addEventListener('keydown', () => {
+    const at = performance.now();
+    const before = shown();
+    const number = ++keys.pressed;
+    const look = () => {
+      if (keys.pressed !== number) return;
+      if (shown() === before) return void requestAnimationFrame(look);
+      requestAnimationFrame(() => { keys.took[number - 1] = performance.now() - at; });
+    };
+    look();
+  }, true);
+}"""
+PRESS_TIMEOUT_MS = 20_000
+PAUSE_S = 0.25
+
+
+@contextmanager
+def notebook(page: Any, *cells: str) -> Iterator[Any]:
+    """A notebook in JupyterLab with all cells run, and a client of its kernel."""
+    with tempfile.TemporaryDirectory(prefix="browser-") as folder:
+        path = write_notebook(Path(folder) / "bench.ipynb", *cells)
+        with lab(path, Path(folder)) as served:
+            page.goto(served.url, timeout=SLOW_MS)
+            run_all(page)
+            with kernel_of(served) as kernel:
+                yield kernel
+            page.goto("about:blank")
+
+
+def run_all(page: Any) -> None:
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=SLOW_MS)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
+def key_to_page(driver: Driver, presses: int) -> list[float]:
+    """Milliseconds from each key press until the page has painted what it changed."""
+    driver.page.evaluate(KEY)
+    handle = driver.root.locator(".noUi-handle").first
+    handle.focus()
+    done = driver.page.evaluate("fvKeys.pressed")
+    for number in range(presses):
+        handle.press("ArrowRight" if number // 20 % 2 == 0 else "ArrowLeft")
+        driver.page.wait_for_function(
+            "(n) => fvKeys.took[n] !== undefined", arg=done + number, timeout=PRESS_TIMEOUT_MS
+        )
+        time.sleep(PAUSE_S)
+    return [float(value) for value in driver.page.evaluate(f"fvKeys.took.slice({done})")]
+
+
+def large(page: Any, presses: int) -> list[float]:
+    with notebook(page, LARGE):
+        driver = Driver(page)
+        driver.opened()
+        key_to_page(driver, 6)  # warm
+        return key_to_page(driver, presses)
+
+
+def live(
+    page: Any, presses: int, rounds: int, tokens: int
+) -> tuple[list[float], list[float], list[float]]:
+    """Key presses while generating; frames a second; the engine's speed, open / without."""
+    with notebook(page, ENGINE, GENERATE, OPEN) as kernel:
+        driver = Driver(page)
+        driver.opened()
+        driver.run(tokens=4000)
+        key_to_page(driver, 6)
+        keys = key_to_page(driver, presses)
+        driver.stop()
+        frames: list[float] = []
+        ratios: list[float] = []
+        address = page.url
+        for number in range(rounds):
+            evaluate(kernel, f"result = generate({tokens // 4})")
+            opened, fps = evaluate(kernel, watched(tokens))
+            page.goto("about:blank")
+            evaluate(kernel, "explorer.close()")
+            evaluate(kernel, f"result = generate({tokens // 4})")
+            alone = evaluate(kernel, f"result = generate({tokens})")
+            frames.append(fps)
+            ratios.append(opened / alone)
+            print(
+                f"round {number + 1}: {opened:.1f} tokens/s open, {alone:.1f} without; "
+                f"{fps:.1f} frames/s",
+                file=sys.stderr,
+                flush=True,
+            )
+            if number + 1 < rounds:
+                page.goto(address, timeout=SLOW_MS)
+                run_all(page)
+                driver.opened()
+                time.sleep(2)
+        return keys, frames, ratios
+
+
+def watched(tokens: int) -> str:
+    """Statements: the engine's tokens per second, and frames that the browser confirmed."""
+    return f"""
+beat = explorer.screen.beat
+before, began = beat.shown, time.perf_counter()
+speed = generate({tokens})
+result = [speed, (beat.shown - before) / (time.perf_counter() - began)]
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--presses", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=200)
+    chosen = parser.parse_args()
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+    )
+    with browser(ensure_chromium()) as opened:
+        page = opened.new_page(viewport={"width": 1280, "height": 800})
+        page.set_default_timeout(60_000)
+        print(f"Chromium {opened.version}, software rendering")
+        finished = large(page, chosen.presses)
+        keys, frames, ratios = live(page, chosen.presses, chosen.rounds, chosen.tokens)
+    for what, values in (("large run", finished), ("while generating", keys)):
+        row = np.percentile(values, (50, 95, 100))
+        print(f"key to page, {what:17}" + "".join(f"{value:8.0f}" for value in row) + "  (ms)")
+    print(f"frames/s while generating: {min(frames):.1f} to {max(frames):.1f}")
+    slow = 100 * (1 - np.array(ratios))
+    print(f"slower by {min(slow):.1f}% to {max(slow):.1f}% with the explorer open")
+    figures = {
+        "key_to_page_p95_ms": np.percentile(finished, 95),
+        "key_to_page_live_p95_ms": np.percentile(keys, 95),
+        "live_fps": np.median(frames),
+        "engine_slowdown_percent": np.median(slow),
+        "engine_slowdown_least": slow.min(),
+        "engine_slowdown_most": slow.max(),
+    }
+    print(json.dumps({name: round(float(value), 1) for name, value in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()
