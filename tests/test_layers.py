@@ -30,7 +30,7 @@ ENGINE_ABOVE = (
     ("residency", "timeline", "routing", "stacks frequency"),
     ("policies", "layout"),
     ("plan", "happened", "planners"),
-    ("trace trace_check trace_file trace_upgrade tables summary", "placement"),
+    ("trace trace_check trace_file trace_upgrade tables summary prefix", "placement"),
     ("orchestrator", "records notes", "history", "inspection regrets", "run"),
     ("recorder",),
     ("replay", "interchange", "bounds"),
