@@ -67,7 +67,7 @@ class Explorer(widgets.VBox):
         self.add_class("fv-root")
         self.add_class(f"fv-{look.name}")
         self._pump = Pump(self)
-        self._screen.beat.observe(lambda change: self._pump.answered(change["new"]), "shown")
+        self._screen.beat.observe(lambda change: self._painted(change["new"]), "shown")
         self._pump.flush()
         self._pump.start()
 
@@ -114,6 +114,11 @@ class Explorer(widgets.VBox):
             self._state = "ready"
         self._session.change(name, value)
         self._pump.mark()
+
+    def _painted(self, frame: int) -> None:
+        self._pump.answered(frame)
+        if self._screen.player.playing:  # which waits for that: it plays only to who looks
+            self._pump.mark()
 
     def _mark(self) -> None:
         self._dirty.set()
@@ -193,10 +198,11 @@ class Explorer(widgets.VBox):
         except Exception:
             self._screen.follow(self._session)  # back to what is in force
             raise
+        busy = self._session.running or self._runner.busy
+        self._screen.player.tick(self._session.view.trace, busy=busy)
         if not changed and not self._dirty.is_set():
             return False
         self._dirty.clear()
-        busy = self._session.running or self._runner.busy
         if busy and self._state == "ready":
             self._state = "running"  # started elsewhere, in a cell
         elif not busy and self._state == "running":
@@ -214,7 +220,9 @@ class Explorer(widgets.VBox):
             return 0.0
         if self._screen.owes:  # a slider that moves on comes first
             return _REST_S
-        return _IDLE_S if self._session.engine is not None else None
+        playing_s = None if self._pump.unanswered else self._screen.player.wait_s()
+        waits = (playing_s, _IDLE_S if self._session.engine is not None else None)
+        return min((wait for wait in waits if wait is not None), default=None)
 
     def report(self, error: Exception) -> None:
         """Show an error in the status line; everything else stays usable."""

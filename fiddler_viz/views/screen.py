@@ -8,6 +8,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from engine.plan import Plan
+from engine.trace import Trace
 from engine.units import format_bytes
 from fiddler_viz.figures import room_of
 from fiddler_viz.theme import Theme
@@ -17,6 +18,7 @@ from fiddler_viz.views.memory_view import MemoryView
 from fiddler_viz.views.pick_controls import PickControls
 from fiddler_viz.views.picture import grid_of, memory_now, tokens_processed
 from fiddler_viz.views.plan_controls import PlanControls
+from fiddler_viz.views.player import Player
 from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.run_controls import RunControls
 from fiddler_viz.views.selection import Picked, Selection
@@ -71,8 +73,9 @@ class Screen:
         self.words = Words(mark)
         self.text = TextView(lines, lambda token: selection.pick(token=token))
         self.timeline = TimelineView(
-            session.view.trace, theme, room - 140 - lines, self.plotly, selection, mark
+            session.view.trace, theme, room - 174 - lines, self.plotly, selection, mark
         )
+        self.player = Player(selection, mark)
         self.picks = PickControls(selection, session.view.trace.model.grid)
         selection.observe(lambda _: mark())
 
@@ -85,7 +88,7 @@ class Screen:
         sliders = [controls.memory, controls.memory_label, controls.cache, controls.cache_label]
         sides = (
             widgets.VBox([self.heatmap, self.memory]),
-            widgets.VBox([self.text, self.timeline]),
+            widgets.VBox([self.player, self.text, self.timeline]),
         )
         return [
             widgets.HTML(style_sheet(self._theme), layout=widgets.Layout(display="none")),
@@ -102,7 +105,11 @@ class Screen:
 
     def draw(self, session: Session, *, name: str, state: str, busy: bool) -> bool:
         """Show a session; True if anything was sent to the browser."""
-        view = session.view
+        moment = self.player.moment(session.view.trace)
+        whole = None if moment is None else session.view.trace
+        session = session.until(moment)
+        view, moving = session.view, session.view.live or self.player.playing
+        state = state if moment is None else f"{state}, shown up to step {moment}"
         replanned = view.plan != self._drawn_plan
         self._drawn_plan = view.plan
         if replanned or session.drives != self.controls.live:
@@ -111,38 +118,39 @@ class Screen:
             self.status.say(plan_words(view, example=session.example))
         self.runs.busy(busy)
         if replanned and not view.live and len(view.trace.routing) > _MANY_ROWS:
-            return self._draw_first(session, name=name, state=state)
+            return self._draw_first(session, whole, name=name)
         self.owes = False
         picked = Picked() if view.live else self._selection.within(view.trace)
-        token = self.heatmap.selected(tokens_processed(session), picked.token, live=view.live)
+        token = self.heatmap.selected(tokens_processed(session), picked.token, live=moving)
         grid = grid_of(session, self.heatmap.show.value, token)
         tiles = make_tiles(view.predicted, view.run, what_if=view.what_if)
         memory, room = memory_now(session), room_of(view.trace)
         size = view.plan.expert_bytes
         sent = [
-            self.heatmap.draw(grid, picked, hover=not view.live),
+            self.heatmap.draw(grid, picked, hover=not moving),
             self.memory.show(memory, room, size),
-            self.timeline.draw(view.trace, picked),
+            self.timeline.draw(view.trace, picked, whole),
+            self.player.show(moment),
             self.picks.show(picked, view.trace.model.grid),
             self.words.show(grid, memory, room, size, self.timeline.drawn),
             self.tiles.show(tiles, fade=replanned and not view.live),
             self.text.show(
-                view.trace, token if picked.token is None else picked.token, live=view.live
+                view.trace, token if picked.token is None else picked.token, live=moving
             ),
-            self.header.show(name, view.trace, state, what_if=view.what_if),
+            self.header.show(name, whole or view.trace, state, what_if=view.what_if),
         ]
         return any(sent)
 
-    def _draw_first(self, session: Session, *, name: str, state: str) -> bool:
+    def _draw_first(self, session: Session, whole: Trace | None, *, name: str) -> bool:
         """What a slider is watched for; the rest, which takes longer, is drawn right after."""
         view, plan = session.view, session.view.plan
         self.owes = True
         tiles = make_tiles(view.predicted, view.run, what_if=view.what_if)
         sent = [
-            self.timeline.draw(view.trace, self._selection.within(view.trace)),
+            self.timeline.draw(view.trace, self._selection.within(view.trace), whole),
             self.memory.show(memory_now(session), room_of(view.trace), plan.expert_bytes),
             self.tiles.show(tiles, fade=True),
-            self.header.show(name, view.trace, PENDING, what_if=view.what_if),
+            self.header.show(name, whole or view.trace, PENDING, what_if=view.what_if),
         ]
         return any(sent)
 

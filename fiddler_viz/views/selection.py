@@ -21,9 +21,12 @@ class Selection(traitlets.HasTraits):
     layer = traitlets.Int(None, allow_none=True)
     expert = traitlets.Int(None, allow_none=True)
     """Of ``layer``; None with a layer: all of its experts."""
+    playhead = traitlets.Int(None, allow_none=True)
+    """The step at whose end the run is shown, -1: before the first; None: all of the run."""
 
     def __repr__(self) -> str:
-        picked = {name: getattr(self, name) for name in ("token", "layer", "expert")}
+        names = {"token": "token", "layer": "layer", "expert": "expert", "playhead": "up to step"}
+        picked = {words: getattr(self, name) for name, words in names.items()}
         words = (f"{name} {value}" for name, value in picked.items() if value is not None)
         return f"Selection({', '.join(words) or 'nothing'})"
 
@@ -34,7 +37,7 @@ class Selection(traitlets.HasTraits):
                 setattr(self, name, value)
 
     def clear(self) -> None:
-        """Pick nothing."""
+        """Pick nothing; the playhead stays."""
         self.pick(token=None, layer=None, expert=None)
 
     def within(self, trace: Trace) -> Picked:
