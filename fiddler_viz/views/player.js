@@ -27,6 +27,7 @@ function render({ model, el }) {
     row.querySelector(of),
   );
   for (const speed of model.get("speeds")) menu.add(new Option(speed, speed));
+  const page = crypto.getRandomValues(new Uint32Array(2)).join("-");
   let number = 0; // of the newest event sent from here
   let held = false; // the slider's handle, by the mouse
   let since = 0; // when the kernel's last message came, ms
@@ -34,7 +35,7 @@ function render({ model, el }) {
 
   function send(event, value) {
     number += 1;
-    model.send({ event, value, number });
+    model.send({ event, value, page, number });
   }
 
   function told() {
@@ -67,7 +68,7 @@ function render({ model, el }) {
       control.disabled = Boolean(shown.off);
     slider.max = shown.steps;
     // What was drawn before the newest event got there is of the past.
-    if (!held && shown.heard >= number) slider.value = shown.place;
+    if (!held && (shown.knows[page] ?? 0) >= number) slider.value = shown.place;
     if (document.activeElement !== menu) menu.value = shown.speed;
     const does = shown.playing ? "pause" : "play";
     if (play.dataset.does !== does) {

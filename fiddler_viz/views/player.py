@@ -15,6 +15,7 @@ import traitlets
 
 from engine.routing import Routing
 from engine.trace import Trace
+from fiddler_viz.views.heard import Heard
 from fiddler_viz.views.playback import STEPWISE, Playback
 from fiddler_viz.views.selection import Selection
 
@@ -62,7 +63,8 @@ class Player(anywidget.AnyWidget):
         self._follower: int | None = None
         self._routing: Routing | None = None
         self._off = EMPTY
-        self._heard = self._drawn_of = 0
+        self._heard = Heard()
+        self._drawn_of: dict[str, int] = {}
         selection.observe(self._picked, "playhead")
         self.on_msg(self._message)
 
@@ -120,21 +122,20 @@ class Player(anywidget.AnyWidget):
         self._on_change()
 
     def _message(self, _: object, content: Any, __: object) -> None:
-        """From the browser: an event, and the number of it."""
+        """From the browser: an event, and its number among those of the page."""
         if not isinstance(content, dict):
             return
-        event, value, number = (content.get(name) for name in ("event", "value", "number"))
+        event, value = content.get("event"), content.get("value")
         if event == "toggle":
             self.toggle()
         elif event == "seek" and type(value) is int:
             self.seek(value)
         elif event == "step" and value in (-1, 1):
             self.step(value)
-        elif event == "speed" and value in SPEEDS:
+        elif event == "speed" and isinstance(value, str) and value in SPEEDS:
             self.set_speed(value)
-        if type(number) is int:
-            self._heard = number
-            self._on_change()
+        if self._heard.note(content.get("page"), content.get("number")):
+            self._on_change()  # also where nothing else changed: the page waits for it
 
     def _picked(self, change: Any) -> None:
         """Somebody else moved the playhead."""
@@ -182,7 +183,7 @@ class Player(anywidget.AnyWidget):
 
     def moment(self, trace: Trace) -> int | None:
         """The step at whose end a run is to be shown, -1: before the first; None: all of it."""
-        self._drawn_of = self._heard  # before the playhead: never newer than it
+        self._drawn_of = self._heard.last  # before the playhead: never newer than it
         playhead = self._selection.playhead
         if self._off or playhead is None or playhead >= len(trace.step_rows) - 1:
             return None
@@ -204,6 +205,6 @@ class Player(anywidget.AnyWidget):
                 "next_s": playback.next_ns / 1e9,
                 "end_s": playback.end_ns / 1e9,
                 "pace": playback.pace,
-                "heard": self._drawn_of,
+                "knows": self._drawn_of,
             }
         return self.view != before
