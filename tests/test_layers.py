@@ -31,8 +31,8 @@ ENGINE_ABOVE = (
     ("policies", "layout"),
     ("plan", "happened", "planners"),
     ("trace trace_check trace_file trace_upgrade tables summary prefix", "placement"),
-    ("orchestrator", "records notes", "history", "inspection regrets", "run"),
-    ("recorder",),
+    ("orchestrator", "records notes", "history", "inspection regrets", "run", "demand"),
+    ("recorder", "scenario"),
     ("replay", "interchange", "bounds"),
     ("synthetic", "sweep sweep_task", "heldout", "curves", "budgets"),
 )

@@ -30,6 +30,8 @@ from fiddler_viz.figures.routing_flow import (
     routing_flow,
     routing_flow_figure,
 )
+from fiddler_viz.figures.scenarios import scenarios, scenarios_figure, scenarios_of
+from fiddler_viz.figures.scenarios_words import describe_scenarios
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.figures.specialisation import (
     describe_specialisation,
@@ -60,6 +62,7 @@ __all__ = [
     "describe_inspection",
     "describe_memory",
     "describe_routing_flow",
+    "describe_scenarios",
     "describe_specialisation",
     "describe_strip",
     "describe_timeline",
@@ -77,6 +80,9 @@ __all__ = [
     "room_of",
     "routing_flow",
     "routing_flow_figure",
+    "scenarios",
+    "scenarios_figure",
+    "scenarios_of",
     "specialisation",
     "specialisation_figure",
     "strip_html",

@@ -189,6 +189,13 @@ class Player(anywidget.AnyWidget):
             return None
         return max(playhead, -1)
 
+    def state(self, state: str, moment: int | None) -> str:
+        """What the header says: the explorer's own state, and how much of the run is shown."""
+        if moment is None:
+            return state
+        shown = "before its first step" if moment < 0 else f"up to step {moment}"
+        return f"{'playing' if self.playing else state}, run {shown}"
+
     def show(self, moment: int | None) -> bool:
         """Draw; True if anything changed. Between two calls the browser's own clock goes on."""
         before = self.view

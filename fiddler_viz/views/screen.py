@@ -109,7 +109,7 @@ class Screen:
         whole = None if moment is None else session.view.trace
         session = session.until(moment)
         view, moving = session.view, session.view.live or self.player.playing
-        state = state if moment is None else f"{state}, shown up to step {moment}"
+        state = self.player.state(state, moment)
         replanned = view.plan != self._drawn_plan
         self._drawn_plan = view.plan
         if replanned or session.drives != self.controls.live:

@@ -67,6 +67,8 @@ def make_tiles(predicted: Summary | None, run: Summary | None, *, what_if: bool)
         return [first, second]
     calls = sum(shown.calls.values())
     busiest = max(shown.busy, key=lambda lane: shown.busy[lane], default="")
+    if not math.isfinite(shown.busy.get(busiest, 0.0)):  # nothing has run so far
+        busiest = ""
     return [
         first,
         second,

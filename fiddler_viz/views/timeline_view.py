@@ -94,7 +94,10 @@ class TimelineView(widgets.VBox):
         with self._lock:
             chosen = self._chosen
         steps = SPANS[self.span.value]
-        start, end = chosen or last_steps(trace if steps or whole is None else whole, steps)
+        shown = trace
+        if whole is not None and not (steps and len(trace.step_rows)):  # the room it will take
+            shown = whole.until(0) if steps else whole
+        start, end = chosen or last_steps(shown, steps)
         span = picked.span(trace)
         if picked.token != self._looked_at:
             self._looked_at = picked.token
