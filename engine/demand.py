@@ -82,7 +82,7 @@ class Scenario:
 
     name: str
     words: str
-    """What ran: ``8 prompts, 240 tokens; 24 tokens each``."""
+    """What ran: ``8 prompts, 92 tokens; 23 decode steps``."""
     phases: tuple[Phase, ...]
     """Those that have steps, prefill first."""
     calls: Ints
@@ -228,4 +228,5 @@ def _words(trace: Trace) -> str:
     chunks = int((steps["kind"] == StepKind.PREFILL).sum())
     if chunks > 1:
         words += f", in {chunks} chunks"
-    return f"{words}; {int((steps['kind'] == StepKind.DECODE).sum()):,} decode steps"
+    decode = int((steps["kind"] == StepKind.DECODE).sum())
+    return f"{words}; {decode:,} decode step{'' if decode == 1 else 's'}"

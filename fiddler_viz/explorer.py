@@ -49,6 +49,8 @@ class Explorer(widgets.VBox):
         self._can_load = source is None
         self._state = "ready"
         self._dirty = threading.Event()
+        self._ticking: int | None = None
+        """The thread in which the playhead moves on by itself, just before a frame."""
         self._selection = Selection()
         self._screen = Screen(
             self._session,
@@ -122,7 +124,8 @@ class Explorer(widgets.VBox):
 
     def _mark(self) -> None:
         self._dirty.set()
-        self._pump.mark()
+        if self._ticking != threading.get_ident():  # that frame is being drawn
+            self._pump.mark()
 
     def _guarded(self, action: Callable[[], None]) -> Callable[[], None]:
         def call() -> None:
@@ -199,7 +202,9 @@ class Explorer(widgets.VBox):
             self._screen.follow(self._session)  # back to what is in force
             raise
         busy = self._session.running or self._runner.busy
+        self._ticking = threading.get_ident()
         self._screen.player.tick(self._session.view.trace, busy=busy)
+        self._ticking = None
         if not changed and not self._dirty.is_set():
             return False
         self._dirty.clear()

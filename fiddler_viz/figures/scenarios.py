@@ -22,10 +22,12 @@ from fiddler_viz.theme import ACTIONS, PURPLE, Theme, safe, theme
 MOST = 6
 """Runs that fit side by side."""
 _MARGIN = {"l": 66, "r": 16, "b": 62}
-_ROWS = ((0.73, 1.0), (0.30, 0.58), (0.0, 0.17))
+_ROWS = ((0.74, 1.0), (0.35, 0.64), (0.0, 0.23))
 """From where to where each row of panels stands, as shares of the height."""
 _UNION, _CALLS, _SPEED = range(3)
 _GAP = 0.022
+_TICKS = [digit * 10.0**power for power in range(-3, 7) for digit in (1, 3)]
+"""Of the speeds."""
 _PHASES = ((StepKind.PREFILL, "prefill", "square-open"), (StepKind.DECODE, "decode", "circle"))
 
 
@@ -78,16 +80,16 @@ def scenarios_figure(
         headline(found),
         explanation(found),
         width=width,
-        height=height or 620,
+        height=height or 660,
         margin=_MARGIN,
     )
-    figure.update_layout(margin_t=figure.layout.margin.t + 40)  # for the columns' names
+    figure.update_layout(margin_t=figure.layout.margin.t + 56)  # for the columns' names
     most_bin = max((_last(scenario) for scenario in found.each), default=0)
     speeds = _speed_range(found)
     for column, scenario in enumerate(found.each):
         _axes(figure, look, column, many, most_bin, speeds)
         figure.add_traces(_boxes(scenario, look, column))
-        figure.add_traces(_bars(scenario, column, many))
+        figure.add_traces(_bars(found, column))
         figure.add_traces(_points(scenario, look, column, many))
         _name(figure, scenario, look, column, many, width)
         _break_even(figure, scenario, look, column, many, most_bin)
@@ -130,15 +132,14 @@ def _axes(
         "ticktext": ["prefill", "decode"],
         "showgrid": False,
     }
-    step = 1 if most_bin < 6 / max(many / 4, 1) else 2
     across = (
         ("", phases),
         (
-            "tokens that an expert serves at once" if column == (many - 1) // 2 else "",
+            "tokens that an expert serves at once, up to" if column == (many - 1) // 2 else "",
             {
                 "range": [-0.6, most_bin + 0.6],
-                "tickvals": list(range(0, most_bin + 1, step)),
-                "ticktext": list(BINS[: most_bin + 1 : step]),
+                "tickvals": list(range(0, most_bin + 1, 2)),
+                "ticktext": [str(1 << at) for at in range(0, most_bin + 1, 2)],
                 "tickangle": 0,
                 "showgrid": False,
             },
@@ -148,7 +149,7 @@ def _axes(
     up = (
         ("experts of a layer, %", {"range": [0, 104], "nticks": 5}),
         ("expert calls, %", {"range": [0, 104], "nticks": 5}),
-        ("tokens/s", {"type": "log", "range": list(speeds), "dtick": 1}),
+        ("tokens/s", {"type": "log", "range": list(speeds), "tickvals": _TICKS}),
     )
     for row in (_UNION, _CALLS, _SPEED):
         name, beside = _axis(row, column, many), _axis(row, column, many)
@@ -207,19 +208,22 @@ def _hidden(x: float, y: float, text: str, column: int) -> Any:
     )  # fmt: skip
 
 
-def _bars(scenario: Scenario, column: int, many: int) -> list[go.Bar]:
+def _bars(found: Scenarios, column: int) -> list[go.Bar]:
+    scenario, many = found.each[column], len(found.each)
     total = max(int(scenario.calls.sum()), 1)
     bars: list[go.Bar] = []
     for action in Action:
         kind, counted = ACTIONS[action], scenario.calls[:, action]
         chosen = np.flatnonzero(counted)
+        named = any(each.calls[:, action].any() for each in found.each[:column])
         bars.append(
             go.Bar(
                 x=chosen,
                 y=100 * counted[chosen] / total,
                 name=kind.label,
                 legendgroup=kind.label,
-                showlegend=not column,
+                showlegend=bool(len(chosen)) and not named,
+                legendrank=int(action) + 1,
                 marker={
                     "color": kind.color,
                     "line": {"width": 0},
@@ -262,11 +266,11 @@ def _points(scenario: Scenario, look: Theme, column: int, many: int) -> list[go.
                     "arrayminus": [ends[0]],
                     "visible": any(ends),
                     "thickness": 1.5,
-                    "width": 5,
+                    "width": 6,
                 },
                 mode="markers+text",
-                marker={"symbol": symbol, "size": 10, "color": _color(kind, look)},
-                text=[short(phase.tokens_per_s)] if phase is not None and drawn else [""],
+                marker={"symbol": symbol, "size": 7, "color": _color(kind, look)},
+                text=[f"  {short(phase.tokens_per_s)}  "] if phase is not None and drawn else [""],
                 textposition="middle right" if place == 0 else "middle left",
                 textfont={"size": 12, "color": look.text},
                 hovertext=[hover(scenario, phase)] if phase is not None else [""],
@@ -274,6 +278,7 @@ def _points(scenario: Scenario, look: Theme, column: int, many: int) -> list[go.
                 name=f"{name} steps",
                 legendgroup=name,
                 showlegend=not column,
+                legendrank=10 + place,
                 cliponaxis=False,
                 **_at(_SPEED, column, many),
             )
@@ -288,7 +293,7 @@ def _ends(phase: Phase) -> tuple[float, float]:
 
 
 def _speed_range(found: Scenarios) -> tuple[float, float]:
-    """Powers of ten around all speeds and their intervals."""
+    """Of the axis, a logarithm: around all speeds and their intervals."""
     ends = [
         end
         for scenario in found.each
@@ -296,7 +301,7 @@ def _speed_range(found: Scenarios) -> tuple[float, float]:
         for end in (phase.tokens_per_s_low, phase.tokens_per_s_high)
         if np.isfinite(end) and end > 0
     ] or [1.0, 10.0]
-    return float(np.floor(np.log10(min(ends)))), float(np.ceil(np.log10(max(ends))))
+    return float(np.log10(min(ends))) - 0.15, float(np.log10(max(ends))) + 0.15
 
 
 def _name(
@@ -309,6 +314,7 @@ def _name(
         y=1,
         xref="paper",
         yref="paper",
+        xanchor="center",
         yanchor="bottom",
         yshift=4,
         showarrow=False,

@@ -11,23 +11,29 @@ _STREAM = int(Action.STREAM)
 
 
 def headline(found: Scenarios) -> str:
-    """Who touches least and who most of a layer in a step; raw text."""
-    unions = [(phase.union, name, phase) for name, phase in _phases(found) if phase.union > 0]
-    if not unions:
-        return "Experts that a step needs"
-    low, high = min(unions, key=lambda each: each[0]), max(unions, key=lambda each: each[0])
-    words = f"A step of {_of(*high[1:])} touches {percent(high[0])} of a layer's experts"
-    if low[2] is high[2]:
-        return words
-    return f"{words}, of {_of(*low[1:])} {percent(low[0])}"
+    """Who touches most and who least of a layer in a decode step; raw text."""
+    for kind in reversed(StepKind):  # where nobody decodes, in a prefill step
+        phases = [(each.phase(kind), each.name) for each in found.each]
+        unions = [(phase.union, name) for phase, name in phases if phase and phase.union > 0]
+        if unions:
+            most, least = (
+                max(unions, key=lambda each: each[0]),
+                min(unions, key=lambda each: each[0]),
+            )
+            words = (
+                f"“{most[1]}” touches {percent(most[0])} of a layer's experts in a "
+                f"{kind.name.lower()} step"
+            )
+            return words if most == least else f"{words}, “{least[1]}” {percent(least[0])}"
+    return "Experts that a step needs"
 
 
 def explanation(found: Scenarios) -> str:
     """From how many tokens copying pays, and how many each serves; raw text."""
     served = [
-        f"{tokens(scenario.served)} in {scenario.name} ({percent(scenario.shares[_STREAM])} copied)"
-        for scenario in found.each
-        if scenario.calls.any()
+        f"{tokens(each.served)} in “{each.name}” ({percent(each.shares[_STREAM])} copied)"
+        for each in found.each
+        if each.calls.any()
     ]
     clocks = sorted({scenario.trace.clock.name.lower() for scenario in found.each})
     ends = (
@@ -75,7 +81,7 @@ def hover(scenario: Scenario, phase: Phase) -> str:
     return (
         f"<b>{safe(scenario.name)}, {phase.kind.name.lower()}</b><br>"
         f"{percent(phase.union)} of a layer's experts a step (90% of them {percent(least)} to "
-        f"{percent(most)})<br>{tokens(phase.served)} tokens an active expert<br>"
+        f"{percent(most)})<br>{_tokens(phase.served)} an active expert<br>"
         f"{_bytes(phase)} over the link for each token<br>"
         f"{short(phase.tokens_per_s)} tokens/s{between}, {scenario.trace.clock.name.lower()}"
     )
@@ -91,23 +97,18 @@ def tokens(number: float) -> str:
     return f"{number:.3g}" if number < 999.5 else f"{number:,.0f}"
 
 
+def _tokens(number: float) -> str:
+    return f"{tokens(number)} token{'' if number == 1 else 's'}"
+
+
 def _phase(phase: Phase) -> str:
     what = "prefill" if phase.kind == StepKind.PREFILL else "decode"
     return (
         f"in {what} a step touches {percent(phase.union)} of a layer's experts, each for "
-        f"{tokens(phase.served)} tokens, {_bytes(phase)} over the link for each token, "
+        f"{_tokens(phase.served)}, {_bytes(phase)} over the link for each token, "
         f"{rate(phase.tokens_per_s)}"
     )
 
 
 def _bytes(phase: Phase) -> str:
     return format_bytes(round(phase.bytes_per_token)) if phase.tokens else "nothing"
-
-
-def _phases(found: Scenarios) -> list[tuple[str, Phase]]:
-    return [(scenario.name, phase) for scenario in found.each for phase in scenario.phases]
-
-
-def _of(name: str, phase: Phase) -> str:
-    """``one request (decode)``."""
-    return f"{name} ({phase.kind.name.lower()})"

@@ -143,5 +143,5 @@ class Playback:
         ended = int(np.searchsorted(self._ends_ns, ns, side="right")) - 1
         if ended >= self.steps:
             return float(self.steps)
-        begun, end = self._ends_ns[ended], self._ends_ns[ended + 1]
-        return ended + min((ns - float(begun)) / float(end - begun), 1 - 1e-9)
+        begun, end = (float(self._ends_ns[at]) for at in (ended, ended + 1))
+        return ended + min((ns - begun) / (end - begun), 1 - 1e-9)
