@@ -8,27 +8,34 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from engine.demand import BINS, Phase, Scenario, Scenarios
+from engine.demand import Scenario, Scenarios
 from engine.demand import scenarios as side_by_side
 from engine.errors import InputError
-from engine.events import Action, StepKind
 from engine.scenario import run_scenarios
 from fiddler_viz.figures.base import EMPTY, legend_style, note
 from fiddler_viz.figures.lines import axis, titled
-from fiddler_viz.figures.scenarios_words import explanation, headline, hover, short
+from fiddler_viz.figures.scenarios_panels import (
+    CALLS,
+    SPEED,
+    UNION,
+    axes_of,
+    axis_number,
+    bars,
+    boxes,
+    points,
+)
+from fiddler_viz.figures.scenarios_words import explanation, headline
 from fiddler_viz.figures.source import as_trace
-from fiddler_viz.theme import ACTIONS, PURPLE, Theme, safe, theme
+from fiddler_viz.theme import Theme, safe, theme
 
 MOST = 6
 """Runs that fit side by side."""
 _MARGIN = {"l": 66, "r": 16, "b": 62}
 _ROWS = ((0.74, 1.0), (0.35, 0.64), (0.0, 0.23))
 """From where to where each row of panels stands, as shares of the height."""
-_UNION, _CALLS, _SPEED = range(3)
 _GAP = 0.022
 _TICKS = [digit * 10.0**power for power in range(-3, 7) for digit in (1, 3)]
 """Of the speeds."""
-_PHASES = ((StepKind.PREFILL, "prefill", "square-open"), (StepKind.DECODE, "decode", "circle"))
 
 
 def scenarios(
@@ -88,9 +95,9 @@ def scenarios_figure(
     speeds = _speed_range(found)
     for column, scenario in enumerate(found.each):
         _axes(figure, look, column, many, most_bin, speeds)
-        figure.add_traces(_boxes(scenario, look, column))
-        figure.add_traces(_bars(found, column))
-        figure.add_traces(_points(scenario, look, column, many))
+        figure.add_traces(boxes(scenario, look, column))
+        figure.add_traces(bars(found, column))
+        figure.add_traces(points(scenario, look, column, many))
         _name(figure, scenario, look, column, many, width)
         _break_even(figure, scenario, look, column, many, most_bin)
     figure.update_layout(
@@ -100,17 +107,6 @@ def scenarios_figure(
         legend=legend_style() | {"itemclick": False},
     )
     return figure
-
-
-def _axis(row: int, column: int, many: int) -> str:
-    """What plotly calls the axes of a panel: empty for the first, else its number."""
-    number = row * many + column + 1
-    return "" if number == 1 else str(number)
-
-
-def _at(row: int, column: int, many: int) -> dict[str, str]:
-    name = _axis(row, column, many)
-    return {"xaxis": f"x{name}", "yaxis": f"y{name}"}
 
 
 def _span(column: int, many: int) -> tuple[float, float]:
@@ -151,8 +147,8 @@ def _axes(
         ("expert calls, %", {"range": [0, 104], "nticks": 5}),
         ("tokens/s", {"type": "log", "range": list(speeds), "tickvals": _TICKS}),
     )
-    for row in (_UNION, _CALLS, _SPEED):
-        name, beside = _axis(row, column, many), _axis(row, column, many)
+    for row in (UNION, CALLS, SPEED):
+        name, beside = axis_number(row, column, many), axis_number(row, column, many)
         (title_x, x), (title_y, y) = across[row], up[row]
         figure.update_layout(
             {
@@ -170,126 +166,6 @@ def _axes(
 def _last(scenario: Scenario) -> int:
     """The last bin that has calls."""
     return int(np.flatnonzero(scenario.calls.any(axis=1)).max(initial=0))
-
-
-def _color(kind: StepKind, look: Theme) -> str:
-    return look.text if kind == StepKind.DECODE else PURPLE
-
-
-def _boxes(scenario: Scenario, look: Theme, column: int) -> list[go.Box]:
-    found: list[go.Box] = []
-    for place, (kind, name, _) in enumerate(_PHASES):
-        phase = scenario.phase(kind)
-        if phase is None or not len(phase.active):
-            continue
-        low, first, middle, third, high = (
-            [100 * share] for share in phase.quantiles(0.05, 0.25, 0.5, 0.75, 0.95)
-        )
-        found.append(
-            go.Box(
-                x=[place], lowerfence=low, q1=first, median=middle, q3=third, upperfence=high,
-                mean=[100 * phase.union], boxmean=True, width=0.5,
-                line={"color": _color(kind, look), "width": 1.5},
-                hoverinfo="skip", showlegend=False,
-                xaxis=f"x{column + 1 if column else ''}", yaxis=f"y{column + 1 if column else ''}",
-                name=name,
-            )
-        )  # fmt: skip
-        found.append(_hidden(place, 100 * phase.union, hover(scenario, phase), column))
-    return found
-
-
-def _hidden(x: float, y: float, text: str, column: int) -> Any:
-    """What says more where the mouse is: boxes of given quantiles can only list them."""
-    name = column + 1 if column else ""
-    return go.Scatter(
-        x=[x], y=[y], mode="markers", marker={"size": 26, "opacity": 0}, hovertext=[text],
-        hoverinfo="text", showlegend=False, xaxis=f"x{name}", yaxis=f"y{name}",
-    )  # fmt: skip
-
-
-def _bars(found: Scenarios, column: int) -> list[go.Bar]:
-    scenario, many = found.each[column], len(found.each)
-    total = max(int(scenario.calls.sum()), 1)
-    bars: list[go.Bar] = []
-    for action in Action:
-        kind, counted = ACTIONS[action], scenario.calls[:, action]
-        chosen = np.flatnonzero(counted)
-        named = any(each.calls[:, action].any() for each in found.each[:column])
-        bars.append(
-            go.Bar(
-                x=chosen,
-                y=100 * counted[chosen] / total,
-                name=kind.label,
-                legendgroup=kind.label,
-                showlegend=bool(len(chosen)) and not named,
-                legendrank=int(action) + 1,
-                marker={
-                    "color": kind.color,
-                    "line": {"width": 0},
-                    "pattern": {
-                        "shape": kind.pattern,
-                        "fillmode": "overlay",
-                        "fgcolor": "#fff",
-                        "fgopacity": 0.4,
-                        "size": 8,
-                        "solidity": 0.2,
-                    },
-                },
-                hovertext=[
-                    f"<b>{kind.label}, {BINS[at]} tokens an expert</b><br>"
-                    f"{counted[at] / total:.1%} of the run's {total:,} calls"
-                    for at in chosen.tolist()
-                ],
-                hoverinfo="text",
-                textposition="none",
-                **_at(_CALLS, column, many),
-            )
-        )
-    return bars
-
-
-def _points(scenario: Scenario, look: Theme, column: int, many: int) -> list[go.Scatter]:
-    points: list[go.Scatter] = []
-    for place, (kind, name, symbol) in enumerate(_PHASES):
-        phase = scenario.phase(kind)
-        drawn = phase is not None and phase.tokens_per_s > 0  # false for nan
-        ends = _ends(phase) if phase is not None and drawn else (0.0, 0.0)
-        points.append(
-            go.Scatter(
-                x=[place] if drawn else [None],
-                y=[phase.tokens_per_s] if phase is not None and drawn else [None],
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [ends[1]],
-                    "arrayminus": [ends[0]],
-                    "visible": any(ends),
-                    "thickness": 1.5,
-                    "width": 6,
-                },
-                mode="markers+text",
-                marker={"symbol": symbol, "size": 7, "color": _color(kind, look)},
-                text=[f"  {short(phase.tokens_per_s)}  "] if phase is not None and drawn else [""],
-                textposition="middle right" if place == 0 else "middle left",
-                textfont={"size": 12, "color": look.text},
-                hovertext=[hover(scenario, phase)] if phase is not None else [""],
-                hoverinfo="text",
-                name=f"{name} steps",
-                legendgroup=name,
-                showlegend=not column,
-                legendrank=10 + place,
-                cliponaxis=False,
-                **_at(_SPEED, column, many),
-            )
-        )
-    return points
-
-
-def _ends(phase: Phase) -> tuple[float, float]:
-    """How far the interval goes below and above; 0 where the speed was measured."""
-    high = phase.tokens_per_s_high if np.isfinite(phase.tokens_per_s_high) else phase.tokens_per_s
-    return phase.tokens_per_s - phase.tokens_per_s_low, high - phase.tokens_per_s
 
 
 def _speed_range(found: Scenarios) -> tuple[float, float]:
@@ -325,7 +201,7 @@ def _name(
         font={"size": 13, "color": look.text},
     )
     if not scenario.calls.any():
-        at = _at(_UNION, column, many)
+        at = axes_of(UNION, column, many)
         figure.add_annotation(
             note(look, EMPTY)
             | {
@@ -345,7 +221,7 @@ def _break_even(
     at = float(np.log2(max(scenario.break_even - 0.5, 0.5))) + 0.5  # a bin ends at a power of two
     if at > most_bin + 0.6:
         return
-    axes = _at(_CALLS, column, many)
+    axes = axes_of(CALLS, column, many)
     figure.add_shape(
         type="line",
         xref=axes["xaxis"],
