@@ -43,7 +43,7 @@ def test_four_ways(wide: HybridEngine) -> None:
 def test_ones_own_prompts(wide: HybridEngine) -> None:
     one = run_scenarios(wide, "Hello", new_tokens=2, long_tokens=8, beams=2)
     assert one["batch of 8"].trace.tokens["sequence"].max() == 7  # beside others of ours
-    assert one["one request"].trace.texts[0] == "Hello"
+    assert one["one request"].trace.meta["prompt"] == "Hello"
     two = run_scenarios(wide, ["Hello", "Good bye"], new_tokens=2, long_tokens=8, beams=2)
     assert list(two) == ["one request", "long prompt", "batch of 2", "2 beams"]
 
