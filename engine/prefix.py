@@ -99,11 +99,10 @@ def until(trace: Trace, step: int) -> Trace:
     tokens, known = int(at.tokens[many]), _known(trace, many)
     rows = trace.token_rows[np.append(np.arange(tokens), known)]
     rows[rows[:, _STEP] >= many, _STEP] = -1
-    texts = (
-        (*trace.texts[:tokens], *(trace.texts[row] for row in known.tolist()))
-        if trace.texts
-        else ()
-    )
+    texts: tuple[str, ...] = ()
+    if trace.texts:
+        later: list[int] = known.tolist()
+        texts = (*trace.texts[:tokens], *(trace.texts[row] for row in later))
     routing = trace.routing.where(slice(int(at.routing[many])))
     if routing.predicted is not None and len(routing) and (routing.predicted < 0).all():
         routing = replace(routing, predicted=None)  # nothing was, so far
