@@ -101,7 +101,7 @@ class Explorer(widgets.VBox):
 
     @property
     def selection(self) -> Selection:
-        """The token and the expert that are picked: traits to observe, to set and to link."""
+        """The token and expert picked, the step in play: traits to observe, to set and to link."""
         return self._selection
 
     @property

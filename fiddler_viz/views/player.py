@@ -13,6 +13,7 @@ import anywidget
 import ipywidgets as widgets
 import traitlets
 
+from engine.errors import unknown_name
 from engine.routing import Routing
 from engine.trace import Trace
 from fiddler_viz.views.heard import Heard
@@ -80,10 +81,16 @@ class Player(anywidget.AnyWidget):
             return not self._off and self._playback.playing
 
     def play(self, speed: str | None = None) -> None:
-        """Play from here on, from the start where it is at the end; ``speed``: of SPEEDS."""
+        """Play from here on, from the start where it is at the end; ``speed``: of SPEEDS.
+
+        Raises InputError for another speed.
+        """
         with self._lock:
-            self._speed = self._speed if speed is None else speed
-            self._playback.play(SPEEDS[self._speed])
+            chosen = self._speed if speed is None else speed
+            if chosen not in SPEEDS:
+                raise unknown_name("speed", chosen, SPEEDS)
+            self._speed = chosen
+            self._playback.play(SPEEDS[chosen])
         self._on_change()
 
     def pause(self) -> None:
@@ -115,7 +122,9 @@ class Player(anywidget.AnyWidget):
         self.seek(int(place) + by if by > 0 or place == int(place) else int(place) + 1 + by)
 
     def set_speed(self, speed: str) -> None:
-        """One of SPEEDS; from here on where it plays."""
+        """One of SPEEDS; from here on where it plays. Raises InputError for another."""
+        if speed not in SPEEDS:
+            raise unknown_name("speed", speed, SPEEDS)
         with self._lock:
             self._speed = speed
             self._playback.set_speed(SPEEDS[speed])

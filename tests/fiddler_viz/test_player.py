@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import traitlets
 
+from engine.errors import InputError
 from engine.history import places_at
 from engine.residency import Place
 from engine.synthetic import synthetic_trace
@@ -186,6 +187,8 @@ def test_steps_speed_and_nonsense(opened: Callable[..., Explorer], trace: Trace)
     player._handle_custom_msg("toggle", [])
     explorer.flush()
     assert explorer.selection.playhead is None and player.view["speed"] == "real time"
+    with pytest.raises(InputError, match="unknown speed 'warp'"):
+        player.play("warp")
     says(player, "seek", 10**9)
     explorer.flush()
     assert player.view["place"] == 25
