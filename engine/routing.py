@@ -40,8 +40,8 @@ class Routing:
         """Of every choice ``layer * experts + expert``, row by row; ``experts`` per layer."""
         return (self.layer.astype(np.int64)[:, None] * experts + self.experts).ravel()
 
-    def where(self, wanted: NDArray[np.bool_]) -> Routing:
-        """Only the rows for which ``wanted`` is true."""
+    def where(self, wanted: NDArray[np.bool_] | slice) -> Routing:
+        """Only the rows for which ``wanted`` is true, or a slice of them (no copy)."""
         return Routing(
             step=self.step[wanted],
             layer=self.layer[wanted],

@@ -105,6 +105,12 @@ def _prompt(tokens: dict[str, Ints], steps: Flags) -> int:
     return int((mine & np.append(steps, False)[tokens["step"]]).sum())
 
 
+def interval(trace: Trace, speed: float) -> tuple[float, float]:
+    """The stated interval of a modelled speed; a measured one is what it is, twice."""
+    error = trace.plan.costs.relative_error if trace.clock == Clock.MODELLED else 0.0
+    return speed / (1 + error), speed / (1 - error) if error < 1 else math.inf
+
+
 def summarize(trace: Trace) -> Summary:
     """Count a trace's rows. Steps that were cut short count as work, not as speed."""
     steps = trace.steps
@@ -115,7 +121,7 @@ def summarize(trace: Trace) -> Summary:
     decode_ns, prefill_ns = int(length[decode].sum()), int(length[prefill].sum())
     answered, prompt = generated(trace.tokens, decode), _prompt(trace.tokens, prefill)
     speed = _ratio(answered * 1e9, decode_ns)
-    error = trace.plan.costs.relative_error if trace.clock == Clock.MODELLED else 0.0
+    low, high = interval(trace, speed)
     totals = trace.happened.totals
     calls = np.array(totals.calls)
     h2d, d2h = totals.bytes[Lane.H2D], totals.bytes[Lane.D2H]
@@ -127,8 +133,8 @@ def summarize(trace: Trace) -> Summary:
         prefill_ns=prefill_ns,
         decode_ns=decode_ns,
         tokens_per_s=speed,
-        tokens_per_s_low=speed / (1 + error),
-        tokens_per_s_high=speed / (1 - error) if error < 1 else math.inf,
+        tokens_per_s_low=low,
+        tokens_per_s_high=high,
         prefill_tokens_per_s=_ratio(prompt * 1e9, prefill_ns),
         hit_rate=_ratio(int(calls[Action.RESIDENT]), int(calls.sum())),
         calls={action.name.lower(): int(calls[action]) for action in Action},

@@ -34,6 +34,8 @@ from engine.spec import ModelSpec
 if TYPE_CHECKING:
     import pandas as pd
 
+    from engine.prefix import Marks
+
 
 @dataclass(frozen=True)
 class Start:
@@ -136,6 +138,22 @@ class Trace:
         heads = np.flatnonzero(steps["complete"])
         tokens = np.stack((heads, steps["sequences"][heads]), axis=1)
         return Outline.of(self.batch, steps["context"][self.batch.step], tokens)
+
+    @cached_property
+    def marks(self) -> Marks:
+        """Where steps end in the tables (:class:`engine.prefix.Marks`). Made once."""
+        from engine.prefix import marks
+
+        return marks(self)
+
+    def until(self, step: int) -> Trace:
+        """The run as it was at the end of ``step``; -1: before the first (:mod:`engine.prefix`).
+
+        Raises InputError for a step below -1.
+        """
+        from engine.prefix import until
+
+        return until(self, step)
 
     @property
     def plan(self) -> Plan:

@@ -55,6 +55,8 @@ class Explorer(widgets.VBox):
         self._can_load = source is None
         self._state = "ready"
         self._dirty = threading.Event()
+        self._ticking: int | None = None
+        """The thread in which the playhead moves on by itself, just before a frame."""
         self._selection = Selection()
         self._screen = Screen(
             self._session,
@@ -79,7 +81,7 @@ class Explorer(widgets.VBox):
         self._cell = executing()
         self._replace()
         self._pump = Pump(self)
-        self._screen.beat.observe(lambda change: self._pump.answered(change["new"]), "shown")
+        self._screen.beat.observe(lambda change: self._painted(change["new"]), "shown")
         self._pump.flush()
         self._pump.start()
 
@@ -114,7 +116,7 @@ class Explorer(widgets.VBox):
 
     @property
     def selection(self) -> Selection:
-        """The token and the expert that are picked: traits to observe, to set and to link."""
+        """The token and expert picked, the step in play: traits to observe, to set and to link."""
         return self._selection
 
     @property
@@ -155,9 +157,15 @@ class Explorer(widgets.VBox):
         self._session.shows = change["new"]
         self._mark()
 
+    def _painted(self, frame: int) -> None:
+        self._pump.answered(frame)
+        if self._screen.player.playing:  # which waits for that: it plays only to who looks
+            self._pump.mark()
+
     def _mark(self) -> None:
         self._dirty.set()
-        self._pump.mark()
+        if self._ticking != threading.get_ident():  # that frame is being drawn
+            self._pump.mark()
 
     def _guarded(self, action: Callable[[], None]) -> Callable[[], None]:
         def call() -> None:
@@ -238,10 +246,13 @@ class Explorer(widgets.VBox):
             self._screen.follow(self._session)  # back to what is in force
             raise
         self._selection.plan = self._session.shows  # a move leads back to B, and so does no A
+        busy = self._session.running or self._runner.busy
+        self._ticking = threading.get_ident()
+        self._screen.player.tick(self._session.view.trace, busy=busy)
+        self._ticking = None
         if not changed and not self._dirty.is_set():
             return self._acknowledged(self._screen.draw_late(self._session))
         self._dirty.clear()
-        busy = self._session.running or self._runner.busy
         if busy and self._state == "ready":
             self._state = "running"  # started elsewhere, in a cell
         elif not busy and self._state == "running":
@@ -263,7 +274,9 @@ class Explorer(widgets.VBox):
             return 0.0
         if self._screen.owes:  # a slider that moves on comes first
             return _REST_S
-        return _IDLE_S if self._session.engine is not None else None
+        playing_s = None if self._pump.unanswered else self._screen.player.wait_s()
+        waits = (playing_s, _IDLE_S if self._session.engine is not None else None)
+        return min((wait for wait in waits if wait is not None), default=None)
 
     def report(self, error: Exception) -> None:
         """Show an error in the status line; everything else stays usable."""

@@ -34,7 +34,7 @@ ENGINE_ABOVE = (
     ("residency", "timeline", "routing", "stacks frequency"),
     ("policies", "layout"),
     ("plan", "happened rehearsed", "planners"),
-    ("trace trace_check trace_file trace_upgrade tables summary", "placement"),
+    ("trace trace_check trace_file trace_upgrade tables summary prefix", "placement"),
     (
         "orchestrator",
         "records notes",
@@ -42,8 +42,9 @@ ENGINE_ABOVE = (
         "inspection regrets",
         "run",
         "comparison",
+        "demand",
     ),
-    ("recorder",),
+    ("recorder", "scenario"),
     ("replay", "interchange", "bounds"),
     ("synthetic", "sweep sweep_task", "heldout", "curves", "budgets"),
 )

@@ -33,6 +33,8 @@ from fiddler_viz.figures.routing_flow import (
     routing_flow,
     routing_flow_figure,
 )
+from fiddler_viz.figures.scenarios import scenarios, scenarios_figure, scenarios_of
+from fiddler_viz.figures.scenarios_words import describe_scenarios
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.figures.specialisation import (
     describe_specialisation,
@@ -65,6 +67,7 @@ __all__ = [
     "describe_memory",
     "describe_plans",
     "describe_routing_flow",
+    "describe_scenarios",
     "describe_specialisation",
     "describe_strip",
     "describe_timeline",
@@ -84,6 +87,9 @@ __all__ = [
     "room_of",
     "routing_flow",
     "routing_flow_figure",
+    "scenarios",
+    "scenarios_figure",
+    "scenarios_of",
     "specialisation",
     "specialisation_figure",
     "strip_html",

@@ -46,5 +46,6 @@ def describe_selection(
         kind = StepKind(int(trace.steps["kind"][step])).name.lower()
         what = f"step {step} ({kind} of {count(n, 'token')})"
     else:
-        return f"whole run, {count(int(trace.steps['tokens'].sum()), 'token')}"
+        whole = f"up to step {trace.meta['until']}" if "until" in trace.meta else "whole run"
+        return f"{whole}, {count(int(trace.steps['tokens'].sum()), 'token')}"
     return what if show == "token" else f"up to {what}"

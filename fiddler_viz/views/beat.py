@@ -7,16 +7,19 @@ import traitlets
 
 # `_esm` is JavaScript for the browser. A frame counts as shown at the second animation frame after
 # its messages were handled: the first one paints. A hidden tab paints nothing and answers late,
-# which slows the pump down: nobody is looking.
+# which slows the pump down: nobody is looking. A page that opens answers, too: what was last sent
+# is in what it opens with.
 _ESM = """
 function initialize({ model }) {
-  model.on("change:sent", () => {
+  function answer() {
     const frame = model.get("sent");
     requestAnimationFrame(() => requestAnimationFrame(() => {
       model.set("shown", frame);
       model.save_changes();
     }));
-  });
+  }
+  answer();
+  model.on("change:sent", answer);
 }
 export default { initialize };
 """

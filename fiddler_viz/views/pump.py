@@ -70,6 +70,8 @@ class Pump:
         self.answer_s = answer_s
         self.frames = 0
         """Frames sent so far; the number of the last one."""
+        self.unanswered = False
+        """Whether no browser has shown the last frame, yet or ever."""
         self._drawing = threading.RLock()
         self._marked = threading.Event()
         self._answered = threading.Event()
@@ -100,6 +102,7 @@ class Pump:
     def answered(self, frame: int) -> None:
         """A browser has shown this frame."""
         if frame >= self.frames:
+            self.unanswered = False
             self._answered.set()
 
     def flush(self) -> bool:
@@ -126,7 +129,7 @@ class Pump:
             self._marked.clear()  # before reading the state: what comes later marks again
             self._answered.clear()
             with _uncollected():
-                sent = drawer.draw_frame()
+                self.unanswered |= (sent := drawer.draw_frame())
             self.frames += sent
             return sent
 

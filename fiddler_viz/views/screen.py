@@ -9,6 +9,7 @@ import ipywidgets as widgets
 
 from engine.plan import Plan
 from engine.summary import Summary
+from engine.trace import Trace
 from engine.units import format_bytes
 from fiddler_viz.figures import room_of
 from fiddler_viz.theme import Theme
@@ -21,6 +22,7 @@ from fiddler_viz.views.pick_controls import PickControls
 from fiddler_viz.views.picture import grid_of, memory_now, tokens_processed
 from fiddler_viz.views.plan_controls import PlanControls
 from fiddler_viz.views.plans_view import PlansView
+from fiddler_viz.views.player import Player
 from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.run_controls import RunControls
 from fiddler_viz.views.selection import Picked, Selection
@@ -88,8 +90,9 @@ class Screen:
         self.words = Words(mark)
         self.text = TextView(lines, lambda token: selection.pick(token=token))
         self.timeline = TimelineView(
-            session.view.trace, theme, room - 140 - lines, self.plotly, selection, mark
+            session.view.trace, theme, room - 174 - lines, self.plotly, selection, mark
         )
+        self.player = Player(selection, mark)
         self.picks = PickControls(selection, session.view.trace.model.grid)
         selection.observe(lambda _: mark())
 
@@ -102,7 +105,7 @@ class Screen:
         sliders = [controls.memory, controls.memory_label, controls.cache, controls.cache_label]
         sides = (
             widgets.VBox([self.heatmap, self.memory]),
-            widgets.VBox([self.text, self.timeline]),
+            widgets.VBox([self.player, self.text, self.timeline]),
         )
         return [
             widgets.HTML(style_sheet(self._theme), layout=widgets.Layout(display="none")),
@@ -121,7 +124,11 @@ class Screen:
 
     def draw(self, session: Session, *, name: str, state: str, busy: bool) -> bool:
         """Show a session; True if anything was sent to the browser."""
-        view = session.view
+        moment = self.player.moment(session.view.trace)
+        whole = None if moment is None else session.view.trace
+        session = session.until(moment)
+        view, moving = session.view, session.view.live or self.player.playing
+        state = self.player.state(state, moment)
         state_of_plan = (view.plan, session.shows, session.asks)
         before, self._drawn_plan = self._drawn_plan, state_of_plan
         replanned = state_of_plan != before
@@ -134,11 +141,11 @@ class Screen:
             self.status.say(plan_words(view, example=session.example) + asked_words(session))
         self.runs.busy(busy)
         if replanned and not view.live and len(view.trace.routing) > _MANY_ROWS:
-            return self._draw_first(session, name=name, state=state)
+            return self._draw_first(session, whole, name=name)
         self.owes = False
         picks = self.text.picks  # before the selection: of a later one it would know nothing
         picked = Picked() if view.live else self._selection.within(view.trace)
-        token = self.heatmap.selected(tokens_processed(session), picked.token, live=view.live)
+        token = self.heatmap.selected(tokens_processed(session), picked.token, live=moving)
         against = self.heatmap.compared(session.earlier.names())
         grid = grid_of(session, self.heatmap.show.value, token, against)
         tiles = self._tiles_of(view)
@@ -146,10 +153,11 @@ class Screen:
         size = view.plan.expert_bytes
         sent = [
             self.heatmap.draw(
-                grid, picked, view.plan, hover=not view.live, able=not view.trace.on_host
+                grid, picked, view.plan, hover=not moving, able=not view.trace.on_host
             ),
             self.memory.show(memory, room, size),
-            self.timeline.draw(view.trace, picked),
+            self.timeline.draw(view.trace, picked, whole),
+            self.player.show(moment),
             self.picks.show(picked, view.trace.model.grid),
             self.words.show(grid, memory, room, size, self.timeline.drawn),
             self.tiles.show(tiles, fade=replanned and not view.live),
@@ -157,31 +165,31 @@ class Screen:
             self.text.show(
                 view.trace,
                 token if picked.token is None else picked.token,
-                live=view.live,
+                live=moving,
                 picks=picks,
             ),
-            self.header.show(name, view.trace, state, what_if=view.what_if),
+            self.header.show(name, whole or view.trace, state, what_if=view.what_if),
         ]
         return any(sent)
 
-    def _draw_first(self, session: Session, *, name: str, state: str) -> bool:
+    def _draw_first(self, session: Session, whole: Trace | None, *, name: str) -> bool:
         """What a slider is watched for; the rest, which takes longer, is drawn right after."""
         view, plan = session.view, session.view.plan
         self.owes = True
         tiles = self._tiles_of(view)
         sent = [
-            self.timeline.draw(view.trace, self._selection.within(view.trace)),
+            self.timeline.draw(view.trace, self._selection.within(view.trace), whole),
             self.memory.show(memory_now(session), room_of(view.trace), plan.expert_bytes),
             self.tiles.show(tiles, fade=True),
             self._show_plans(session),
-            self.header.show(name, view.trace, PENDING, what_if=view.what_if),
+            self.header.show(name, whole or view.trace, PENDING, what_if=view.what_if),
         ]
         return any(sent)
 
     def _tiles_of(self, view: View) -> list[Tile]:
         """The row of numbers; the bound of a long run comes later."""
         ran = not view.live and not view.trace.on_host and len(view.trace.step_rows) > 0
-        light = self.light.of(view.trace) if ran else None
+        light = self.light.of(view.trace) if ran and not self.player.playing else None
         return make_tiles(view.predicted, view.run, what_if=view.what_if, light=light, pending=ran)
 
     def _show_plans(self, session: Session) -> bool:
@@ -190,7 +198,10 @@ class Screen:
 
     def draw_late(self, session: Session) -> bool:
         """Show what was worked out beside the drawing; True if anything was sent."""
-        return self.light.came_in and self.tiles.show(self._tiles_of(session.view))
+        if not self.light.came_in:
+            return False
+        session = session.until(self.player.moment(session.view.trace))
+        return self.tiles.show(self._tiles_of(session.view))
 
     def follow(self, session: Session) -> None:
         """Set the controls to the plan shown, but for those that are being moved."""

@@ -23,9 +23,12 @@ class Selection(traitlets.HasTraits):
     """Of ``layer``; None with a layer: all of its experts."""
     plan = traitlets.Enum(("A", "B"), "B")
     """Which of two plans is shown; always B while no A is kept."""
+    playhead = traitlets.Int(None, allow_none=True)
+    """The step at whose end the run is shown, -1: before the first; None: all of the run."""
 
     def __repr__(self) -> str:
-        picked = {name: getattr(self, name) for name in ("token", "layer", "expert")}
+        names = {"token": "token", "layer": "layer", "expert": "expert", "playhead": "up to step"}
+        picked = {words: getattr(self, name) for name, words in names.items()}
         words = (f"{name} {value}" for name, value in picked.items() if value is not None)
         return f"Selection({', '.join(words) or 'nothing'})"
 
@@ -36,7 +39,7 @@ class Selection(traitlets.HasTraits):
                 setattr(self, name, value)
 
     def clear(self) -> None:
-        """Pick nothing."""
+        """Pick nothing; the playhead stays."""
         self.pick(token=None, layer=None, expert=None)
 
     def within(self, trace: Trace) -> Picked:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -216,6 +217,24 @@ class Session:
                 return self._todo.pop(0)
             wanted, self._wanted = self._wanted, {}
             return wanted or None
+
+    def until(self, step: int | None) -> Session:
+        """To draw from: what is shown as it was at the end of a step; None: as it is.
+
+        What ran and what is shown instead of it are cut alike; a prediction of all of it stays.
+        """
+        view, base = self.view, self.base
+        if step is None or view.live:
+            return self
+        trace = view.trace.until(step)
+        if view.what_if:
+            run = base.until(step).summary if base is not None and view.run is not None else None
+            seen = replace(view, trace=trace, predicted=trace.summary, run=run)
+        else:
+            seen = replace(view, trace=trace, run=None if view.run is None else trace.summary)
+        session = copy(self)
+        session.view = seen
+        return session
 
     @property
     def running(self) -> bool:

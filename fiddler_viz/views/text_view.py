@@ -14,9 +14,8 @@ from engine.trace import Trace
 from fiddler_viz.figures.token_cells import GRADIENT, SHADES, cost_range, in_order, token_shades
 from fiddler_viz.frames import LIMIT_TOKENS, Ints, Tokens, excerpt, priced, readings
 from fiddler_viz.theme import safe, show_token
+from fiddler_viz.views.heard import Heard
 
-PAGES = 8
-"""Pages that show one explorer at the same time; of more, the longest silent are forgotten."""
 LOOK_FOR = "Bright tokens took longest: were their experts missing? Click one."
 EMPTY = '<span class="fv-muted">The text appears here, token by token.</span>'
 
@@ -44,7 +43,7 @@ class TextView(anywidget.AnyWidget):
         self._on_pick = on_pick
         self.on_msg(self._heard)
         self._escaped: tuple[tuple[str, ...], list[str]] = ((), [])
-        self._picks: dict[str, int] = {}
+        self._picks = Heard()
         self.show(None, None)
 
     def __repr__(self) -> str:
@@ -53,7 +52,7 @@ class TextView(anywidget.AnyWidget):
     @property
     def picks(self) -> dict[str, int]:
         """By page, the number of its last pick: to be read before the selection is."""
-        return dict(self._picks)
+        return self._picks.last
 
     def show(
         self,
@@ -88,11 +87,9 @@ class TextView(anywidget.AnyWidget):
     def _heard(self, _: object, content: Any, __: object) -> None:
         if not isinstance(content, dict) or content.get("event") != "pick":
             return
-        token, page, number = (content.get(name) for name in ("token", "page", "number"))
+        token = content.get("token")
         self._on_pick(token if type(token) is int else None)
-        if isinstance(page, str) and type(number) is int:  # after the selection: see `picks`
-            self._picks.pop(page, None)
-            self._picks = dict([*self._picks.items(), (page, number)][-PAGES:])
+        self._picks.note(content.get("page"), content.get("number"))  # after it: see `picks`
 
     def _cells(self, tokens: Tokens, texts: tuple[Ints, ...], selected: int | None) -> str:
         total = sum(map(len, texts))

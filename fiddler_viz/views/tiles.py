@@ -117,6 +117,8 @@ def _speed(name: str, summary: Summary, kind: str) -> Tile:
 def _light(shown: Summary, light: Bound | None, kind: str, *, pending: bool) -> Tile:
     """The share of what nobody can exceed; before that is known, the busiest lane beneath."""
     busiest = max(shown.busy, key=lambda lane: shown.busy[lane], default="")
+    if not math.isfinite(shown.busy.get(busiest, 0.0)):  # nothing has run so far
+        busiest = ""
     busy = f"{safe(busiest.upper())} {percent(shown.busy[busiest])} busy" if busiest else ""
     tip = (
         "decode speed as a share of what no policy could exceed for this routing, budget and "

@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.trace import Trace
 from fiddler_viz.figures import Window, timeline_figure, update_timeline, window
+from fiddler_viz.figures.cursor import add_cursor, move_cursor
 from fiddler_viz.figures.picked import add_time_marks, mark_time
 from fiddler_viz.figures.timeline import BARS, CLOCKS, LOOK_FOR
 from fiddler_viz.theme import Segment, Theme
@@ -51,6 +52,7 @@ class TimelineView(widgets.VBox):
         figure = timeline_figure(self._drawn, theme, height=height_px)
         figure.update_layout(dragmode="zoom", title_text="", margin_t=8, margin_b=30)
         without_legend(figure)  # its heading says it
+        add_cursor(figure, theme)
         add_time_marks(figure)
         self.figure = FigureView(figure, plotly, on_move=self._moved)
         for segment in Segment:
@@ -84,11 +86,18 @@ class TimelineView(widgets.VBox):
     def __repr__(self) -> str:
         return f"TimelineView({self.span.value})"
 
-    def draw(self, trace: Trace, picked: Picked) -> bool:
-        """Show what of the trace is in view; True if anything was sent."""
+    def draw(self, trace: Trace, picked: Picked, whole: Trace | None = None) -> bool:
+        """Show what of the trace is in view; True if anything was sent.
+
+        Of a ``whole`` run the trace is the part up to the step in play: a line marks its end.
+        """
         with self._lock:
             chosen = self._chosen
-        start, end = chosen or last_steps(trace, SPANS[self.span.value])
+        steps = SPANS[self.span.value]
+        shown = trace
+        if whole is not None and not (steps and len(trace.step_rows)):  # the room it will take
+            shown = whole.until(0) if steps else whole
+        start, end = chosen or last_steps(shown, steps)
         span = picked.span(trace)
         if picked.token != self._looked_at:
             self._looked_at = picked.token
@@ -102,6 +111,7 @@ class TimelineView(widgets.VBox):
         def update(figure: Any) -> None:
             update_timeline(figure, view, self._theme)
             mark_time(figure, view, span, picked.layer, picked.expert)
+            move_cursor(figure, None if whole is None else trace.duration_ns)
             figure.layout.title = {"text": ""}
 
         said = self.heading.show("Timeline", CLOCKS[view.clock], LOOK_FOR)

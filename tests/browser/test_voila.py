@@ -162,3 +162,41 @@ def test_a_token_and_an_expert_are_picked_with_mouse_and_keys(
     page.wait_for_function(f"(menus) => ({chosen})(menus) == '–,–'", arg=menus)
     assert driver.root.locator(".fv-text i.s").count() <= 1
     watched.check()
+
+
+def test_a_run_is_scrubbed_and_played_with_the_keys(
+    voila: Callable[[Path], str], watched: Watched, artifacts: Path, tmp_path: Path
+) -> None:
+    """Without an engine, on the bundled run: steps, real time, and its end at ten times that."""
+    page = watched.page
+    notebook = write_notebook(tmp_path / "playing.ipynb", BUNDLED.format(theme="light"))
+    page.goto(voila(notebook), timeout=SLOW_MS)
+    driver = Driver(page)
+    driver.opened()
+    row = driver.root.locator(".fv-player")
+    slider, words = row.locator("input"), row.locator(".at")
+    slider.focus()
+    slider.press("Home")
+    driver.until("s.state.includes('before its first step')")
+    for _ in range(13):
+        slider.press("ArrowRight")
+    driver.until("s.state.includes('up to step 12') && s.title.includes('up to step 12')")
+    before = float(words.inner_text().split(",")[1].split()[0])
+    slider.press(" ")
+    page.wait_for_timeout(3000)
+    slider.press(" ")
+    passed = float(words.inner_text().split(",")[1].split()[0]) - before
+    assert 2.5 < passed < 6, "three seconds of the run's own time, on a busy machine"
+    driver.shoot(artifacts / "voila-playing.png")
+    driver.until("s.state.includes('ready')")
+    driver.move_memory(4)
+    driver.until("s.memory.includes('26.0 GB') && s.state.includes('up to step')")
+    slider.press("End")
+    for _ in range(8):
+        slider.press("ArrowLeft")
+    row.get_by_label("playing speed").select_option("10x")
+    row.get_by_label("play", exact=True).click()
+    row.get_by_label("pause", exact=True).wait_for()
+    row.get_by_label("play", exact=True).wait_for()
+    driver.until("s.state == 'ready' && !s.title.includes('up to')")
+    watched.check()

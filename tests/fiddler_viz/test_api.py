@@ -56,6 +56,7 @@ def test_public_names() -> None:
         "regrets",
         "replay",
         "routing_flow",
+        "scenarios",
         "specialisation",
         "sweep",
         "synthetic",
