@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from engine.bounds import Bound, bound
 from engine.trace import Trace
 
-SOON_ROWS = 20_000
-"""Choices of the router up to which a bound is at hand within a frame."""
-_REST_S = 0.8
-"""A long one waits until the controls rest so long, for it slows the frame of a move meanwhile."""
+SOON_ROWS, LONG_ROWS = 1_000, 20_000
+"""Choices of the router up to which a bound is at hand within a frame, and from which on it takes
+long enough to slow the frames of moves meanwhile."""
+_REST_S, _LONG_REST_S = 0.15, 0.8
+"""So long the controls have to rest before one is worked out, and before a long one is."""
 _KEPT = 64
 
 
@@ -84,10 +85,11 @@ class Light:
         while True:
             with self._lock:
                 wish = self._wish
-                rest_s = self._asked_s + _REST_S - time.monotonic()
                 if wish is None or self._closed.is_set():
                     self._thread = None
                     return
+                long = len(wish.trace.routing) > LONG_ROWS
+                rest_s = self._asked_s - time.monotonic() + (_LONG_REST_S if long else _REST_S)
                 if rest_s <= 0:
                     self._wish = None
             if rest_s > 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ipywidgets as widgets
 
@@ -22,6 +22,8 @@ class Tile:
     note: str = ""
     kind: str = ""
     tip: str = ""
+    pending: bool = False
+    """Whether its value is still to come."""
 
     def html(self, *, changed: bool, old: bool) -> str:
         """The tile as HTML. All text is ours or escaped by :func:`make_tiles`."""
@@ -45,14 +47,23 @@ class Tiles(widgets.HTML):
 
     def show(self, tiles: list[Tile], *, fade: bool = False, old: bool = False) -> bool:
         """Draw; True if anything changed. ``old`` dims what is about to be replaced."""
+        tiles = [self._meanwhile(tile) for tile in tiles]
         parts = [
-            tile.html(changed=fade and self._shown.get(tile.name) != tile.value, old=old)
+            tile.html(
+                changed=fade and self._shown.get(tile.name) != tile.value, old=old or tile.pending
+            )
             for tile in tiles
         ]
         before = self.value
         self.value = f'<div class="fv-tiles">{"".join(parts)}</div>'
         self._shown = {tile.name: tile.value for tile in tiles}
         return self.value != before
+
+    def _meanwhile(self, tile: Tile) -> Tile:
+        """Until a value comes the one before stays, dimmed."""
+        if not tile.pending or tile.name not in self._shown:
+            return tile
+        return replace(tile, value=self._shown[tile.name])
 
 
 def make_tiles(
@@ -125,7 +136,7 @@ def _light(shown: Summary, light: Bound | None, kind: str, *, pending: bool) -> 
         "machine; below: the lane that is busy most of the time"
     )
     if light is None:
-        return Tile(LIGHT, "…" if pending else "-", busy, kind, tip)
+        return Tile(LIGHT, "…" if pending else "-", busy, kind, tip, pending)
     share = light.decode_achieved
     return Tile(LIGHT, percent(light.achieved if math.isnan(share) else share), busy, kind, tip)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from engine.cost import CostModel
 from engine.errors import InputError, UnsupportedModelError
 from engine.plan import Plan
 from engine.planners import PLANNERS
@@ -51,6 +52,7 @@ class WhatIfControls:
         self._on_change, self._on_action = on_change, on_action
         self._follower: int | None = None
         self._own: dict[str, float] = {}
+        self._found: tuple[CostModel, HardwareSpec | None] | None = None
         self.toggle = widgets.ToggleButton(
             description="what if …",
             tooltip="More to ask: link, cores, planner, model costs; two plans side by side.",
@@ -137,7 +139,7 @@ class WhatIfControls:
         """
         self._follower = threading.get_ident()
         try:
-            machine = plan.machine(model)
+            machine = self._machine(plan, model)
             self._follow_rate("link_gbps", machine, model, moving)
             self._follow_rate("cpu_cores", machine, model, moving)
             if "planner" not in moving():
@@ -147,6 +149,14 @@ class WhatIfControls:
             self.apply.disabled, self.reset.disabled = not (drives and asks), not asks
         finally:
             self._follower = None
+
+    def _machine(self, plan: Plan, model: ModelSpec) -> HardwareSpec | None:
+        """The plan's machine; one looked up among the presets is remembered by its costs."""
+        if plan.basis is not None:
+            return plan.basis.hardware
+        if self._found is None or self._found[0] is not plan.costs:
+            self._found = plan.costs, plan.machine(model)
+        return self._found[1]
 
     def _follow_rate(
         self, name: str, machine: HardwareSpec | None, model: ModelSpec, moving: Moving

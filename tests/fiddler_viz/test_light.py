@@ -13,7 +13,7 @@ from engine.synthetic import synthetic_trace
 from fiddler_viz.explorer import Explorer
 from fiddler_viz.views import light
 from fiddler_viz.views.light import Light
-from fiddler_viz.views.tiles import LIGHT, make_tiles
+from fiddler_viz.views.tiles import LIGHT, Tiles, make_tiles
 from tests.fiddler_viz.make_trace import toy_trace
 
 
@@ -40,6 +40,12 @@ def test_a_long_run_s_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
     assert repr(made) == "Light(1 known)"  # what was asked in between was not worked out
     tiles = make_tiles(None, trace.summary, what_if=False, pending=True)
     assert tiles[-1].value == "…"
+    shown, known = Tiles(), make_tiles(None, trace.summary, what_if=False, light=bound(trace))
+    value = next(tile.value for tile in known if tile.name == LIGHT)
+    shown.show(known)
+    shown.show(tiles)
+    last = shown.value.split("fv-tile ")[-1]  # what was there stays, dimmed
+    assert f">{value}<" in last and " old" in last.split('"')[0]
     made.close()
     assert not any(t.name == "fiddler-viz-light" for t in threading.enumerate())
 
