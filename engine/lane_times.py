@@ -105,10 +105,24 @@ class Gaps:
     lane: Ints
     start_ns: Ints
     end_ns: Ints
+    path: Ints
+    """The lane that the critical path was on meanwhile, most of the time; -1: on none."""
+
+    def __len__(self) -> int:
+        return len(self.lane)
+
+    @classmethod
+    def none(cls) -> Gaps:
+        """No gap at all."""
+        nothing = np.zeros(0, dtype=np.int64)
+        return cls(nothing, nothing, nothing, nothing)
 
 
-def idle_gaps(work: Columns, start_ns: int, end_ns: int) -> Gaps:
-    """Every stretch in which a lane had nothing to do, between two times."""
+def idle_gaps(work: Columns, critical: NDArray[np.bool_], start_ns: int, end_ns: int) -> Gaps:
+    """Every stretch in which a lane had nothing to do, between two times.
+
+    Of few rows: its cost grows with gaps times pieces of the critical path.
+    """
     found: list[tuple[Ints, Ints, Ints]] = []
     for lane in Lane:
         mine = (work["lane"] == lane) & (work["end_ns"] > start_ns) & (work["start_ns"] < end_ns)
@@ -117,4 +131,10 @@ def idle_gaps(work: Columns, start_ns: int, end_ns: int) -> Gaps:
         end = np.clip(np.append(busy[0], end_ns), start_ns, end_ns)
         gap = end > start
         found.append((np.full(int(gap.sum()), lane), start[gap], end[gap]))
-    return Gaps(*(np.concatenate(parts).astype(np.int64) for parts in zip(*found, strict=True)))
+    lane, start, end = (np.concatenate(part).astype(np.int64) for part in zip(*found, strict=True))
+    begins, ends = (work[name][critical] for name in ("start_ns", "end_ns"))
+    both = np.minimum(end[:, None], ends) - np.maximum(start[:, None], begins)  # (gaps, pieces)
+    on = np.zeros((len(lane), _LANES), dtype=np.int64)
+    for number in Lane:
+        on[:, number] = both[:, work["lane"][critical] == number].clip(min=0).sum(axis=1)
+    return Gaps(lane, start, end, np.where(on.any(axis=1), on.argmax(axis=1), -1))

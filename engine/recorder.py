@@ -44,7 +44,8 @@ class Recorder:
         """Of each token."""
         self.lineage = lineage or Lineage()
         """Of the rows of the batch that runs."""
-        self._start = start
+        self.start = start
+        """What it began with, besides what the first plan pins."""
         self._steps = array("q")
         self._tokens = array("q")
 
@@ -115,7 +116,7 @@ class Recorder:
             token_rows=tokens,
             happened=Recorded(*notes.rows()),
             plan_list=tuple((step, plan) for step, plan in self.plans if step <= steps),
-            start=self._start,
+            start=self.start,
             texts=tuple(self.texts[: len(tokens)]),
             meta=dict(meta),
         )

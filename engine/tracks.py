@@ -50,3 +50,10 @@ class Tracks:
             ahead = np.maximum(end[begun - 1] - times, 0)  # of the last one begun
             covered[number] = before[begun] - np.where(begun > 0, ahead, 0)
         return covered
+
+    def crossing(self, start_ns: int, end_ns: int, tracks: int) -> int:
+        """Stretches of the first so many tracks that can be seen between two times."""
+        return sum(
+            int(np.searchsorted(start, end_ns) - np.searchsorted(end, start_ns, side="right"))
+            for start, end in zip(self.starts[:tracks], self.ends[:tracks], strict=True)
+        )

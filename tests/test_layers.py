@@ -31,7 +31,7 @@ ENGINE_ABOVE = (
     ("policies", "layout"),
     ("plan", "happened", "planners"),
     ("trace trace_check trace_file trace_upgrade tables summary", "placement"),
-    ("orchestrator", "records notes", "history", "inspection regrets", "run", "critical_path"),
+    ("orchestrator", "records notes", "history", "inspection regrets", "run", "critical_path", "spans"),
     ("recorder",),
     ("replay", "interchange", "bounds"),
     ("synthetic", "sweep sweep_task", "heldout", "curves", "budgets"),

@@ -23,6 +23,12 @@ from fiddler_viz.figures.memory import (
     memory_html,
     update_memory,
 )
+from fiddler_viz.figures.memory_over_time import (
+    describe_memory_over_time,
+    memory_over_time,
+    memory_over_time_figure,
+    update_memory_over_time,
+)
 from fiddler_viz.figures.oneline import heatmap, inspect, memory, timeline, tokens
 from fiddler_viz.figures.room import Room, room_of
 from fiddler_viz.figures.routing_flow import (
@@ -41,12 +47,13 @@ from fiddler_viz.figures.strip import TokenStrip, strip_html
 from fiddler_viz.figures.strip_words import describe_strip
 from fiddler_viz.figures.timeline import timeline_figure, update_timeline
 from fiddler_viz.figures.timeline_words import describe_timeline
-from fiddler_viz.figures.window import Window, live_window, window
+from fiddler_viz.figures.window import Window, Windows, live_window, window
 
 __all__ = [
     "Room",
     "TokenStrip",
     "Window",
+    "Windows",
     "as_trace",
     "budget_speeds",
     "budget_speeds_figure",
@@ -59,6 +66,7 @@ __all__ = [
     "describe_hit_rates",
     "describe_inspection",
     "describe_memory",
+    "describe_memory_over_time",
     "describe_routing_flow",
     "describe_specialisation",
     "describe_strip",
@@ -74,6 +82,8 @@ __all__ = [
     "memory",
     "memory_figure",
     "memory_html",
+    "memory_over_time",
+    "memory_over_time_figure",
     "room_of",
     "routing_flow",
     "routing_flow_figure",
@@ -86,6 +96,7 @@ __all__ = [
     "update_heatmap",
     "update_inspector",
     "update_memory",
+    "update_memory_over_time",
     "update_timeline",
     "window",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fiddler_viz.frames.flow import Flow, flow
 from fiddler_viz.frames.grid import SHOWS, Floats, Grid, Ints, grid, live_grid, popularity, routed
+from fiddler_viz.frames.memory_track import MemoryTrack, memory_track
 from fiddler_viz.frames.places import counts, memory_of, places
 from fiddler_viz.frames.segments import Segments, segments
 from fiddler_viz.frames.selection import describe_selection, pick_step, pick_token
@@ -23,9 +24,10 @@ from fiddler_viz.frames.tokens import (
 )
 
 __all__ = [
-    "COLORS", "LIMIT_TOKENS", "SHOWS", "Floats", "Flow", "Grid", "Ints", "Segments",
+    "COLORS", "LIMIT_TOKENS", "SHOWS", "Floats", "Flow", "Grid", "Ints", "MemoryTrack", "Segments",
     "Specialisation", "Strip", "Tokens", "counts", "describe_selection", "excerpt", "flow", "grid",
-    "labelled", "live_grid", "memory_of", "pick_step", "pick_token", "places", "popularity",
+    "labelled", "live_grid", "memory_of", "memory_track", "pick_step", "pick_token", "places",
+    "popularity",
     "priced", "readings", "routed", "segments", "specialisation", "strip",
     "token_table",
 ]  # fmt: skip

@@ -123,7 +123,7 @@ class Screen:
         sent = [
             self.heatmap.draw(grid, picked, hover=not view.live),
             self.memory.show(memory, room, size),
-            self.timeline.draw(view.trace, picked),
+            self.timeline.draw(view.trace, picked, growing=view.live),
             self.picks.show(picked, view.trace.model.grid),
             self.words.show(grid, memory, room, size, self.timeline.drawn),
             self.tiles.show(tiles, fade=replanned and not view.live),
@@ -143,7 +143,7 @@ class Screen:
         self.owes = True
         tiles = make_tiles(view.predicted, view.run, what_if=view.what_if)
         sent = [
-            self.timeline.draw(view.trace, self._selection.within(view.trace)),
+            self.timeline.draw(view.trace, self._selection.within(view.trace), quick=True),
             self.memory.show(memory_now(session), room_of(view.trace), plan.expert_bytes),
             self.tiles.show(tiles, fade=True),
             self.header.show(name, view.trace, PENDING, what_if=view.what_if),

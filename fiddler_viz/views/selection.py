@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import traitlets
 
 from engine.trace import Trace
+from engine.units import format_ns
 
 
 class Selection(traitlets.HasTraits):
-    """A token and an expert, as traits: ``observe`` them, or ``link`` those of two explorers.
+    """A token, an expert and a time, as traits: ``observe`` them, or ``link`` two explorers'.
 
     Each is None where nothing is picked. What a trace does not have is not shown.
     """
@@ -21,13 +23,24 @@ class Selection(traitlets.HasTraits):
     layer = traitlets.Int(None, allow_none=True)
     expert = traitlets.Int(None, allow_none=True)
     """Of ``layer``; None with a layer: all of its experts."""
+    time = traitlets.Tuple(traitlets.Int(), traitlets.Int(), default_value=None, allow_none=True)
+    """From when to when the timeline looks, ``(start_ns, end_ns)``; None: where its menu says."""
+
+    @traitlets.validate("time")
+    def _ascends(self, proposal: Any) -> tuple[int, int] | None:
+        value = proposal["value"]
+        if value is not None and not 0 <= value[0] < value[1]:
+            raise traitlets.TraitError(f"time: expected 0 <= start_ns < end_ns, got {value}")
+        return value
 
     def __repr__(self) -> str:
         picked = {name: getattr(self, name) for name in ("token", "layer", "expert")}
-        words = (f"{name} {value}" for name, value in picked.items() if value is not None)
+        words = [f"{name} {value}" for name, value in picked.items() if value is not None]
+        if self.time is not None:
+            words.append(f"{format_ns(self.time[0])} to {format_ns(self.time[1])}")
         return f"Selection({', '.join(words) or 'nothing'})"
 
-    def pick(self, **picked: int | None) -> None:
+    def pick(self, **picked: Any) -> None:
         """Set several traits; who observes them hears of it when all are set."""
         with self.hold_trait_notifications():
             for name, value in picked.items():
@@ -35,7 +48,7 @@ class Selection(traitlets.HasTraits):
 
     def clear(self) -> None:
         """Pick nothing."""
-        self.pick(token=None, layer=None, expert=None)
+        self.pick(token=None, layer=None, expert=None, time=None)
 
     def within(self, trace: Trace) -> Picked:
         """What of it this trace has."""
@@ -48,7 +61,11 @@ class Selection(traitlets.HasTraits):
             layer = expert = None
         elif expert is not None and not 0 <= expert < experts:
             expert = None
-        return Picked(token, None if token is None else int(steps[token]), layer, expert)
+        step = None if token is None else int(steps[token])
+        time = None if self.time is None else (int(self.time[0]), int(self.time[1]))
+        if time is not None and time[0] >= trace.duration_ns:
+            time = None
+        return Picked(token, step, layer, expert, time)
 
 
 @dataclass(frozen=True)
@@ -60,6 +77,8 @@ class Picked:
     """The one that processed the token."""
     layer: int | None = None
     expert: int | None = None
+    time: tuple[int, int] | None = None
+    """From when to when to look, in ns."""
 
     def span(self, trace: Trace) -> tuple[int, int] | None:
         """From when to when the step ran, in ns."""

@@ -63,12 +63,20 @@ def test_it_is_what_one_nanosecond_after_the_other_gives(seed: int) -> None:
     assert times.elapsed_ns == busy[:, 30:170].any(axis=0).sum()
     assert 0 <= times.overlap <= 1 or math.isnan(times.overlap)
     idle = np.zeros_like(busy)
-    gaps = idle_gaps(work, 30, 170)
+    gaps = idle_gaps(work, critical, 30, 170)
     for lane, a, b in zip(gaps.lane, gaps.start_ns, gaps.end_ns, strict=True):
         assert b > a and not idle[lane, a:b].any()
         idle[lane, a:b] = True
     np.testing.assert_array_equal(idle[:, 30:170], ~busy[:, 30:170])
     assert not idle[:, :30].any() and not idle[:, 170:].any()
+
+
+def test_a_gap_names_the_lane_that_the_path_is_on() -> None:
+    work = work_of((GPU, 0, 2), (CPU, 2, 8), (H2D, 2, 4), (GPU, 8, 10))
+    gaps = idle_gaps(work, np.array([True, True, False, True]), 0, 12)
+    named = list(zip(gaps.lane, gaps.start_ns, gaps.end_ns, gaps.path, strict=True))
+    assert (GPU, 2, 8, CPU) in named and (GPU, 10, 12, -1) in named
+    assert (CPU, 8, 12, GPU) in named and (D2H, 0, 12, CPU) in named
 
 
 def test_the_union_is_as_few_as_can_be() -> None:

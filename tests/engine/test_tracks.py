@@ -19,6 +19,8 @@ def test_it_is_what_adding_up_gives(seed: int) -> None:
     times = np.concatenate([rng.uniform(-10, 310, 50), start, end])
     covered = tracks.until(times)
     assert covered.shape == (4, len(times))
+    seen = (end > 100) & (start < 200) & (group < 3)
+    assert tracks.crossing(100, 200, 3) == seen.sum()
     for number in range(4):
         mine = group == number
         for at, time in enumerate(times.tolist()):
