@@ -364,7 +364,10 @@ def test_a_large_window_is_what_adding_up_gives(monkeypatch: pytest.MonkeyPatch)
         assert (fast.step_labels, len(fast.segments)) == (plain.step_labels, 0)
         np.testing.assert_allclose(fast.shares, plain.shares, atol=1e-9)
         np.testing.assert_allclose(fast.path_shares, plain.path_shares, atol=1e-9)
-    for view in (Windows(trace, growing=True).at(*times[0]), Windows(trace).at(*times[0], quick=True)):
+    for view in (
+        Windows(trace, growing=True).at(*times[0]),
+        Windows(trace).at(*times[0], quick=True),
+    ):
         assert view.times.bottleneck is None and view.times.busy_ns == usual[0].times.busy_ns
 
 
