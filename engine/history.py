@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,35 +80,89 @@ def memory_at(trace: Trace, step: int) -> Memory:
 
 def memory_over_time(trace: Trace) -> Columns:
     """:func:`memory_at` for every step: columns ``step`` and one per part, in bytes."""
-    steps, moves = trace.steps["step"], trace.moves
-    plans = [plan for _, plan in trace.plan_list]
-    number = trace.steps["plan"]
-    # Places of every change in order, so that each change knows what it changed from.
-    places = initial_places(trace)
-    pinned, cached = int((places == Place.PINNED).sum()), int((places == Place.CACHED).sum())
-    deltas = np.zeros((len(steps) + 1, 2), dtype=np.int64)
-    kept = np.isin(moves["why"], [int(why) for why in BECOMES])
-    flat = moves["layer"][kept] * trace.model.experts + moves["expert"][kept]
-    for step, index, why in zip(
-        moves["step"][kept].tolist(), flat.tolist(), moves["why"][kept].tolist(), strict=True
-    ):
-        old, new = int(places[index]), int(BECOMES[Why(why)])
-        places[index] = new
-        deltas[step, 0] += (new == Place.PINNED) - (old == Place.PINNED)
-        deltas[step, 1] += (new == Place.CACHED) - (old == Place.CACHED)
-    held = np.array([pinned, cached]) + np.cumsum(deltas, axis=0)[: len(steps)]
+    steps = trace.steps["step"]
+    ledger = Ledger.of(trace)
+    upto = np.searchsorted(ledger.step, steps, side="right")
+    return {"step": steps} | ledger.parts(upto, trace.steps["plan"])
 
-    def of_plan(name: str) -> NDArray[np.int64]:
-        return np.array([getattr(plan, name) for plan in plans], dtype=np.int64)[number]
 
-    size, budget = of_plan("expert_bytes"), of_plan("gpu_memory")
-    parts = {
-        "step": steps,
-        "dense": of_plan("dense_bytes"),
-        "kv": of_plan("kv_bytes"),
-        "workspace": of_plan("workspace_bytes"),
-        "pinned": held[:, 0] * size,
-        "cached": held[:, 1] * size,
-    }
-    used = sum(parts[name] for name in ("dense", "kv", "workspace", "pinned", "cached"))
-    return parts | {"free": budget - used, "budget": budget}
+@dataclass(frozen=True)
+class Ledger:
+    """Every change of what is on the device, in order: who looks closer than a step needs it.
+
+    ``time_ns``, ``step``, ``pinned`` and ``cached`` are columns of equal length.
+    """
+
+    trace: Trace
+    step: NDArray[np.int64]
+    time_ns: NDArray[np.int64]
+    """When it took effect; never descending. A slot is taken when its copy begins."""
+    pinned: NDArray[np.int64]
+    """Experts pinned after this many changes: one more element than there are changes."""
+    cached: NDArray[np.int64]
+    why: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, trace: Trace) -> Ledger:
+        """The changes of a trace, read off its moves."""
+        moves, places = trace.moves, initial_places(trace)
+        kept = np.flatnonzero(np.isin(moves["why"], [int(why) for why in BECOMES]))
+        why = moves["why"][kept]
+        flat = moves["layer"][kept] * trace.model.experts + moves["expert"][kept]
+        after = becomes(why)
+        # What each change found: the same expert's change before it, or how it all began.
+        order = np.argsort(flat, kind="stable")
+        before = np.empty_like(after)
+        before[order[1:]] = after[order[:-1]]
+        first = order[np.diff(flat[order], prepend=-1) != 0]
+        before[first] = places[flat[first]]
+
+        def held(place: Place) -> NDArray[np.int64]:
+            gained = (after == place).astype(np.int64) - (before == place)
+            return np.concatenate([[0], np.cumsum(gained)]) + int((places == place).sum())
+
+        time = np.maximum.accumulate(moves["start_ns"][kept])
+        return cls(trace, moves["step"][kept], time, held(Place.PINNED), held(Place.CACHED), why)
+
+    def at(self, times_ns: NDArray[np.int64]) -> Columns:
+        """How the budget is spent at these times: ``time_ns`` and a column per part, in bytes."""
+        begins, numbers = self.plans
+        plan = numbers[np.searchsorted(begins[1:], times_ns, side="right")]
+        upto = np.searchsorted(self.time_ns, times_ns, side="right")
+        return {"time_ns": times_ns} | self.parts(upto, plan)
+
+    @cached_property
+    def plans(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """From when plans held, and their numbers: with their first step, or as soon as they can.
+
+        What a smaller budget has no room for goes first, and that may wait for copies under way.
+        Of several plans before one step only the last is known.
+        """
+        steps, plan = self.trace.steps, self.trace.steps["plan"]
+        if not len(plan):
+            return np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+        first = np.flatnonzero(np.diff(plan, prepend=-1))
+        begins = steps["start_ns"][first].copy()
+        for at, step in enumerate(first.tolist()):
+            done = int(np.searchsorted(self.step, step))
+            held, made = self.pinned[done] + self.cached[done], self.trace.plan_list[plan[step]][1]
+            if held > made.room and done < len(self.step):
+                begins[at] = self.time_ns[done]
+        return begins, plan[first]
+
+    def parts(self, upto: NDArray[np.int64], plan: NDArray[np.int64]) -> Columns:
+        """The budget's parts after ``upto`` changes under the plan of that number, in bytes."""
+        plans = [plan for _, plan in self.trace.plan_list]
+
+        def of_plan(name: str) -> NDArray[np.int64]:
+            return np.array([getattr(plan, name) for plan in plans], dtype=np.int64)[plan]
+
+        size, budget = of_plan("expert_bytes"), of_plan("gpu_memory")
+        parts = {
+            "dense": of_plan("dense_bytes"),
+            "kv": of_plan("kv_bytes"),
+            "workspace": of_plan("workspace_bytes"),
+            "pinned": self.pinned[upto] * size,
+            "cached": self.cached[upto] * size,
+        }
+        return parts | {"free": budget - sum(parts.values()), "budget": budget}

@@ -45,7 +45,7 @@ class Recorder:
         self.lineage = lineage or Lineage()
         """Of the rows of the batch that runs."""
         self.start = start
-        """What the recording began with."""
+        """What it began with, besides what the first plan pins."""
         self._steps = array("q")
         self._tokens = array("q")
 

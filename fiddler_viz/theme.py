@@ -62,6 +62,10 @@ SEGMENTS: Final[Mapping[Segment, Kind]] = MappingProxyType(
         Segment.ACTIVATIONS: Kind("activations", SKY, "a", "line-ns", "."),
     }
 )
+PATH: Final = Kind("critical path", PURPLE, "_", "line-ew", "")
+"""Drawn as a line under what everyone waits for."""
+IDLE: Final = Kind("idle", GREY, " ", "", "/")
+"""Hatching alone, without a ground."""
 ACTIONS: Final[Mapping[Action, Kind]] = MappingProxyType(
     {
         Action.RESIDENT: Kind("resident", GREEN, "o", "circle", ""),

@@ -24,6 +24,12 @@ from fiddler_viz.figures.memory import (
     memory_html,
     update_memory,
 )
+from fiddler_viz.figures.memory_over_time import (
+    describe_memory_over_time,
+    memory_over_time,
+    memory_over_time_figure,
+    update_memory_over_time,
+)
 from fiddler_viz.figures.oneline import heatmap, inspect, memory, timeline, tokens
 from fiddler_viz.figures.plans import comparison, plans, plans_figure
 from fiddler_viz.figures.plans_words import describe_plans
@@ -46,12 +52,13 @@ from fiddler_viz.figures.strip import TokenStrip, strip_html
 from fiddler_viz.figures.strip_words import describe_strip
 from fiddler_viz.figures.timeline import timeline_figure, update_timeline
 from fiddler_viz.figures.timeline_words import describe_timeline
-from fiddler_viz.figures.window import Window, live_window, window
+from fiddler_viz.figures.window import Window, Windows, live_window, window
 
 __all__ = [
     "Room",
     "TokenStrip",
     "Window",
+    "Windows",
     "as_trace",
     "budget_speeds",
     "budget_speeds_figure",
@@ -65,6 +72,7 @@ __all__ = [
     "describe_hit_rates",
     "describe_inspection",
     "describe_memory",
+    "describe_memory_over_time",
     "describe_plans",
     "describe_routing_flow",
     "describe_scenarios",
@@ -82,6 +90,8 @@ __all__ = [
     "memory",
     "memory_figure",
     "memory_html",
+    "memory_over_time",
+    "memory_over_time_figure",
     "plans",
     "plans_figure",
     "room_of",
@@ -99,6 +109,7 @@ __all__ = [
     "update_heatmap",
     "update_inspector",
     "update_memory",
+    "update_memory_over_time",
     "update_timeline",
     "window",
 ]

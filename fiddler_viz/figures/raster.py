@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from engine.events import Lane
 from fiddler_viz.frames import Segments
-from fiddler_viz.theme import SEGMENTS, Segment
+from fiddler_viz.theme import IDLE, PATH, SEGMENTS, Segment
 
 Shares = NDArray[np.float64]
+PATH_LEVELS = 4
+"""Shades of the critical path: a pixel's share of it in quarters."""
 _TILE = 24
 """Every texture repeats after so many columns."""
 
@@ -41,12 +43,17 @@ def occupancy(segments: Segments, start_ns: float, end_ns: float, pixels: int = 
     return shares.reshape(lanes, kinds, width)[:, :, :pixels].clip(0, 1)
 
 
-def paint(shares: Shares, lane_pixels: int = 40, gap_pixels: int = 10) -> NDArray[np.uint8]:
+def paint(
+    shares: Shares, path: Shares | None = None, *, lane_pixels: int = 40, gap_pixels: int = 10
+) -> NDArray[np.uint8]:
     """Palette indices of a picture: each lane a stack of its kinds, as high as they are busy.
 
     Shape ``(lanes * (lane_pixels + gap_pixels), pixels)``; 0 is empty, kind ``k`` is ``1 + k``,
     or ``1 + kinds + k`` where its texture darkens it. Kinds stack from the lane's bottom, half a
     gap above and below each lane; what ran at all is at least two pixels high.
+
+    What is left of a lane's room, its idle share, is hatched: ``1 + 2 * kinds``. ``path``, shape
+    ``(lanes, pixels)``, is drawn below each lane, in one of ``PATH_LEVELS`` colours that follow.
     """
     lanes, kinds, pixels = shares.shape
     high = np.rint(shares * lane_pixels)
@@ -63,6 +70,13 @@ def paint(shares: Shares, lane_pixels: int = 40, gap_pixels: int = 10) -> NDArra
         strokes = texture(SEGMENTS[Segment(kind)].pattern, np.arange(_TILE), level)
         index = (1 + kind + kinds * strokes)[:, tile]
         stack[used] = np.where(level < tops[used, kind, None], index, stack[used])
+    hatch = texture("idle", np.arange(_TILE), level)[:, tile].astype(np.bool_)
+    stack[(stack == 0) & hatch & (shares.sum(axis=1) < 1 - 1e-9)[:, None]] = 1 + 2 * kinds
+    if path is not None:
+        strength = np.ceil(path.clip(0, 1) * PATH_LEVELS - 1e-9).astype(np.uint8)  # 0: none
+        colours = np.where(strength > 0, 1 + 2 * kinds + strength, 0)
+        below = gap_pixels // 2 + lane_pixels
+        picture[:, below : below + gap_pixels // 2 - 1] = colours[:, None]
     return picture.reshape(-1, pixels)
 
 
@@ -75,28 +89,38 @@ def texture(pattern: str, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray
         "\\": rising,
         "x": rising | falling,
         ".": (x % 8 < 2) & (y % 8 < 2),
+        "idle": (x + y) % 8 < 1,
     }
     return strokes[pattern].astype(np.uint8)
 
 
-def palette() -> list[tuple[int, int, int]]:
+def palette() -> list[tuple[int, ...]]:
     """The colours of :func:`paint`'s indices."""
-    plain = [tuple(bytes.fromhex(SEGMENTS[segment].color[1:])) for segment in Segment]
+    plain = [_rgb(SEGMENTS[segment].color) for segment in Segment]
     lighter = [tuple(value + (255 - value) * 35 // 100 for value in colour) for colour in plain]
-    return [(0, 0, 0), *((r, g, b) for r, g, b in (*plain, *lighter))]
+    path = [(*_rgb(PATH.color), 255 * n // PATH_LEVELS) for n in range(1, PATH_LEVELS + 1)]
+    return [(0, 0, 0), *plain, *lighter, (*_rgb(IDLE.color), 115), *path]
 
 
-def png(picture: NDArray[np.uint8], palette: list[tuple[int, int, int]]) -> bytes:
-    """A PNG file of palette indices; index 0 is transparent."""
+def _rgb(color: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(color[1:]))
+
+
+def png(picture: NDArray[np.uint8], palette: list[tuple[int, ...]]) -> bytes:
+    """A PNG file of palette indices: red, green, blue and, if given, how opaque it is.
+
+    Index 0 is transparent.
+    """
     height, width = picture.shape
     rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter, 0 = none
     rows[:, 1:] = picture
     head = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    colours = bytes(value for colour in palette for value in colour)
+    colours = bytes(value for colour in palette for value in colour[:3])
+    opaque = bytes([0, *(colour[3] if len(colour) > 3 else 255 for colour in palette[1:])])
     chunks = [
         (b"IHDR", head),
         (b"PLTE", colours),
-        (b"tRNS", b"\0"),
+        (b"tRNS", opaque),
         (b"IDAT", zlib.compress(rows.tobytes(), 1)),
         (b"IEND", b""),
     ]

@@ -15,11 +15,14 @@ import plotly.graph_objects as go
 from engine.events import Lane
 from fiddler_viz.figures.base import EMPTY, axis_style, legend_style, new_figure, note, title_of
 from fiddler_viz.figures.raster import data_uri, paint, palette, png
-from fiddler_viz.figures.timeline_words import CLOCKS, hover_texts
+from fiddler_viz.figures.timeline_words import CLOCKS, LOOK_FOR, finding, gap_texts, hover_texts
 from fiddler_viz.figures.window import Window
 from fiddler_viz.theme import (
+    IDLE,
     LANES,
+    PATH,
     SEGMENTS,
+    Kind,
     Segment,
     Theme,
     percent,
@@ -27,11 +30,19 @@ from fiddler_viz.theme import (
     theme,
 )
 
-LOOK_FOR = "Where the GPU row is empty, it waits: for which other row?"
-_MARGIN = {"l": 78, "r": 16, "t": 54, "b": 64}
+__all__ = ["BARS", "CLOCKS", "GAPS", "LINE", "LOOK_FOR", "timeline_figure", "update_timeline"]
+
+_MARGIN = {"l": 78, "r": 16, "t": 54, "b": 84}
 _S = 1e-9
 _HOVER, _STEPS, _LABELS, BARS = 0, 1, 2, 3
 """Where each trace is in ``figure.data``; one bar trace per :class:`Segment` follows ``BARS``."""
+GAPS = BARS + len(Segment)
+LINE = GAPS + 1
+"""The critical path, under the bars."""
+_HOPS_UP_TO = 40
+"""Pieces of the path up to which its way from lane to lane is drawn too."""
+_UNDER = 0.45
+"""From a lane's middle to the line under it."""
 _HOVER_COLUMNS = 240
 
 
@@ -44,7 +55,7 @@ def timeline_figure(
 ) -> go.Figure:
     """The timeline of a window. Sizes in CSS pixels; without ``width`` it fills its container."""
     look = theme(look)
-    figure = new_figure(look, width=width, height=height or 320, margin=_MARGIN)
+    figure = new_figure(look, width=width, height=height or 340, margin=_MARGIN)
     figure.update_xaxes(
         **axis_style(look),
         ticksuffix="s",
@@ -111,13 +122,27 @@ def _traces(look: Theme) -> list[Any]:
         showlegend=False,
         cliponaxis=True,
     )
-    bars = [_bar(segment) for segment in Segment]
-    legend = [_bar(segment, legend=True) for segment in Segment]
-    return [hover, steps, labels, *bars, *legend]
+    kinds = list(SEGMENTS.values())
+    bars = [_bar(kind) for kind in (*kinds, IDLE)]
+    legend = [_bar(kind, legend=True) for kind in (*kinds, IDLE)]
+    return [hover, steps, labels, *bars, _line(), *legend, _line(legend=True)]
 
 
-def _bar(segment: Segment, *, legend: bool = False) -> go.Bar:
-    kind = SEGMENTS[segment]
+def _line(*, legend: bool = False) -> go.Scatter:
+    return go.Scatter(
+        name=PATH.label,
+        legendgroup=PATH.label,
+        showlegend=legend,
+        x=[None] if legend else [],
+        y=[None] if legend else [],
+        mode="lines",
+        line={"color": PATH.color, "width": 3, "shape": "vh"},
+        hoverinfo="skip",
+    )
+
+
+def _bar(kind: Kind, *, legend: bool = False) -> go.Bar:
+    ground = kind is not IDLE
     return go.Bar(
         name=kind.label,
         legendgroup=kind.label,
@@ -129,15 +154,15 @@ def _bar(segment: Segment, *, legend: bool = False) -> go.Bar:
         hoverinfo="text",
         textposition="none",
         marker={
-            "color": kind.color,
+            "color": kind.color if ground else "rgba(0,0,0,0)",
             "line": {"width": 0},
             "pattern": {
                 "shape": kind.pattern,
                 "fillmode": "overlay",
-                "fgcolor": "#fff",
-                "fgopacity": 0.4,
+                "fgcolor": "#fff" if ground else kind.color,
+                "fgopacity": 0.4 if ground else 0.45,
                 "size": 8,
-                "solidity": 0.2,
+                "solidity": 0.2 if ground else 0.12,
             },
         },
     )
@@ -168,7 +193,7 @@ def update_timeline(
         figure.layout.yaxis.ticktext = [
             f"<b>{LANES[lane][0]}</b><br>{percent(view.busy(lane))} busy" for lane in Lane
         ]
-        figure.layout.title = title_of(look, "Timeline", CLOCKS[view.clock], LOOK_FOR)
+        figure.layout.title = title_of(look, "Timeline", CLOCKS[view.clock], safe(finding(view)))
         figure.layout.annotations[0].visible = view.is_empty
         if move:
             figure.layout.xaxis.range = [view.start_ns * _S, view.end_ns * _S]
@@ -183,7 +208,7 @@ def _update_raster(figure: go.Figure, view: Window) -> None:
         return
     start, wide = view.start_ns * _S, (view.end_ns - view.start_ns) * _S
     image.update(
-        source=data_uri(png(paint(view.shares), palette())),
+        source=data_uri(png(paint(view.shares, view.path_shares), palette())),
         x=start,
         y=-0.5,
         sizex=wide,
@@ -197,7 +222,7 @@ def _update_raster(figure: go.Figure, view: Window) -> None:
 
 
 def _update_bars(figure: go.Figure, view: Window) -> None:
-    shown = view.segments
+    shown, gaps = view.segments, view.gaps
     for segment in Segment:
         chosen = np.flatnonzero(shown.kind == segment) if view.as_bars else np.zeros(0, np.int64)
         if not len(chosen) and not len(figure.data[BARS + segment].x):
@@ -208,3 +233,29 @@ def _update_bars(figure: go.Figure, view: Window) -> None:
             y=shown.lane[chosen].astype(np.int16),
             hovertext=hover_texts(shown, chosen.tolist()),
         )
+    if len(gaps) or len(figure.data[GAPS].x):
+        figure.data[GAPS].update(
+            base=gaps.start_ns * _S,
+            x=(gaps.end_ns - gaps.start_ns) * _S,
+            y=gaps.lane.astype(np.int16),
+            hovertext=gap_texts(gaps),
+        )
+    _update_line(figure.data[LINE], view)
+
+
+def _update_line(line: Any, view: Window) -> None:
+    """The critical path: along what it is on, and up or down where it goes to another lane."""
+    shown = view.segments
+    path = np.flatnonzero(shown.critical) if view.as_bars else np.zeros(0, np.int64)
+    path = path[np.lexsort((shown.end_ns[path], shown.start_ns[path]))]
+    if not len(path) and not len(line.x):
+        return
+    start, end = shown.start_ns[path], shown.end_ns[path]
+    under = shown.lane[path] + _UNDER
+    # Few pieces are one line, also from lane to lane; where nobody worked the pen is lifted.
+    goes_on = np.append((start[1:] <= end[:-1]) & (len(path) <= _HOPS_UP_TO), False)
+    lift = np.where(goes_on, end * _S, np.nan)
+    line.update(
+        x=np.stack([start * _S, end * _S, lift], axis=1).ravel(),
+        y=np.repeat(under, 3),
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from engine.events import Clock, Lane
+from engine.lane_times import Gaps
 from engine.units import format_ns
 from fiddler_viz.figures.base import EMPTY
 from fiddler_viz.figures.window import Window
@@ -13,6 +16,50 @@ CLOCKS = {
     Clock.MODELLED: "modelled clock: times from the cost model, not from a stopwatch",
     Clock.MEASURED: "measured clock: real time on this hardware",
 }
+LOOK_FOR = "Where the GPU row is empty, it waits: for which other row?"
+WAITED_FOR = {
+    Lane.GPU: "the GPU",
+    Lane.CPU: "the CPU",
+    Lane.H2D: "copies to the GPU (h2d)",
+    Lane.D2H: "copies from the GPU (d2h)",
+}
+OVERLAP = (
+    "1 would be all other lanes' work hidden behind the busiest lane's, 0 one after the other; "
+    "what needs what may forbid the 1"
+)
+
+
+def finding(view: Window) -> str:
+    """What holds the run up, and how much of it is done at the same time, in a sentence."""
+    times, lane = view.times, view.times.bottleneck
+    if lane is None:
+        return LOOK_FOR
+    said = (
+        f"{percent(times.critical(lane))} of the time all wait for {WAITED_FOR[lane]}, "
+        f"underlined: {_path_name(view)}"
+    )
+    if math.isfinite(times.overlap):
+        said += f"; {percent(times.overlap)} of possible overlap achieved"
+    return said + "."
+
+
+def _path_name(view: Window) -> str:
+    exact = view.clock == Clock.MODELLED
+    return "the critical path" if exact else "the critical path, estimated by end times"
+
+
+def gap_texts(gaps: Gaps) -> list[str]:
+    """One hover text per idle gap."""
+    texts: list[str] = []
+    for i in range(len(gaps)):
+        start, end, path = int(gaps.start_ns[i]), int(gaps.end_ns[i]), int(gaps.path[i])
+        texts.append(
+            f"<b>{LANES[Lane(int(gaps.lane[i]))][0]} idle</b><br>"
+            f"{format_ns(end - start)}, from {format_ns(start)}"
+        )
+        if path >= 0:
+            texts[-1] += f"<br>meanwhile all wait for {WAITED_FOR[Lane(path)]}"
+    return texts
 
 
 def hover_texts(shown: Segments, chosen: list[int]) -> list[str]:
@@ -27,6 +74,7 @@ def hover_texts(shown: Segments, chosen: list[int]) -> list[str]:
         texts.append(
             f"<b>{SEGMENTS[Segment(int(shown.kind[i]))].label}</b>: {where}{size}<br>"
             f"{format_ns(end - start)}, from {format_ns(start)} (step {int(shown.step[i])})"
+            + ("<br>on the critical path" if shown.critical[i] else "")
         )
     return texts
 
@@ -38,10 +86,22 @@ def describe_timeline(view: Window) -> str:
     busy = "; ".join(
         f"{LANES[lane][0]} {percent(view.busy(lane))} ({spent(view, lane)})" for lane in Lane
     )
-    return (
+    times = view.times
+    idle = ", ".join(f"{LANES[lane][0]} {percent(times.idle(lane))}" for lane in Lane)
+    said = (
         f"{format_ns(view.start_ns)} to {format_ns(view.end_ns)}, {CLOCKS[view.clock]}; "
-        f"{count(len(view.segments), 'segment')}. Busy: {busy}."
+        f"{count(view.pieces, 'segment')}. Busy: {busy}. Idle: {idle}."
     )
+    if times.bottleneck is not None:
+        path = ", ".join(
+            f"{LANES[lane][0]} {percent(times.critical(lane))}"
+            for lane in Lane
+            if times.critical_ns[lane]
+        )
+        said += f" {_path_name(view).capitalize()} (what everyone waits for): {path}."
+    if math.isfinite(times.overlap):
+        said += f" Overlap achieved: {percent(times.overlap)} of what is possible ({OVERLAP})."
+    return said
 
 
 def spent(view: Window, lane: Lane) -> str:

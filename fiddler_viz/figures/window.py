@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from engine.events import WORK, Clock, Lane, StepKind, columns
+from engine.critical_path import on_path
+from engine.events import WORK, Clock, Lane, columns, empty
+from engine.lane_times import Gaps, LaneTimes, idle_gaps, lane_times, union
 from engine.trace import Trace
+from engine.tracks import Tracks
 from fiddler_viz.figures.raster import Shares, occupancy
+from fiddler_viz.figures.step_labels import StepLabels
 from fiddler_viz.frames import Ints, Segments, pick_step, segments
-from fiddler_viz.theme import count, show_token
+from fiddler_viz.theme import Segment
 
 BARS_UP_TO = 500
 """Segments in view that are still drawn as bars of their own."""
 PIXELS = 1200
+LARGE_LAYERS = 2000
+"""Layers of steps in view, some 20,000 segments, from which on a trace is sorted once for all."""
 _NOTHING_NS = 1_000_000_000
 """Length of a window in which nothing happened yet."""
 _MOST_STEPS = 60
 """Steps in view whose borders can still be told apart."""
 _LABEL_FROM = 0.08
 """Share of the width that a step needs for its label."""
+_LANES, _KINDS = len(Lane), len(Segment)
 
 
 @dataclass(frozen=True)
@@ -30,10 +38,17 @@ class Window:
 
     start_ns: int
     end_ns: int
+    pieces: int
+    """Segments in view."""
     segments: Segments
-    """Only those in view."""
+    """These; left out of large windows, which never draw them one by one."""
     shares: Shares
     """Busy shares per pixel, ``(lanes, kinds, pixels)``: :func:`raster.occupancy`."""
+    path_shares: Shares
+    """Share of each pixel's time that the critical path was on a lane, ``(lanes, pixels)``."""
+    times: LaneTimes
+    gaps: Gaps
+    """Where lanes wait, of windows drawn as bars."""
     clock: Clock
     step_start_ns: Ints
     """Starts of the steps in view; empty where there are too many to be told apart."""
@@ -43,16 +58,100 @@ class Window:
     @property
     def as_bars(self) -> bool:
         """Whether segments are few enough for bars."""
-        return len(self.segments) <= BARS_UP_TO
+        return self.pieces <= BARS_UP_TO
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing happened in view."""
-        return not len(self.segments)
+        return not self.pieces
 
     def busy(self, lane: Lane) -> float:
         """Share of the window that a lane was busy, 0..1."""
         return float(self.shares[lane].sum(axis=0).mean())
+
+
+class Windows:
+    """Windows of one trace. What large ones need is worked out once, a second for a million rows.
+
+    ``growing``: the trace is of a run under way, so nothing is worked out for later, and large
+    windows are without the critical path.
+    """
+
+    def __init__(self, trace: Trace, *, growing: bool = False) -> None:
+        self.trace = trace
+        self._growing = growing
+
+    def __repr__(self) -> str:
+        return f"Windows({self.trace!r})"
+
+    def at(
+        self, start_ns: int, end_ns: int, *, pixels: int = PIXELS, quick: bool = False
+    ) -> Window:
+        """The window between two times; ``quick``: a large one without what it would wait for."""
+        trace = self.trace
+        steps = trace.steps
+        if end_ns <= start_ns:
+            end_ns = start_ns + _NOTHING_NS
+        first = int(np.searchsorted(steps["end_ns"], start_ns, side="right"))
+        stop = max(int(np.searchsorted(steps["start_ns"], end_ns)), first)
+        large = (stop - first) * trace.model.layers > LARGE_LAYERS
+        waits = quick or self._growing
+        if large and ("_large" in vars(self) or not waits):
+            return self._of_tracks(start_ns, end_ns, pixels)
+        work = columns(trace.happened.window(first, stop)[0], WORK)
+        return live_window(
+            segments(work, None if large else on_path(trace, work)),
+            start_ns=start_ns,
+            end_ns=end_ns,
+            clock=trace.clock,
+            step_start_ns=steps["start_ns"],
+            step_labels=StepLabels(trace),
+            pixels=pixels,
+        )
+
+    @cached_property
+    def _large(self) -> Tracks:
+        """A track for each kind of work on each lane, for the path on each lane, and for any."""
+        trace = self.trace
+        work = columns(trace.happened.window(0, len(trace.step_rows))[0], WORK)
+        every = segments(work, on_path(trace, work))
+        path = every.critical
+        merged = union(every.start_ns, every.end_ns)
+        groups = (
+            every.lane * _KINDS + every.kind,
+            _LANES * _KINDS + every.lane[path],
+            np.full(len(merged[0]), _LANES * (_KINDS + 1)),
+        )
+        start = np.concatenate([every.start_ns, every.start_ns[path], merged[0]])
+        end = np.concatenate([every.end_ns, every.end_ns[path], merged[1]])
+        return Tracks.of(np.concatenate(groups), start, end, _LANES * (_KINDS + 1) + 1)
+
+    def _of_tracks(self, start_ns: int, end_ns: int, pixels: int) -> Window:
+        tracks, many = self._large, _LANES * _KINDS
+        width = (end_ns - start_ns) / pixels
+        covered = tracks.until(np.linspace(start_ns, end_ns, pixels + 1))
+        shares = np.diff(covered, axis=1) / width
+        spent = np.rint(covered[:, -1] - covered[:, 0]).astype(np.int64)
+        busy = spent[:many].reshape(_LANES, _KINDS).sum(axis=1)
+        critical = spent[many : many + _LANES]
+        times = LaneTimes(
+            start_ns, end_ns, tuple(busy.tolist()), tuple(critical.tolist()), int(spent[-1])
+        )
+        labels = _steps_in_view(
+            self.trace.steps["start_ns"], StepLabels(self.trace), start_ns, end_ns
+        )
+        return Window(
+            start_ns,
+            end_ns,
+            tracks.crossing(start_ns, end_ns, many),
+            segments(columns(empty(WORK), WORK)),
+            shares[:many].reshape(_LANES, _KINDS, pixels),
+            shares[many : many + _LANES],
+            times,
+            Gaps.none(),
+            self.trace.clock,
+            *labels,
+        )
 
 
 def window(
@@ -64,24 +163,12 @@ def window(
     pixels: int = PIXELS,
 ) -> Window:
     """The window of a trace between two times, or of one step; left out: all of it."""
-    steps = trace.steps
     if step is not None:
         step = pick_step(trace, step)
-        start_ns, end_ns = int(steps["start_ns"][step]), int(steps["end_ns"][step])
+        start_ns, end_ns = (int(trace.steps[name][step]) for name in ("start_ns", "end_ns"))
     start_ns = 0 if start_ns is None else start_ns
     end_ns = trace.duration_ns if end_ns is None else end_ns
-    first = int(np.searchsorted(steps["end_ns"], start_ns, side="right"))
-    stop = int(np.searchsorted(steps["start_ns"], end_ns))
-    work, _ = trace.happened.window(first, max(stop, first))
-    return live_window(
-        segments(columns(work, WORK)),
-        start_ns=start_ns,
-        end_ns=end_ns,
-        clock=trace.clock,
-        step_start_ns=steps["start_ns"],
-        step_labels=_Labels(trace),
-        pixels=pixels,
-    )
+    return Windows(trace).at(start_ns, end_ns, pixels=pixels)
 
 
 def live_window(
@@ -94,42 +181,41 @@ def live_window(
     step_labels: Sequence[str] | None = None,
     pixels: int = PIXELS,
 ) -> Window:
-    """The window of segments that a viewer has gathered itself; labels are raw text."""
+    """The window of segments at hand; labels are raw text."""
     if end_ns <= start_ns:
         end_ns = start_ns + _NOTHING_NS
     seen = every.within(start_ns, end_ns)
     starts = np.zeros(0, np.int64) if step_start_ns is None else step_start_ns
+    work, path = (
+        {name: getattr(seen, name) for name in ("lane", "start_ns", "end_ns")},
+        seen.critical,
+    )
+    path_shares = occupancy(seen.where(path), start_ns, end_ns, pixels).sum(axis=1)
+    gaps = Gaps.none()
+    if 0 < len(seen) <= BARS_UP_TO:
+        gaps = idle_gaps(work, path, start_ns, end_ns)
+    return Window(
+        start_ns,
+        end_ns,
+        len(seen),
+        seen,
+        occupancy(seen, start_ns, end_ns, pixels),
+        path_shares,
+        lane_times(work, path, start_ns, end_ns),
+        gaps,
+        clock,
+        *_steps_in_view(starts, step_labels, start_ns, end_ns),
+    )
+
+
+def _steps_in_view(
+    starts: Ints, labels: Sequence[str] | None, start_ns: int, end_ns: int
+) -> tuple[Ints, tuple[str, ...]]:
     inside = np.flatnonzero((starts >= start_ns) & (starts < end_ns))
     if len(inside) > _MOST_STEPS:
         inside = inside[:0]
     room = np.diff(np.r_[starts[inside], end_ns]) / (end_ns - start_ns)
-    labels = tuple(
-        step_labels[i] if step_labels is not None and wide >= _LABEL_FROM else ""
+    return starts[inside], tuple(
+        labels[i] if labels is not None and wide >= _LABEL_FROM else ""
         for i, wide in zip(inside.tolist(), room.tolist(), strict=True)
     )
-    shares = occupancy(seen, start_ns, end_ns, pixels)
-    return Window(start_ns, end_ns, seen, shares, clock, starts[inside], labels)
-
-
-class _Labels(Sequence[str]):
-    """The steps of a trace in a word or two each, made when asked for: few are ever in view."""
-
-    def __init__(self, trace: Trace) -> None:
-        self._trace = trace
-
-    def __len__(self) -> int:
-        return len(self._trace.step_rows)
-
-    def __getitem__(self, step: int) -> str:  # type: ignore[override]  # no slices needed
-        return step_label(self._trace, step)
-
-
-def step_label(trace: Trace, step: int) -> str:
-    """A step in a word or two; raw text."""
-    steps = trace.steps
-    if steps["kind"][step] == StepKind.PREFILL:
-        return f"prefill, {count(int(steps['tokens'][step]), 'token')}"
-    token = int(steps["token"][step])
-    if trace.texts and 0 <= token < len(trace.texts):
-        return f"“{show_token(trace.texts[token], 12).strip()}”"
-    return f"step {step}"

@@ -9,6 +9,7 @@ from engine.destination import writing
 from engine.trace import Trace
 from fiddler_viz import figures
 from fiddler_viz.figures.oneline import STATIC_PIXELS
+from fiddler_viz.figures.timeline_words import finding
 from fiddler_viz.frames import grid, live_grid, memory_of, places
 from fiddler_viz.page.linked import linked_tokens, linked_work, to_json
 from fiddler_viz.page.parts import header, table, text, tiles
@@ -69,7 +70,7 @@ def _panels(trace: Trace) -> str:
         ),
         "timeline": (
             figures.describe_timeline(view),
-            table(("lane", "busy", "with"), lane_rows(view))
+            table(("lane", "busy", "all wait for it", "busy with"), lane_rows(view))
             + table(("step", "kind", "tokens", "time", "hit rate"), step_rows(trace)),
         ),
         "memory": (
@@ -102,7 +103,8 @@ def _data(trace: Trace) -> str:
     light, dark = theme("light"), theme("dark")
     colors = {value: getattr(dark, field) for field, value in vars(light).items()}
     parts = [f'"{name}":{figure.to_json()}' for name, figure in drawn.items()]
-    linked = to_json(linked_tokens(trace) | linked_work(trace))
+    said = {"finding": safe(finding(view))}  # of the whole run: another stands there for a step
+    linked = to_json(linked_tokens(trace) | linked_work(trace) | said)
     return f'{{"colors":{to_json(colors)},"linked":{linked},"figures":{{{",".join(parts)}}}}}'
 
 

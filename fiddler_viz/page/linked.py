@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.critical_path import on_path
 from engine.events import Action, Lane, Why, Work
 from engine.history import BECOMES
 from engine.residency import Place
@@ -74,7 +75,7 @@ def linked_work(trace: Trace) -> dict[str, Any]:
     ``work_until``: for each step the number of segments up to its end. Times are float32 seconds
     since the step's start, exact to some 10 ns.
     """
-    found, steps = segments(trace.work), trace.steps
+    found, steps = segments(trace.work, on_path(trace, trace.work)), trace.steps
     order = np.argsort(found.step, kind="stable")
     if len(found) > LIMIT_SEGMENTS:
         order = order[:0]
@@ -88,8 +89,9 @@ def linked_work(trace: Trace) -> dict[str, Any]:
         "work_lane": found.lane[order],
         "work_layer": found.layer[order],
         "work_expert": found.expert[order],
+        "work_critical": found.critical[order],
     }
-    types = dict(zip(arrays, ("<f4", "<f4", "u1", "u1", "<i2", "<i2"), strict=True))
+    types = dict(zip(arrays, ("<f4", "<f4", "u1", "u1", "<i2", "<i2", "u1"), strict=True))
     number = np.arange(len(trace.step_rows))
     return {
         **{name: _base64(values.astype(types[name])) for name, values in arrays.items()},

@@ -19,7 +19,9 @@
     lane: bytes(linked.work_lane),
     layer: new Int16Array(bytes(linked.work_layer).buffer),
     expert: new Int16Array(bytes(linked.work_expert).buffer),
+    critical: bytes(linked.work_critical),
   };
+  const UNDER = 0.45; // from a lane's middle to the critical path's line
   const MOST_BARS = 3000; // of one step; more are left as a raster
   let shown = null; // the token shown; null: the whole run
 
@@ -101,9 +103,11 @@
     const [from, to] = linked.step_range[step].map((ns) => ns * 1e-9);
     const first = step ? linked.work_until[step - 1] : 0, last = linked.work_until[step];
     figure.layout.xaxis.range = [from, to];
-    figure.layout.title.text = figure.layout.title.text.replace("Timeline", `Timeline of step ${step}`);
+    figure.layout.title.text = figure.layout.title.text.replace("Timeline", `Timeline of step ${step}`)
+      .replace(linked.finding, () => "Underlined: the critical path, what everyone waits for.");
     if (last === first || last - first > MOST_BARS) return figure;
     const bars = linked.kinds.map(() => ({ base: [], x: [], y: [], hovertext: [] }));
+    const path = { x: [], y: [] };
     const busy = linked.lanes.map(() => 0);
     for (let i = first; i < last; i++) {
       const bar = bars[work.kind[i]], ms = (1e3 * work.length[i]).toPrecision(3);
@@ -114,8 +118,14 @@
       bar.y.push(work.lane[i]);
       bar.hovertext.push(`<b>${linked.kinds[work.kind[i]]}</b>: ${where}<br>${ms} ms`);
       busy[work.lane[i]] += work.length[i] / (to - from);
+      if (!work.critical[i]) continue;
+      bar.hovertext[bar.hovertext.length - 1] += "<br>on the critical path";
+      path.x.push(from + work.start[i], from + work.start[i] + work.length[i], null);
+      path.y.push(work.lane[i] + UNDER, work.lane[i] + UNDER, null);
     }
     bars.forEach((bar, i) => Object.assign(figure.data[i + 3], bar));
+    Object.assign(figure.data[bars.length + 3], { base: [], x: [], y: [], hovertext: [] });
+    Object.assign(figure.data[bars.length + 4], path);
     figure.data[0].z = null;
     Object.assign(figure.data[1], { x: [], y: [] });
     Object.assign(figure.data[2], { x: [], y: [], text: [] });

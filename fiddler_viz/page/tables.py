@@ -39,9 +39,14 @@ def expert_rows(grid: Grid) -> list[Row]:
 
 
 def lane_rows(view: Window) -> list[Row]:
-    """How busy each lane was, and with what."""
+    """How busy each lane was, how much of the time all waited for it, and with what it was."""
     return [
-        (f"{LANES[lane][0]} ({LANES[lane][1]})", percent(view.busy(lane)), spent(view, lane))
+        (
+            f"{LANES[lane][0]} ({LANES[lane][1]})",
+            percent(view.busy(lane)),
+            percent(view.times.critical(lane)),
+            spent(view, lane),
+        )
         for lane in Lane
     ]
 

@@ -1,4 +1,4 @@
-"""Legends in HTML: what the heatmap's marks and the timeline's colours and patterns mean."""
+"""Legends in HTML: what the marks, colours and patterns of heatmap, timeline and memory mean."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ import ipywidgets as widgets
 from engine.residency import Place
 from fiddler_viz.figures.heatmap import FEW_CELLS
 from fiddler_viz.figures.heatmap_words import MODES, Mode
-from fiddler_viz.theme import ACTIONS, PLACES, SEGMENTS, Kind, Theme, safe
+from fiddler_viz.theme import (
+    ACTIONS,
+    BLUE,
+    IDLE,
+    MEMORY,
+    ORANGE,
+    PATH,
+    PLACES,
+    SEGMENTS,
+    Kind,
+    Theme,
+    safe,
+)
 
 _SHAPES = {
     "square-open": '<rect x="1.5" y="3" width="11" height="8" fill="none" stroke="{ink}"/>',
@@ -31,8 +43,10 @@ _PATTERNS = {
     "\\": (_STRIPES.format(turn=45),),
     "x": (_STRIPES.format(turn=45), _STRIPES.format(turn=-45)),
     ".": ("radial-gradient(#fff9 1px,transparent 1.5px) 0 0/5px 5px",),
+    "|": (_STRIPES.format(turn=90),),
 }
 """plotly's patterns as CSS backgrounds."""
+_IDLE_STRIPES = (_STRIPES.format(turn=-45).replace("#fff6", f"{IDLE.color}99"),)
 
 
 class Legend(widgets.HTML):
@@ -73,8 +87,24 @@ def _line(entries: Iterable[str]) -> str:
 
 
 def timeline_legend() -> Legend:
-    """What lanes are busy with."""
-    return Legend(_swatch(kind) for kind in SEGMENTS.values())
+    """What lanes are busy with, where they wait, and what everyone waits for."""
+    line = f'<span><i style="height:3px;background:{PATH.color}"></i>{safe(PATH.label)}</span>'
+    return Legend([*(_swatch(kind) for kind in (*SEGMENTS.values(), IDLE)), line])
+
+
+def memory_legend(theme: Theme) -> Legend:
+    """Parts of the budget, and what comes and goes."""
+    parts = [replace(kind, color=kind.color or theme.empty) for kind in MEMORY.values()]
+    signs = ((ORANGE, "▲", "admitted"), (BLUE, "▼", "evicted"), (theme.text, "┄", "budget"))
+    return Legend(
+        [
+            *(_swatch(kind) for kind in parts),
+            *(
+                f'<span><b style="color:{color}">{sign}</b>{name}</span>'
+                for color, sign, name in signs
+            ),
+        ]
+    )
 
 
 def _mark(kind: Kind, theme: Theme) -> str:
@@ -84,5 +114,7 @@ def _mark(kind: Kind, theme: Theme) -> str:
 
 
 def _swatch(kind: Kind) -> str:
-    background = ",".join([*_PATTERNS[kind.pattern], kind.color])
+    ground = "transparent" if kind is IDLE else kind.color
+    stripes = _IDLE_STRIPES if kind is IDLE else _PATTERNS[kind.pattern]
+    background = ",".join([*stripes, ground])
     return f'<span><i style="background:{background}"></i>{safe(kind.label)}</span>'

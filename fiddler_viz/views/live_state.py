@@ -11,7 +11,7 @@ from engine.happened import Recorded
 from engine.recorder import Recorder
 from engine.routing import Routing
 from engine.spec import ModelSpec
-from engine.trace import Trace
+from engine.trace import Start, Trace
 from fiddler_viz.frames import Ints
 from fiddler_viz.views.growing import Growing
 from fiddler_viz.views.live_usage import LiveUsage
@@ -144,6 +144,7 @@ class LiveState:
                 _before(self.tables["work"].rows, done), _before(self.tables["moves"].rows, done)
             ),
             plan_list=tuple(recorder.plans) if recorder else (),
+            start=recorder.start if recorder else Start(),
             texts=texts if len(texts) == len(tokens) else (),
         )
 

@@ -24,7 +24,7 @@ class PickControls:
         self.expert = _menu("expert", experts, "Picks one of the layer's experts in all views.")
         self.clear = widgets.Button(
             description="clear",
-            tooltip="Picks nothing: no token, no expert.",
+            tooltip="Picks nothing: no token, no expert, no time.",
             layout=widgets.Layout(width="58px"),
         )
         for menu in (self.layer, self.expert):

@@ -156,7 +156,7 @@ class Screen:
                 grid, picked, view.plan, hover=not moving, able=not view.trace.on_host
             ),
             self.memory.show(memory, room, size),
-            self.timeline.draw(view.trace, picked, whole),
+            self.timeline.draw(view.trace, picked, whole, growing=view.live),
             self.player.show(moment),
             self.picks.show(picked, view.trace.model.grid),
             self.words.show(grid, memory, room, size, self.timeline.drawn),
@@ -178,7 +178,7 @@ class Screen:
         self.owes = True
         tiles = self._tiles_of(view)
         sent = [
-            self.timeline.draw(view.trace, self._selection.within(view.trace), whole),
+            self.timeline.draw(view.trace, self._selection.within(view.trace), whole, quick=True),
             self.memory.show(memory_now(session), room_of(view.trace), plan.expert_bytes),
             self.tiles.show(tiles, fade=True),
             self._show_plans(session),

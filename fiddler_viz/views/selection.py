@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import traitlets
 
 from engine.trace import Trace
+from engine.units import format_ns
 
 
 class Selection(traitlets.HasTraits):
-    """A token and an expert, as traits: ``observe`` them, or ``link`` those of two explorers.
+    """A token, an expert and a time, as traits: ``observe`` them, or ``link`` two explorers'.
 
     Each is None where nothing is picked. What a trace does not have is not shown.
     """
@@ -25,14 +27,25 @@ class Selection(traitlets.HasTraits):
     """Which of two plans is shown; always B while no A is kept."""
     playhead = traitlets.Int(None, allow_none=True)
     """The step at whose end the run is shown, -1: before the first; None: all of the run."""
+    time = traitlets.Tuple(traitlets.Int(), traitlets.Int(), default_value=None, allow_none=True)
+    """From when to when the timeline looks, ``(start_ns, end_ns)``; None: where its menu says."""
+
+    @traitlets.validate("time")
+    def _ascends(self, proposal: Any) -> tuple[int, int] | None:
+        value = proposal["value"]
+        if value is not None and not 0 <= value[0] < value[1]:
+            raise traitlets.TraitError(f"time: expected 0 <= start_ns < end_ns, got {value}")
+        return value
 
     def __repr__(self) -> str:
         names = {"token": "token", "layer": "layer", "expert": "expert", "playhead": "up to step"}
         picked = {words: getattr(self, name) for name, words in names.items()}
-        words = (f"{name} {value}" for name, value in picked.items() if value is not None)
+        words = [f"{name} {value}" for name, value in picked.items() if value is not None]
+        if self.time is not None:
+            words.append(f"{format_ns(self.time[0])} to {format_ns(self.time[1])}")
         return f"Selection({', '.join(words) or 'nothing'})"
 
-    def pick(self, **picked: int | None) -> None:
+    def pick(self, **picked: Any) -> None:
         """Set several traits; who observes them hears of it when all are set."""
         with self.hold_trait_notifications():
             for name, value in picked.items():
@@ -40,7 +53,7 @@ class Selection(traitlets.HasTraits):
 
     def clear(self) -> None:
         """Pick nothing; the playhead stays."""
-        self.pick(token=None, layer=None, expert=None)
+        self.pick(token=None, layer=None, expert=None, time=None)
 
     def within(self, trace: Trace) -> Picked:
         """What of it this trace has."""
@@ -53,7 +66,11 @@ class Selection(traitlets.HasTraits):
             layer = expert = None
         elif expert is not None and not 0 <= expert < experts:
             expert = None
-        return Picked(token, None if token is None else int(steps[token]), layer, expert)
+        step = None if token is None else int(steps[token])
+        time = None if self.time is None else (int(self.time[0]), int(self.time[1]))
+        if time is not None and time[0] >= trace.duration_ns:
+            time = None
+        return Picked(token, step, layer, expert, time)
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,8 @@ class Picked:
     """The one that processed the token."""
     layer: int | None = None
     expert: int | None = None
+    time: tuple[int, int] | None = None
+    """From when to when to look, in ns."""
 
     def span(self, trace: Trace) -> tuple[int, int] | None:
         """From when to when the step ran, in ns."""

@@ -1,36 +1,40 @@
-"""The timeline with its controls: which stretch of time is in view."""
+"""The timeline with its controls: which stretch of time is in view, and what of it."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 
+from engine.spans import layer_span, what_ran
 from engine.trace import Trace
-from fiddler_viz.figures import Window, timeline_figure, update_timeline, window
+from fiddler_viz.figures import Window, Windows, timeline_figure, update_timeline
 from fiddler_viz.figures.cursor import add_cursor, move_cursor
 from fiddler_viz.figures.picked import add_time_marks, mark_time
-from fiddler_viz.figures.timeline import BARS, CLOCKS, LOOK_FOR
+from fiddler_viz.figures.timeline import BARS, CLOCKS, GAPS
+from fiddler_viz.figures.timeline_words import finding
 from fiddler_viz.theme import Segment, Theme
 from fiddler_viz.views.figure_view import FigureView, without_legend
 from fiddler_viz.views.heading import Heading
 from fiddler_viz.views.legend import timeline_legend
+from fiddler_viz.views.memory_track_view import MemoryTrackView
 from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.selection import Picked, Selection
 
 _NS = 1e9
-SPANS = {"last step": 1, "last 8 steps": 8, "whole run": 0}
-"""Choices of the menu, in steps; 0 = all."""
+STEP, LAYER = "one step", "one layer"
+SPANS = {"whole run": 0, "last 8 steps": 8, STEP: 1, LAYER: 1}
+"""Choices of the menu, in steps; 0 = all. The last two are of what is picked."""
+LANES, MEMORY = "lanes", "memory"
 
 
 class TimelineView(widgets.VBox):
-    """Four lanes over time. Follows the run until the reader zooms or moves, then stays.
+    """Four lanes over time, or the memory. Follows the run until the reader zooms, then stays.
 
-    A token that is picked somewhere else comes into view. ``on_change`` is called when the view
-    should be drawn again.
+    Where it looks is :attr:`Selection.time`; None follows the menu. A token that is picked
+    somewhere else comes into view. ``on_change`` is called when the view should be drawn again.
     """
 
     def __init__(
@@ -45,10 +49,8 @@ class TimelineView(widgets.VBox):
         self._theme = theme
         self._selection = selection
         self._looked_at: int | None = None
-        self._on_change = on_change
-        self._lock = threading.Lock()
-        self._chosen: tuple[int, int] | None = None
-        self._drawn = window(trace)
+        self._windows = Windows(trace)
+        self._drawn = self._windows.at(*last_steps(trace, 8))
         figure = timeline_figure(self._drawn, theme, height=height_px)
         figure.update_layout(dragmode="zoom", title_text="", margin_t=8, margin_b=30)
         without_legend(figure)  # its heading says it
@@ -58,54 +60,74 @@ class TimelineView(widgets.VBox):
         for segment in Segment:
             bars = self.figure.data[BARS + segment]
             bars.on_click(lambda _, points, __, kind=segment: self._clicked(kind, points))
+        self.figure.data[0].on_click(lambda _, points, __: self._pick_at(points.xs))
+        self.figure.data[GAPS].on_click(lambda _, points, __: self._gap_clicked(points))
+        self.memory = MemoryTrackView(theme, height_px, plotly, self._moved)
         self.span = widgets.Dropdown(
             options=list(SPANS),
             value="last 8 steps",
+            description="zoom",
+            tooltip="What to look at: the run, or the step or layer that is picked (else the last "
+            "step, the first layer). Drag in the plot: zoom in; double-click: back.",
+            layout=widgets.Layout(width="172px"),
+            style={"description_width": "38px"},
+        )
+        self.panel = widgets.Dropdown(
+            options=[LANES, MEMORY],
             description="show",
-            tooltip="What the timeline follows. Drag in the plot: zoom in; double-click: back.",
-            layout=widgets.Layout(width="168px"),
+            tooltip="What each lane was busy with, or what filled the GPU's memory.",
+            layout=widgets.Layout(width="132px"),
             style={"description_width": "38px"},
         )
         self.moves = {
             name: widgets.Button(description=name, tooltip=tip, layout=widgets.Layout(width="34px"))
             for name, tip in (
-                ("◀", "Earlier"),
-                ("▶", "Later"),
-                ("+", "Zoom in"),
-                ("−", "Zoom out"),
+                ("◀", "Earlier, by a quarter of what is in view"),
+                ("▶", "Later, by a quarter of what is in view"),
+                ("+", "Zoom in: half of what is in view"),
+                ("−", "Zoom out: twice what is in view"),
             )
         }
-        self.span.observe(lambda _: self._choose(None), "value")
+        self.span.observe(lambda _: self._follow(on_change), "value")
+        self.panel.observe(lambda _: on_change(), "value")
         for name, button in self.moves.items():
             button.on_click(lambda _, name=name: self._move(name))
-        row = widgets.Box([self.span, *self.moves.values()])
+        row = widgets.Box([self.span, self.panel, *self.moves.values()])
         row.add_class("fv-row")
         self.heading = Heading()
-        super().__init__([row, self.heading, self.figure, timeline_legend()])
+        self._lanes = (row, self.heading, self.figure, timeline_legend())
+        super().__init__(self._lanes)
 
     def __repr__(self) -> str:
-        return f"TimelineView({self.span.value})"
+        return f"TimelineView({self.panel.value}, {self.span.value})"
 
-    def draw(self, trace: Trace, picked: Picked, whole: Trace | None = None) -> bool:
+    def draw(
+        self,
+        trace: Trace,
+        picked: Picked,
+        whole: Trace | None = None,
+        *,
+        growing: bool = False,
+        quick: bool = False,
+    ) -> bool:
         """Show what of the trace is in view; True if anything was sent.
 
         Of a ``whole`` run the trace is the part up to the step in play: a line marks its end.
+        ``growing``: it is of a run under way. ``quick``: what a large view waits for may be left
+        out, for it is drawn again at once.
         """
-        with self._lock:
-            chosen = self._chosen
-        steps = SPANS[self.span.value]
-        shown = trace
-        if whole is not None and not (steps and len(trace.step_rows)):  # the room it will take
-            shown = whole.until(0) if steps else whole
-        start, end = chosen or last_steps(shown, steps)
+        if trace is not self._windows.trace:
+            self._windows = Windows(trace, growing=growing)
+        chosen = self._selection.within(whole or trace).time
+        start, end = chosen or self._followed(trace, picked, whole)
         span = picked.span(trace)
         if picked.token != self._looked_at:
             self._looked_at = picked.token
             if span is not None and (span[1] <= start or span[0] >= end):
-                start, end = span
-                with self._lock:
-                    self._chosen = span
-        view = window(trace, start_ns=start, end_ns=end)
+                start, end = self._selection.time = span
+        if self.panel.value == MEMORY:
+            return self._draw_memory(trace, start, end, growing=growing)
+        view = self._windows.at(start, end, quick=quick)
         self._drawn = view
 
         def update(figure: Any) -> None:
@@ -114,12 +136,37 @@ class TimelineView(widgets.VBox):
             move_cursor(figure, None if whole is None else trace.duration_ns)
             figure.layout.title = {"text": ""}
 
-        said = self.heading.show("Timeline", CLOCKS[view.clock], LOOK_FOR)
-        return self.figure.change(update) or said
+        said = self.heading.show("Timeline", CLOCKS[view.clock], finding(view))
+        sent = self.figure.change(update)
+        self._place(self._lanes)
+        return sent or said
+
+    def _draw_memory(self, trace: Trace, start: int, end: int, *, growing: bool) -> bool:
+        sent = self.memory.draw(trace, start, end, growing=growing)
+        said = self.heading.show(*self.memory.heading)
+        row, heading, *_ = self._lanes
+        self._place((row, heading, *self.memory.widgets()))
+        return sent or said
+
+    def _place(self, children: tuple[widgets.Widget, ...]) -> None:
+        if self.children != children:
+            self.children = children
+
+    def _followed(self, trace: Trace, picked: Picked, whole: Trace | None) -> tuple[int, int]:
+        """Where the menu says to look."""
+        chosen, last = self.span.value, len(trace.step_rows) - 1
+        if whole is not None and (last < 0 or not SPANS[chosen]):  # the room it will take
+            return last_steps(whole.until(0) if SPANS[chosen] else whole, SPANS[chosen])
+        if chosen not in (STEP, LAYER) or last < 0:
+            return last_steps(trace, SPANS[chosen])
+        step = last if picked.step is None else picked.step
+        if chosen == LAYER:
+            return layer_span(trace, step, picked.layer or 0)
+        return int(trace.steps["start_ns"][step]), int(trace.steps["end_ns"][step])
 
     @property
     def drawn(self) -> Window:
-        """What was drawn last."""
+        """What was drawn last of the lanes."""
         return self._drawn
 
     def _clicked(self, kind: Segment, points: Any) -> None:
@@ -134,22 +181,39 @@ class TimelineView(widgets.VBox):
             layer=layer if layer >= 0 else None, expert=expert if expert >= 0 else None
         )
 
-    def _choose(self, view: tuple[int, int] | None) -> None:
-        with self._lock:
-            self._chosen = view
-        self._on_change()
+    def _gap_clicked(self, points: Any) -> None:
+        gaps = self._drawn.gaps
+        if points.point_inds and points.point_inds[0] < len(gaps):
+            self._pick_at([float(gaps.start_ns[points.point_inds[0]]) / _NS])
+
+    def _pick_at(self, times_s: Any) -> None:
+        """Pick the step and the layer that ran at a time."""
+        trace = self._windows.trace
+        found = what_ran(trace, round(float(times_s[0]) * _NS)) if times_s else None
+        if found is None:
+            return
+        step, layer = found
+        token = int(trace.steps["token"][step])
+        self._selection.pick(token=token, layer=layer, expert=None)
+
+    def _follow(self, on_change: Callable[[], None]) -> None:
+        self._selection.time = None
+        on_change()
+
+    def _look(self, start: int, end: int) -> None:
+        start = max(start, 0)
+        self._selection.time = (start, max(end, start + 1))
 
     def _moved(self, layout: Mapping[str, Any]) -> None:
         """The reader dragged or double-clicked in the plot."""
         edges = layout.get("xaxis.range") or [layout.get(f"xaxis.range[{i}]") for i in (0, 1)]
         if layout.get("xaxis.autorange"):
-            self._choose(None)
+            self._selection.time = None
         elif None not in edges:
-            start, end = sorted(round(float(edge) * _NS) for edge in edges)
-            self._choose((start, max(end, start + 1)))
+            self._look(*sorted(round(float(edge) * _NS) for edge in edges))
 
     def _move(self, name: str) -> None:
-        start, end = self._drawn.start_ns, self._drawn.end_ns
+        start, end = self.in_view
         quarter = max((end - start) // 4, 1)
         by = {
             "◀": (-quarter, -quarter),
@@ -157,8 +221,22 @@ class TimelineView(widgets.VBox):
             "+": (quarter, -quarter),
             "−": (-2 * quarter, 2 * quarter),
         }[name]
-        left = max(start + by[0], 0)
-        self._choose((left, max(end + by[1] + (left - start - by[0]), left + 1)))
+        last = max(self._windows.trace.duration_ns - 1, 0)  # something of the run stays in view
+        left = min(max(start + by[0], 0), last)
+        self._look(left, end + by[1] + (left - start - by[0]))
+
+    @property
+    def in_view(self) -> tuple[int, int]:
+        """From when to when is in view, in ns."""
+        if self.panel.value == MEMORY and self.memory.track is not None:
+            return self.memory.track.start_ns, self.memory.track.end_ns
+        return self._drawn.start_ns, self._drawn.end_ns
+
+    def close(self) -> None:
+        """Also what is not shown at the moment."""
+        for child in (*self._lanes[2:], *self.memory.widgets()):
+            child.close()
+        super().close()
 
 
 def last_steps(trace: Trace, steps: int) -> tuple[int, int]:

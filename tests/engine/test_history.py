@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engine.events import Rows, Why
 from engine.happened import Recorded
-from engine.history import memory_at, memory_over_time, places_at
+from engine.history import Ledger, memory_at, memory_over_time, places_at
 from engine.replay import replay
 from engine.residency import Memory, Place
 from engine.trace import Trace
@@ -24,7 +24,7 @@ def with_moves(trace: Trace, rows: Rows) -> Trace:
     return replace(trace, happened=Recorded(trace.work_rows, rows))
 
 
-def driven(seed: int) -> tuple[Trace, list[NDArray[np.uint8]], list[Memory]]:
+def driven(seed: int, most_plans: int = 2) -> tuple[Trace, list[NDArray[np.uint8]], list[Memory]]:
     """A trace, and what its ledger said before the first step and after each."""
     rng = random.Random(seed)
     plan = random_plan(rng)
@@ -35,7 +35,8 @@ def driven(seed: int) -> tuple[Trace, list[NDArray[np.uint8]], list[Memory]]:
     ledger = driver.orchestrator.residency
     places, memory = [ledger.places()], [ledger.memory()]
     for number in range(15):
-        plans = [random_plan(rng) for _ in range(rng.choice((0, 0, 1, 2)))]
+        many = min(rng.choice((0, 0, 1, 2)), most_plans)
+        plans = [random_plan(rng) for _ in range(many)]
         layers = rng.choice((None, None, None, 0, 2))
         driver.step(rng, 4 if number == 0 else 1, plans=plans, layers=layers)
         places.append(ledger.places())
@@ -56,6 +57,26 @@ def test_the_history_is_what_the_ledger_said(seed: int) -> None:
             row = {part: int(over_time[part][step]) for part in PARTS}
             assert Memory(**row) == memory[step + 1]
     assert (over_time["free"] >= 0).all()
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_at_any_time_the_ledger_is_within_its_budget(seed: int) -> None:
+    """Also between the changes of one step, and while a new plan's experts are being pinned."""
+    trace, _, memory = driven(seed, most_plans=1)  # as an engine: of several the latest wins
+    steps, ledger = trace.steps, Ledger.of(trace)
+    times = np.unique(np.concatenate([ledger.time_ns, steps["start_ns"], steps["end_ns"]]))
+    found = ledger.at(times)
+    used = sum(found[part] for part in PARTS[:-2])
+    np.testing.assert_array_equal(used + found["free"], found["budget"])
+    assert (found["free"] >= 0).all()
+    for name in ("pinned", "cached"):
+        assert (found[name] >= 0).all()
+    for step in range(15):  # just before the next one begins nothing of it has happened
+        end = int(steps["end_ns"][step])
+        if end > int(steps["start_ns"][step]):
+            row = {part: int(column[0]) for part, column in ledger.at(np.array([end - 1])).items()}
+            row.pop("time_ns")
+            assert Memory(**row) == memory[step + 1]
 
 
 def test_a_replay_has_the_same_history() -> None:

@@ -25,9 +25,10 @@ from fiddler_viz.figures.heatmap_words import MODES, scale
 from fiddler_viz.figures.memory import labels, memory_html, parts
 from fiddler_viz.figures.outline import cell_dashes, cell_outlines
 from fiddler_viz.figures.raster import occupancy, paint, png
-from fiddler_viz.figures.timeline import timeline_figure, update_timeline
-from fiddler_viz.figures.window import BARS_UP_TO, window
-from fiddler_viz.theme import BLUE, MEMORY, SEGMENTS, VERMILLION, Segment
+from fiddler_viz.figures.timeline import GAPS, LINE, timeline_figure, update_timeline
+from fiddler_viz.figures.timeline_words import WAITED_FOR
+from fiddler_viz.figures.window import BARS_UP_TO, Windows, window
+from fiddler_viz.theme import BLUE, MEMORY, SEGMENTS, VERMILLION, Segment, percent
 from tests.fiddler_viz.make_trace import HOSTILE, empty_trace, toy_model, toy_trace
 
 PLAIN = Path(__file__).resolve().parents[2]
@@ -240,6 +241,7 @@ def test_raster_of_random_segments_is_exact() -> None:
         layer=np.zeros(n, np.int64),
         expert=np.zeros(n, np.int64),
         tokens=np.zeros(n, np.int64),
+        critical=np.zeros(n, np.bool_),
     )
     # Made-up segments overlap, which real ones of one lane and kind do not: compare below 1.
     slow = slow_occupancy(found, 500, 9_500, 113).clip(max=1)
@@ -259,14 +261,25 @@ def test_paint_shows_what_is_busy_and_stacks_it() -> None:
     shares[2, Segment.ACTIVATIONS, 2] = 1e-4  # next to nothing, but not nothing
     picture = paint(shares, lane_pixels=40, gap_pixels=10).reshape(len(Lane), 50, 3)
     kinds = (picture.astype(int) - 1) % len(Segment)
-    kinds[picture == 0] = -1
+    idle = picture == 1 + 2 * len(Segment)
+    kinds[(picture == 0) | idle] = -1
     assert (kinds[0, :, 0] == Segment.DENSE).sum() == 20
     assert (kinds[0, :, 0] == Segment.RESIDENT).sum() == 10
     assert kinds[0, 44, 0] == Segment.DENSE  # at the lane's bottom
     assert (kinds[1, :, 1] == Segment.CPU).sum() == 40
     assert (kinds[2, :, 2] == Segment.ACTIVATIONS).sum() == 2
-    assert (picture[3] == 0).all()
+    assert idle[3, 5:45].any() and (idle | (picture == 0))[3].all()
+    assert not idle[1, :, 1].any()  # busy all the time
     assert (picture[:, [*range(5), *range(45, 50)]] == 0).all()  # gaps
+
+
+def test_paint_draws_the_path_under_its_lane() -> None:
+    shares, path = np.zeros((len(Lane), len(Segment), 4)), np.zeros((len(Lane), 4))
+    path[1] = [0, 0.1, 0.5, 1]
+    picture = paint(shares, path, lane_pixels=40, gap_pixels=10).reshape(len(Lane), 50, 4)
+    first = 1 + 2 * len(Segment)
+    assert picture[1, 45:49].tolist() == [[0, first + 1, first + 2, first + 4]] * 4
+    assert (picture[[0, 2, 3], 45:] == 0).all() and (picture[1, 49] == 0).all()
 
 
 def test_png_holds_the_picture() -> None:
@@ -303,6 +316,61 @@ def test_few_segments_are_bars(trace: Trace) -> None:
         assert list(bar.y) == view.segments.lane[mine].tolist()
         assert bar.marker.pattern.shape == SEGMENTS[segment].pattern
     assert figure.layout.images[0].visible is False
+
+
+def test_idle_gaps_are_hatched_and_the_path_is_a_line(trace: Trace) -> None:
+    view = window(trace, step=1)
+    figure = timeline_figure(view)
+    gaps, line = figure.data[GAPS], figure.data[LINE]
+    assert len(gaps.x) == len(view.gaps) > 0
+    spent = np.bincount(gaps.y, gaps.x, len(Lane)) * 1e9 / (view.end_ns - view.start_ns)
+    for lane in Lane:
+        assert spent[lane] == pytest.approx(1 - view.busy(lane), abs=1e-6)
+    assert "meanwhile all wait for " in gaps.hovertext[0]
+    x, y = (np.asarray(values, float).reshape(-1, 3) for values in (line.x, line.y))
+    assert len(x) == view.segments.critical.sum()
+    assert x[0, 0] == pytest.approx(view.start_ns * 1e-9)
+    assert x[-1, 1] == pytest.approx(view.end_ns * 1e-9)
+    np.testing.assert_allclose(x[1:, 0], x[:-1, 1])  # one after the other
+    assert sum(view.times.critical(lane) for lane in Lane) == pytest.approx(1)
+    assert set(np.unique(y)) <= {lane + 0.45 for lane in Lane}
+
+
+def test_what_holds_a_run_up_is_said(trace: Trace) -> None:
+    view = window(trace)
+    lane = view.times.bottleneck
+    assert lane is not None
+    said = f"{percent(view.times.critical(lane))} of the time all wait for {WAITED_FOR[lane]}"
+    assert said in timeline_figure(view).layout.title.text
+    words = figures.describe_timeline(view)
+    assert "The critical path (what everyone waits for): " in words
+    assert f"Overlap achieved: {percent(view.times.overlap)} of what is possible" in words
+    assert f"Idle: GPU {percent(view.times.idle(Lane.GPU))}" in words
+    rows = trace.step_rows.copy()
+    rows[:, -1] = Clock.MEASURED
+    assert "estimated by end times" in figures.describe_timeline(
+        window(replace(trace, step_rows=rows))
+    )
+
+
+def test_a_large_window_is_what_adding_up_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a trace sorted once, and of one that grows."""
+    trace = toy_trace(decode_tokens=40, policy="lru", cache_slots=4)
+    times = [(0, trace.duration_ns), (trace.duration_ns // 3, trace.duration_ns // 2), (7, 10**12)]
+    usual = [Windows(trace).at(*each, pixels=90) for each in times]
+    monkeypatch.setitem(Windows.at.__globals__, "LARGE_LAYERS", 0)
+    large = Windows(trace)
+    for plain, each in zip(usual, times, strict=True):
+        fast = large.at(*each, pixels=90)
+        assert (fast.pieces, fast.times) == (plain.pieces, plain.times)
+        assert (fast.step_labels, len(fast.segments)) == (plain.step_labels, 0)
+        np.testing.assert_allclose(fast.shares, plain.shares, atol=1e-9)
+        np.testing.assert_allclose(fast.path_shares, plain.path_shares, atol=1e-9)
+    for view in (
+        Windows(trace, growing=True).at(*times[0]),
+        Windows(trace).at(*times[0], quick=True),
+    ):
+        assert view.times.bottleneck is None and view.times.busy_ns == usual[0].times.busy_ns
 
 
 def test_many_segments_are_a_raster(long: Trace) -> None:

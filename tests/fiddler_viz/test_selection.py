@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import traitlets
 
-from engine.events import Action
+from engine.events import Action, Lane
+from engine.spans import layer_span
 from engine.synthetic import synthetic_trace
 from engine.trace import Trace
 from fiddler_viz.explorer import Explorer
-from fiddler_viz.figures.timeline import BARS
+from fiddler_viz.figures.timeline import BARS, GAPS
 from fiddler_viz.theme import Segment
 from fiddler_viz.views.selection import Picked, Selection
 
@@ -167,7 +168,7 @@ def test_a_bar_of_the_timeline_picks_its_expert(
     explorer = open_()
     screen, last = explorer.screen, len(trace.step_rows) - 1
     start, end = (int(trace.steps[name][last]) for name in ("start_ns", "end_ns"))
-    screen.timeline._choose((start, start + (end - start) // 8))
+    explorer.selection.time = (start, start + (end - start) // 8)
     explorer.flush()
     shown = screen.timeline.drawn.segments
     assert screen.timeline.drawn.as_bars
@@ -191,6 +192,94 @@ def test_two_explorers_can_be_linked(open_: Callable[..., Explorer]) -> None:
     one.selection.pick(layer=7, expert=1)
     other.flush()
     assert framed(other.screen.heatmap.figure) == {(7, 1)}
+
+
+def test_the_time_in_view_is_a_trait_that_can_be_linked(open_: Callable[..., Explorer]) -> None:
+    one, other = open_(), open_()
+    traitlets.link((one.selection, "time"), (other.selection, "time"))
+    one.screen.timeline.moves["+"].click()
+    one.flush()
+    other.flush()
+    seen = one.screen.timeline.in_view
+    assert one.selection.time == other.screen.timeline.in_view == seen
+    assert "Selection(" in repr(one.selection) and " to " in repr(one.selection)
+    other.selection.time = (1_000, 2_000)
+    one.flush()
+    assert one.screen.timeline.in_view == (1_000, 2_000)
+    one.screen.timeline.span.value = "whole run"
+    assert other.selection.time is None
+    with pytest.raises(traitlets.TraitError, match="start_ns < end_ns"):
+        one.selection.time = (5, 5)
+    one.selection.time = (10**18, 10**18 + 1)  # long after the run: shown by no view
+    assert one.selection.within(one.trace).time is None
+
+
+def test_zoom_to_one_layer_of_one_token(open_: Callable[..., Explorer], trace: Trace) -> None:
+    explorer = open_()
+    timeline = explorer.screen.timeline
+    timeline.span.value = "one layer"
+    explorer.selection.pick(token=5, layer=7, expert=None)
+    explorer.flush()
+    step = int(trace.tokens["step"][5])
+    assert timeline.in_view == layer_span(trace, step, 7)
+    shown = timeline.drawn
+    assert shown.as_bars and set(shown.segments.layer.tolist()) == {7}
+    assert sum(shown.times.critical(lane) for lane in Lane) == pytest.approx(1)
+    timeline.span.value = "one step"
+    explorer.flush()
+    assert timeline.in_view == tuple(trace.steps[name][step] for name in ("start_ns", "end_ns"))
+
+
+def test_a_lane_far_out_picks_the_step_and_the_layer(
+    open_: Callable[..., Explorer], trace: Trace
+) -> None:
+    explorer = open_()
+    timeline = explorer.screen.timeline
+    timeline.span.value = "whole run"
+    explorer.flush()
+    assert not timeline.drawn.as_bars
+    start, end = layer_span(trace, 9, 4)
+    click(timeline.figure.data[0], xs=[(start + end) / 2 * 1e-9], ys=[1])
+    of = explorer.selection
+    assert (of.token, of.layer, of.expert) == (int(trace.steps["token"][9]), 4, None)
+    click(timeline.figure.data[0], xs=[1e9], ys=[1])  # beside the run
+    click(timeline.figure.data[0])
+    assert of.layer == 4
+
+
+def test_an_idle_gap_picks_what_ran_meanwhile(open_: Callable[..., Explorer], trace: Trace) -> None:
+    explorer = open_()
+    timeline = explorer.screen.timeline
+    timeline.span.value = "one layer"
+    explorer.selection.pick(layer=3)
+    explorer.flush()
+    explorer.selection.layer = None
+    click(timeline.figure.data[GAPS], point_inds=[0])
+    assert explorer.selection.layer == 3
+
+
+def test_the_memory_takes_the_lanes_place_over_the_same_time(
+    open_: Callable[..., Explorer], trace: Trace
+) -> None:
+    explorer = open_()
+    timeline = explorer.screen.timeline
+    seen = timeline.in_view
+    lanes = timeline.children
+    timeline.panel.value = "memory"
+    explorer.flush()
+    assert timeline.figure not in timeline.children
+    figure = timeline.memory.figure
+    assert figure in timeline.children
+    assert tuple(round(edge * 1e9) for edge in figure.layout.xaxis.range) == seen
+    assert "GPU memory over time" in timeline.heading.value
+    timeline.moves["+"].click()
+    explorer.flush()
+    assert timeline.in_view == explorer.selection.time != seen
+    timeline.panel.value = "lanes"
+    explorer.flush()
+    assert timeline.children == lanes and timeline.in_view == explorer.selection.time
+    explorer.close()
+    assert figure.comm is None
 
 
 def test_nonsense_from_the_browser_is_not_picked(open_: Callable[..., Explorer]) -> None:
