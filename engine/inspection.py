@@ -147,10 +147,22 @@ def inspect_call(
     Raises:
         InputError: there is no such call; says which there are.
     """
-    table = regrets(trace)
-    if not len(table):
+    only = step if token is None else int(trace.tokens["step"][token])
+    table = regrets(trace, only)
+    if only is None and not len(table):
         raise InputError("no expert has run in this trace: generate first, then inspect.")
     return inspection(table, _choose(table, token, step, layer, expert), token)
+
+
+def latest_step(trace: Trace, layer: int | None = None, expert: int | None = None) -> int | None:
+    """The newest step that went to an expert of ``layer``, or to any; None where there is none."""
+    routing = trace.routing
+    if layer is None or not len(routing):
+        return len(trace.step_rows) - 1 if len(trace.step_rows) else None
+    rows = np.flatnonzero(routing.layer == layer)
+    if expert is not None:
+        rows = rows[(routing.experts[rows] == expert).any(axis=1)]
+    return int(routing.step[rows].max()) if len(rows) else None
 
 
 def _choose(

@@ -77,6 +77,7 @@ class HeatmapView(widgets.VBox):
         row.add_class("fv-row")
         self.heading = Heading()
         super().__init__([row, self.heading, self.figure, heatmap_legend(theme, grid.amount.size)])
+        self.add_class("fv-heatmap")
 
     def __repr__(self) -> str:
         return f"HeatmapView({self.show.value})"

@@ -12,7 +12,9 @@ from engine.units import format_bytes
 from fiddler_viz.figures import room_of
 from fiddler_viz.theme import Theme
 from fiddler_viz.views.beat import Beat
+from fiddler_viz.views.detail_view import DetailView
 from fiddler_viz.views.heatmap_view import HeatmapView
+from fiddler_viz.views.heights import Heights
 from fiddler_viz.views.memory_view import MemoryView
 from fiddler_viz.views.pick_controls import PickControls
 from fiddler_viz.views.picture import grid_of, memory_now, tokens_processed
@@ -28,12 +30,9 @@ from fiddler_viz.views.tiles import Tiles, make_tiles
 from fiddler_viz.views.timeline_view import TimelineView
 from fiddler_viz.views.words import Words
 
-LEAST_HEIGHT_PX = 560
 _MANY_ROWS = 20_000
 """Choices of the router from which on the heatmap and the text are drawn after the rest."""
 PENDING = "counting ..."
-_AROUND_PX = 208
-"""What stands above and below the panels."""
 
 
 class Screen:
@@ -54,8 +53,7 @@ class Screen:
         mark: Callable[[], None],
         selection: Selection,
     ) -> None:
-        room = height_px - _AROUND_PX
-        lines = 150 if room > 500 else 84
+        tall = Heights.of(height_px)
         self._theme = theme
         self._selection = selection
         self._drawn_plan: Plan | None = None
@@ -66,13 +64,14 @@ class Screen:
         self.controls = PlanControls(session.view.plan, on_change)
         self.beat, self.plotly = Beat(), Plotly()
         grid = grid_of(session, "popularity", None)
-        self.heatmap = HeatmapView(grid, theme, room - 196, self.plotly, selection, mark)
+        self.heatmap = HeatmapView(grid, theme, tall.heatmap, self.plotly, selection, mark)
         self.memory = MemoryView(theme)
         self.words = Words(mark)
-        self.text = TextView(lines, lambda token: selection.pick(token=token))
+        self.text = TextView(tall.text, lambda token: selection.pick(token=token))
         self.timeline = TimelineView(
-            session.view.trace, theme, room - 140 - lines, self.plotly, selection, mark
+            session.view.trace, theme, tall.timeline, self.plotly, selection, mark
         )
+        self.detail = DetailView(theme, tall.detail, self.plotly, mark)
         self.picks = PickControls(selection, session.view.trace.model.grid)
         selection.observe(lambda _: mark())
 
@@ -85,7 +84,7 @@ class Screen:
         sliders = [controls.memory, controls.memory_label, controls.cache, controls.cache_label]
         sides = (
             widgets.VBox([self.heatmap, self.memory]),
-            widgets.VBox([self.text, self.timeline]),
+            widgets.VBox([self.text, self.detail, self.timeline]),
         )
         return [
             widgets.HTML(style_sheet(self._theme), layout=widgets.Layout(display="none")),
@@ -125,7 +124,8 @@ class Screen:
             self.memory.show(memory, room, size),
             self.timeline.draw(view.trace, picked),
             self.picks.show(picked, view.trace.model.grid),
-            self.words.show(grid, memory, room, size, self.timeline.drawn),
+            self.detail.draw(view, picked),
+            self.words.show(grid, memory, room, size, self.timeline.drawn, self.detail.said),
             self.tiles.show(tiles, fade=replanned and not view.live),
             self.text.show(
                 view.trace,
@@ -157,6 +157,7 @@ class Screen:
 
     def close(self, root: widgets.Box) -> None:
         """Close all widgets below ``root``, and those that stand nowhere."""
+        self.detail.background.drop()
         close_children(root)
         self.beat.close()
         self.plotly.close()

@@ -12,7 +12,7 @@ import numpy as np
 from engine.trace import Trace
 from fiddler_viz.figures import Window, timeline_figure, update_timeline, window
 from fiddler_viz.figures.picked import add_time_marks, mark_time
-from fiddler_viz.figures.timeline import BARS, CLOCKS, LOOK_FOR
+from fiddler_viz.figures.timeline import BARS, LOOK_FOR
 from fiddler_viz.theme import Segment, Theme
 from fiddler_viz.views.figure_view import FigureView, without_legend
 from fiddler_viz.views.heading import Heading
@@ -49,7 +49,7 @@ class TimelineView(widgets.VBox):
         self._chosen: tuple[int, int] | None = None
         self._drawn = window(trace)
         figure = timeline_figure(self._drawn, theme, height=height_px)
-        figure.update_layout(dragmode="zoom", title_text="", margin_t=8, margin_b=30)
+        figure.update_layout(dragmode="zoom", title_text="", margin_t=2, margin_b=24)
         without_legend(figure)  # its heading says it
         add_time_marks(figure)
         self.figure = FigureView(figure, plotly, on_move=self._moved)
@@ -80,6 +80,7 @@ class TimelineView(widgets.VBox):
         row.add_class("fv-row")
         self.heading = Heading()
         super().__init__([row, self.heading, self.figure, timeline_legend()])
+        self.add_class("fv-timeline")
 
     def __repr__(self) -> str:
         return f"TimelineView({self.span.value})"
@@ -104,7 +105,7 @@ class TimelineView(widgets.VBox):
             mark_time(figure, view, span, picked.layer, picked.expert)
             figure.layout.title = {"text": ""}
 
-        said = self.heading.show("Timeline", CLOCKS[view.clock], LOOK_FOR)
+        said = self.heading.show("Timeline", f"{view.clock.name.lower()} clock", LOOK_FOR)
         return self.figure.change(update) or said
 
     @property

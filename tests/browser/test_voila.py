@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import TOUR, Watched
-from tests.browser.driving import SLOW_MS, Driver
+from tests.browser.driving import HEATMAP, SLOW_MS, TIMELINE, Driver
 from tools.serving import write_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -66,14 +66,18 @@ def test_bundled_run_fits_the_screen_and_stacks(
     assert left["right"] <= right["left"]
 
     page.set_viewport_size({"width": 800, "height": 1100})
-    page.wait_for_function("document.querySelector('.js-plotly-plot')._fullLayout.width > 600")
+    page.wait_for_function(
+        "document.querySelector('.fv-heatmap .js-plotly-plot')._fullLayout.width > 600"
+    )
     left, right = columns(page)
     assert left["bottom"] <= right["top"], "does not stack at 800 pixels"
     assert page.evaluate("document.documentElement.scrollWidth") <= 800
     driver.shoot(artifacts / f"voila-{theme}-800.png")
 
     page.set_viewport_size({"width": 1280, "height": 800})
-    page.wait_for_function("document.querySelector('.js-plotly-plot')._fullLayout.width < 600")
+    page.wait_for_function(
+        "document.querySelector('.fv-heatmap .js-plotly-plot')._fullLayout.width < 600"
+    )
     zoom_the_timeline(driver)
     page.mouse.move(0, 0)
     page.get_by_text("in words").click()
@@ -97,7 +101,7 @@ def columns(page: Any) -> list[dict[str, float]]:
 def zoom_the_timeline(driver: Driver) -> None:
     """Drag over part of the timeline: it zooms in and stays; the menu leads back."""
     before = driver.shown().window
-    plot = driver.root.locator(".js-plotly-plot").nth(1).locator(".nsewdrag").bounding_box()
+    plot = driver.page.locator(TIMELINE).locator(".nsewdrag").bounding_box()
     middle = plot["y"] + plot["height"] / 2
     driver.page.mouse.move(plot["x"] + 0.2 * plot["width"], middle)
     driver.page.mouse.down()
@@ -105,9 +109,9 @@ def zoom_the_timeline(driver: Driver) -> None:
     driver.page.mouse.up()
     length = before[1] - before[0]
     driver.until("s.window[1] - s.window[0] < v", 0.3 * length)
-    driver.root.locator("select").nth(2).select_option("whole run")
+    driver.root.locator(".fv-timeline select").first.select_option("whole run")
     driver.until("s.window[0] == 0")
-    driver.root.locator("select").nth(2).select_option("last 8 steps")
+    driver.root.locator(".fv-timeline select").first.select_option("last 8 steps")
     driver.until("Math.abs(s.window[0] - v) < 1e-6", before[0])
 
 
@@ -129,7 +133,7 @@ def test_a_token_and_an_expert_are_picked_with_mouse_and_keys(
     assert cells.nth(33).evaluate("cell => cell.classList.contains('s')"), "set back"
     assert cells.count() > 20
 
-    plot = driver.root.locator(".js-plotly-plot").first.locator(".nsewdrag").bounding_box()
+    plot = page.locator(HEATMAP).locator(".nsewdrag").bounding_box()
     page.mouse.click(plot["x"] + 2.5 / 8 * plot["width"], plot["y"] + 10.5 / 32 * plot["height"])
     layer, expert = (driver.root.get_by_label(name, exact=True) for name in ("layer", "expert"))
     chosen = "([a, b]) => [a, b].map((menu) => menu.selectedOptions[0].label).join()"
