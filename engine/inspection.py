@@ -155,10 +155,14 @@ def inspect_call(
 
 
 def latest_step(trace: Trace, layer: int | None = None, expert: int | None = None) -> int | None:
-    """The newest step that went to an expert of ``layer``, or to any; None where there is none."""
+    """The newest step that went to an expert of ``layer``; None where there is none.
+
+    Without a layer the newest step that was not cut short.
+    """
     routing = trace.routing
-    if layer is None or not len(routing):
-        return len(trace.step_rows) - 1 if len(trace.step_rows) else None
+    if layer is None:
+        whole = np.flatnonzero(trace.steps["complete"] == 1)
+        return int(whole[-1]) if len(whole) else None
     rows = np.flatnonzero(routing.layer == layer)
     if expert is not None:
         rows = rows[(routing.experts[rows] == expert).any(axis=1)]

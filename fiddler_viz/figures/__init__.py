@@ -24,6 +24,11 @@ from fiddler_viz.figures.memory import (
     update_memory,
 )
 from fiddler_viz.figures.oneline import heatmap, inspect, memory, timeline, tokens
+from fiddler_viz.figures.policy_lab import (
+    describe_policy_lab,
+    policy_lab,
+    policy_lab_figure,
+)
 from fiddler_viz.figures.room import Room, room_of
 from fiddler_viz.figures.routing_flow import (
     describe_routing_flow,
@@ -59,6 +64,7 @@ __all__ = [
     "describe_hit_rates",
     "describe_inspection",
     "describe_memory",
+    "describe_policy_lab",
     "describe_routing_flow",
     "describe_specialisation",
     "describe_strip",
@@ -74,6 +80,8 @@ __all__ = [
     "memory",
     "memory_figure",
     "memory_html",
+    "policy_lab",
+    "policy_lab_figure",
     "room_of",
     "routing_flow",
     "routing_flow_figure",

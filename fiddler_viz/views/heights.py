@@ -25,7 +25,7 @@ class Heights:
     heatmap: int
     text: int
     detail: int
-    """The detail panel's figure; also while it takes the timeline's place: :attr:`larger`."""
+    """The detail panel's figure; :attr:`larger` while it takes the timeline's place."""
     timeline: int
 
     @classmethod

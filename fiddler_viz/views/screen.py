@@ -71,7 +71,10 @@ class Screen:
         self.timeline = TimelineView(
             session.view.trace, theme, tall.timeline, self.plotly, selection, mark
         )
-        self.detail = DetailView(theme, tall.detail, self.plotly, mark)
+        self.detail = DetailView(
+            theme, tall, self.plotly, mark, lambda name: on_change("policy", name)
+        )
+        self.detail.larger.observe(lambda change: self._enlarge(change["new"]), "value")
         self.picks = PickControls(selection, session.view.trace.model.grid)
         selection.observe(lambda _: mark())
 
@@ -149,6 +152,10 @@ class Screen:
             self.header.show(name, view.trace, PENDING, what_if=view.what_if),
         ]
         return any(sent)
+
+    def _enlarge(self, larger: bool) -> None:
+        """The detail panel takes the timeline's place, or gives it back."""
+        self.timeline.layout.display = "none" if larger else None
 
     def follow(self, session: Session) -> None:
         """Set the controls to the plan in force, but for those that are being moved."""
