@@ -126,7 +126,6 @@ class Screen:
             self.heatmap.draw(grid, picked, hover=not view.live),
             self.memory.show(memory, room, size),
             self.timeline.draw(view.trace, picked),
-            self.picks.show(picked, view.trace.model.grid),
             self.detail.draw(view, picked),
             self.words.show(grid, memory, room, size, self.timeline.drawn, self.detail.said),
             self.tiles.show(tiles, fade=replanned and not view.live),
@@ -135,7 +134,9 @@ class Screen:
                 token if picked.token is None else picked.token,
                 live=view.live,
                 picks=picks,
+                only=self._selection.sequence,
             ),
+            self.picks.show(picked, view.trace.model.grid, self.text.texts),
             self.header.show(name, view.trace, state, what_if=view.what_if),
         ]
         return any(sent)

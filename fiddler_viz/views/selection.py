@@ -21,9 +21,11 @@ class Selection(traitlets.HasTraits):
     layer = traitlets.Int(None, allow_none=True)
     expert = traitlets.Int(None, allow_none=True)
     """Of ``layer``; None with a layer: all of its experts."""
+    sequence = traitlets.Int(None, allow_none=True, min=0)
+    """Which of several texts is shown, from 0 in their order; None: all of them."""
 
     def __repr__(self) -> str:
-        picked = {name: getattr(self, name) for name in ("token", "layer", "expert")}
+        picked = {name: getattr(self, name) for name in ("token", "layer", "expert", "sequence")}
         words = (f"{name} {value}" for name, value in picked.items() if value is not None)
         return f"Selection({', '.join(words) or 'nothing'})"
 
@@ -35,7 +37,7 @@ class Selection(traitlets.HasTraits):
 
     def clear(self) -> None:
         """Pick nothing."""
-        self.pick(token=None, layer=None, expert=None)
+        self.pick(token=None, layer=None, expert=None, sequence=None)
 
     def within(self, trace: Trace) -> Picked:
         """What of it this trace has."""

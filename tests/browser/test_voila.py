@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import TOUR, Watched
-from tests.browser.driving import HEATMAP, SLOW_MS, TIMELINE, Driver
+from tests.browser.driving import DETAIL, HEATMAP, SLOW_MS, TIMELINE, Driver
 from tools.serving import write_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -143,4 +143,68 @@ def test_a_token_and_an_expert_are_picked_with_mouse_and_keys(
     driver.root.get_by_role("button", name="clear").click()
     page.wait_for_function(f"(menus) => ({chosen})(menus) == '–,–'", arg=menus)
     assert driver.root.locator(".fv-text i.s").count() <= 1
+    watched.check()
+
+
+CHARTS = {
+    "crossover": "tokens that one expert serves at once",
+    "hit rates": "hit rate, % of expert calls",
+    "budgets": "decode speed, tok/s",
+    "flow": "layer 3",
+    "policies": "hybrimoe",
+    "why": "it took",
+}
+"""What stands in each chart."""
+_COUNT = """() => {
+  const plot = document.querySelector('.fv-detail .js-plotly-plot');
+  window.drawn = 0;
+  for (const event of ['plotly_update', 'plotly_restyle']) plot.on(event, () => window.drawn++);
+}"""
+
+
+def test_the_detail_panel_explains(
+    voila: Callable[[Path], str], watched: Watched, artifacts: Path, tmp_path: Path
+) -> None:
+    page = watched.page
+    notebook = write_notebook(tmp_path / "detail.ipynb", BUNDLED.format(theme="light"))
+    page.goto(voila(notebook), timeout=SLOW_MS)
+    driver = Driver(page)
+    driver.opened()
+    panel = driver.root.locator(".fv-detail")
+    for name, words in CHARTS.items():
+        panel.get_by_role("button", name=name, exact=True).click()
+        page.locator(DETAIL).get_by_text(words).first.wait_for(timeout=SLOW_MS)
+        page.mouse.move(0, 0)
+        driver.shoot(artifacts / f"voila-detail-{name.replace(' ', '-')}.png")
+        bottom = driver.root.bounding_box()
+        assert bottom["y"] + bottom["height"] <= 800, name
+    page.evaluate(_COUNT)
+    driver.root.locator(".fv-text i[data-t]").nth(30).click()
+    panel.get_by_text("token 30").wait_for()
+    page.wait_for_function("window.drawn > 0")
+    assert page.evaluate("window.drawn") == 1, "figures that were replaced still hear updates"
+
+    panel.get_by_role("button", name="larger").click()
+    page.wait_for_function("document.querySelector('.fv-detail .main-svg').clientHeight > 300")
+    assert not driver.root.locator(".fv-timeline").is_visible()
+    driver.shoot(artifacts / "voila-detail-larger.png")
+    panel.get_by_role("button", name="larger").click()
+    driver.root.locator(".fv-timeline").wait_for(state="visible")
+
+    panel.get_by_role("button", name="crossover", exact=True).click()
+    panel.get_by_text("Up to 54 tokens").wait_for()
+    slider = panel.locator(".noUi-handle").first
+    slider.focus()
+    slider.press("ArrowRight")
+    panel.get_by_text("Up to 54 tokens").wait_for(state="detached")
+    panel.get_by_role("button", name="as it is").click()
+    panel.get_by_text("Up to 54 tokens").wait_for()
+
+    panel.get_by_role("button", name="policies", exact=True).click()
+    first = page.locator(f"{DETAIL} .points path").first
+    first.wait_for()
+    at = first.bounding_box()
+    page.mouse.click(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
+    driver.root.locator(".fv-badge", has_text="what if").wait_for()
+    driver.shoot(artifacts / "voila-detail-policy-taken.png")
     watched.check()

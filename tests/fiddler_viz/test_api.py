@@ -52,6 +52,7 @@ def test_public_names() -> None:
         "likeness",
         "load",
         "memory",
+        "policy_lab",
         "regrets",
         "replay",
         "routing_flow",

@@ -33,7 +33,8 @@ class RoutingFlow(Chart):
 
         def figure() -> go.Figure:
             made = routing_flow_figure(answer, room.theme, height=room.height_px)
-            return slim(made, room.height_px, l=8, r=8, t=12, b=22)
+            made.update_yaxes(range=[1.01, -0.11])  # the layers' names stand above their experts
+            return slim(made, room.height_px, l=8, r=8, t=4, b=22)
 
         aside = "the clearest of all layers" if answer.picked else ""
         return Drawn(headline(answer), aside, LOOK_FOR, describe_routing_flow(answer), figure)
