@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,9 @@ class BudgetPoint:
     cache_slots: int
     tokens_per_s: float
     """Decode."""
+    tokens_per_s_low: float
+    tokens_per_s_high: float
+    """Its stated interval, see :class:`engine.summary.Summary`."""
     bound_tokens_per_s: float
     """What no policy can exceed under this budget (:mod:`engine.bounds`)."""
     prefill_tokens_per_s: float
@@ -67,14 +70,17 @@ def budget_curve(
     trace: Trace,
     policies: Iterable[str | type[Policy]] | str | type[Policy] | None = None,
     budgets: Iterable[int | str] | int | str = tuple(f"{share}%" for share in range(0, 101, 10)),
+    *,
+    progress: Callable[[int, int], object] | None = None,
 ) -> BudgetCurve:
     """Replay a run under every policy and budget, with the policy's own planner and slots.
 
     What was pinned by hand is left out: small budgets would have no room for it.
 
     ``policies``: names, or one; None: all that can replay this run. ``budgets`` are ``gpu_memory``
-    arguments (``"24GB"``, ``"40%"``, bytes), or one. Raises InputError for what is none, before
-    anything is replayed, and what :func:`engine.replay.replay` raises.
+    arguments (``"24GB"``, ``"40%"``, bytes), or one. ``progress`` is called after each replay, with
+    how many are done and of how many; what it raises ends it. Raises InputError for what
+    is none, before anything is replayed, and what :func:`engine.replay.replay` raises.
     """
     asked, points = several("budgets", budgets), list[BudgetPoint]()
     for budget in asked:
@@ -83,7 +89,9 @@ def budget_curve(
     given = None if policies is None else several("policies", policies)
     chosen = None if given is None else [resolve_policy(policy) for policy in given]
     bounds: dict[int, float] = {}
-    for policy in (POLICIES[name] for name in playable(trace)) if chosen is None else chosen:
+    if chosen is None:
+        chosen = [POLICIES[name] for name in playable(trace)]
+    for policy in chosen:
         for budget in asked:
             what_if = replay(trace, gpu_memory=budget, policy=policy, reset_pins=True).trace
             plan, summary, length = what_if.plan, what_if.summary, what_if.duration_ns
@@ -96,6 +104,8 @@ def budget_curve(
                     len(plan.pinned),
                     plan.cache_slots,
                     summary.tokens_per_s,
+                    summary.tokens_per_s_low,
+                    summary.tokens_per_s_high,
                     bounds[plan.gpu_memory],
                     summary.prefill_tokens_per_s,
                     summary.hit_rate,
@@ -106,4 +116,6 @@ def budget_curve(
                     },
                 )
             )
+            if progress is not None:
+                progress(len(points), len(chosen) * len(asked))
     return BudgetCurve(tuple(points))

@@ -150,6 +150,7 @@ def hit_curves(
     pinned: Iterable[int] = (),
     sizes: Iterable[int] | None = None,
     half_life: float = 32.0,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Curves:
     """Hit rate for every cache size at once, from a run's routing alone.
 
@@ -160,6 +161,8 @@ def hit_curves(
         sizes: slots at which ``lfu`` and ``lrfu``, which are not monotone, are simulated; None: 33
             from none to all. The other curves hold every size.
         half_life: steps in which a use loses half its worth to ``lrfu``.
+        progress: called after each policy, with how many are done and of how many; what it raises
+            ends it.
 
     Raises:
         UnknownNameError, InputError: a policy, expert, size or half-life that cannot be.
@@ -187,6 +190,8 @@ def hit_curves(
         hits = HIT_POLICIES[name](asked)[: len(slots)]  # more slots than experts hold no more
         whole = np.asarray(hits, dtype=np.float64) + pinned_calls
         found[name] = Curve(name, slots, whole, len(trace.batch.flat))
+        if progress is not None:
+            progress(len(found), len(names))
     return Curves(
         MappingProxyType(found),
         total,

@@ -147,10 +147,26 @@ def inspect_call(
     Raises:
         InputError: there is no such call; says which there are.
     """
-    table = regrets(trace)
-    if not len(table):
+    only = step if token is None else int(trace.tokens["step"][token])
+    table = regrets(trace, only)
+    if only is None and not len(table):
         raise InputError("no expert has run in this trace: generate first, then inspect.")
     return inspection(table, _choose(table, token, step, layer, expert), token)
+
+
+def latest_step(trace: Trace, layer: int | None = None, expert: int | None = None) -> int | None:
+    """The newest step that went to an expert of ``layer``; None where there is none.
+
+    Without a layer the newest step that was not cut short.
+    """
+    routing = trace.routing
+    if layer is None:
+        whole = np.flatnonzero(trace.steps["complete"] == 1)
+        return int(whole[-1]) if len(whole) else None
+    rows = np.flatnonzero(routing.layer == layer)
+    if expert is not None:
+        rows = rows[(routing.experts[rows] == expert).any(axis=1)]
+    return int(routing.step[rows].max()) if len(rows) else None
 
 
 def _choose(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.cost import CostModel
 from engine.decision import Ints
-from engine.events import Action, Clock, Columns, Lane, Why, Work
+from engine.events import MOVES, WORK, Action, Clock, Columns, Lane, Why, Work, columns
 from engine.plan import Plan
 from engine.trace import Trace
 from engine.units import format_ns
@@ -130,9 +130,16 @@ class Regrets:
         return pd.DataFrame(made)
 
 
-def regrets(trace: Trace) -> Regrets:
-    """Every expert call of a trace beside its alternatives."""
-    work, moves = trace.work, trace.moves
+def regrets(trace: Trace, step: int | None = None) -> Regrets:
+    """Every expert call of a trace, or of one ``step``, beside its alternatives.
+
+    Of one step it costs little, however long the trace: rows of a replay's others are not made.
+    """
+    if step is None:
+        work, moves = trace.work, trace.moves
+    else:
+        of_step = trace.happened.window(step, step + 1)
+        work, moves = columns(of_step[0], WORK), columns(of_step[1], MOVES)
     layers, experts = trace.model.grid
     segment = work["step"] * layers + work["layer"]
     call = segment * experts + work["expert"]

@@ -15,10 +15,11 @@ from engine.trace import Trace
 from fiddler_viz.theme import Theme
 from fiddler_viz.theme import theme as theme_of
 from fiddler_viz.views.cell import Cell, executing
+from fiddler_viz.views.heights import LEAST_PX
 from fiddler_viz.views.opening import load_demo, open_session
 from fiddler_viz.views.pump import Pump
 from fiddler_viz.views.runner import Runner
-from fiddler_viz.views.screen import LEAST_HEIGHT_PX, Screen
+from fiddler_viz.views.screen import Screen
 from fiddler_viz.views.selection import Selection
 from fiddler_viz.views.session import Action
 
@@ -49,8 +50,8 @@ class Explorer(widgets.VBox):
         self, source: Any = None, *, theme: str | Theme = "light", height: int = 780
     ) -> None:
         look = theme_of(theme)
-        if height < LEAST_HEIGHT_PX:
-            raise InputError(f"height: expected at least {LEAST_HEIGHT_PX} pixels, got {height}")
+        if height < LEAST_PX:
+            raise InputError(f"height: expected at least {LEAST_PX} pixels, got {height}")
         self._session = open_session(source)
         self._can_load = source is None
         self._state = "ready"

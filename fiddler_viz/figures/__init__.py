@@ -33,6 +33,11 @@ from fiddler_viz.figures.memory_over_time import (
 from fiddler_viz.figures.oneline import heatmap, inspect, memory, timeline, tokens
 from fiddler_viz.figures.plans import comparison, plans, plans_figure
 from fiddler_viz.figures.plans_words import describe_plans
+from fiddler_viz.figures.policy_lab import (
+    describe_policy_lab,
+    policy_lab,
+    policy_lab_figure,
+)
 from fiddler_viz.figures.room import Room, room_of
 from fiddler_viz.figures.routing_flow import (
     describe_routing_flow,
@@ -74,6 +79,7 @@ __all__ = [
     "describe_memory",
     "describe_memory_over_time",
     "describe_plans",
+    "describe_policy_lab",
     "describe_routing_flow",
     "describe_scenarios",
     "describe_specialisation",
@@ -94,6 +100,8 @@ __all__ = [
     "memory_over_time_figure",
     "plans",
     "plans_figure",
+    "policy_lab",
+    "policy_lab_figure",
     "room_of",
     "routing_flow",
     "routing_flow_figure",

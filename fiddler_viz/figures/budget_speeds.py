@@ -81,17 +81,24 @@ def budget_speeds(
             )
         return budget_speeds_figure(source, theme, width=width, height=height)
     trace = as_trace(source)
+    run = now(trace)
+    if budgets is None:
+        budgets = BUDGETS if run is None else (*BUDGETS, run.gpu_memory)
+    found = replays_of(trace, policies, budgets)
+    return budget_speeds_figure(found, theme, run=run, width=width, height=height)
+
+
+def replays_of(
+    trace: Trace, policies: Any = None, budgets: Any = BUDGETS, **options: Any
+) -> BudgetCurve:
+    """What :func:`budget_speeds` draws. Options: :func:`engine.budgets.budget_curve`."""
     if not len(trace.step_rows):
-        return budget_speeds_figure(BudgetCurve(()), theme, width=width, height=height)
+        return BudgetCurve(())
     if policies is None:
         can = set(playable(trace))
         own = (trace.plan.policy,) if trace.plan.policy in can else ()
         policies = dict.fromkeys([*own, *(name for name in POLICIES if name in can)])
-    run = now(trace)
-    if budgets is None:
-        budgets = BUDGETS if run is None else (*BUDGETS, run.gpu_memory)
-    found = budget_curve(trace, policies, budgets)
-    return budget_speeds_figure(found, theme, run=run, width=width, height=height)
+    return budget_curve(trace, policies, budgets, **options)
 
 
 def budget_speeds_figure(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from engine import crossover as data
 from engine.cost import TABLE_TOKENS, CostModel
@@ -18,6 +19,7 @@ from engine.crossover import Crossover
 from engine.errors import InputError
 from engine.events import Action
 from engine.spec import UNCALIBRATED, HardwareSpec, ModelSpec, resolve_hardware, resolve_model
+from engine.trace import Trace
 from engine.units import format_bytes, format_ns
 from engine.what_if import words
 from fiddler_viz import demo
@@ -33,6 +35,8 @@ WAYS = {
     Action.RESIDENT: ("resident_ns", "on the GPU already", "dot"),
 }
 """Field, name and dash of each line, in the order drawn."""
+Calls = tuple[data.Ints, data.Ints]
+"""Token counts, ascending, and how many calls of an expert were for so many."""
 _MARGIN = {"l": 66, "r": 20, "b": 84}
 _S = 1e-9
 
@@ -53,9 +57,9 @@ def crossover(
     """From how many tokens on copying a missing expert to the GPU beats running it on the CPU.
 
     ``source``: a Trace, a run, a replay, an engine, or the path of a trace file, whose costs are
-    drawn; without it those of ``model`` on ``hardware`` (names of presets, or specs). With it,
-    ``hardware`` is another machine for the same model. ``link_gbps``, ``cpu_gbps``, ``cpu_cores``:
-    what if, see :mod:`engine.what_if`. Sizes in CSS pixels.
+    drawn, with its calls; without it those of ``model`` on ``hardware`` (names of presets, or
+    specs). With it, ``hardware`` is another machine for the same model. ``link_gbps``,
+    ``cpu_gbps``, ``cpu_cores``: what if, see :mod:`engine.what_if`. Sizes in CSS pixels.
     """
     found = crossing(
         source,
@@ -66,7 +70,8 @@ def crossover(
         cpu_cores=cpu_cores,
         most_tokens=most_tokens,
     )
-    return crossover_figure(found, theme, width=width, height=height)
+    calls = None if source is None else calls_of(as_trace(source))
+    return crossover_figure(found, theme, calls=calls, width=width, height=height)
 
 
 def crossing(
@@ -110,14 +115,25 @@ def crossing(
     )
 
 
+def calls_of(trace: Trace) -> Calls:
+    """How often a run called one expert for so many tokens."""
+    calls = np.bincount(trace.batch.count)
+    tokens = np.flatnonzero(calls)
+    return tokens, calls[tokens]
+
+
 def crossover_figure(
     found: Crossover,
     look: str | Theme = "light",
     *,
+    calls: Calls | None = None,
     width: int | None = None,
     height: int | None = None,
 ) -> go.Figure:
-    """The chart of a crossover. Sizes in CSS pixels; without ``width`` it fills its container."""
+    """The chart of a crossover. Sizes in CSS pixels; without ``width`` it fills its container.
+
+    ``calls``: of :func:`calls_of`, drawn as stems along the axis, in the colour of the sooner way.
+    """
     look = theme(look)
     figure = titled(
         look, headline(found), uncertainty(found), width=width, height=height or 440, margin=_MARGIN
@@ -127,6 +143,8 @@ def crossover_figure(
         figure.add_traces(_line(found, action, getattr(found, field), name, dash))
     if found.measured:
         figure.add_trace(_points(found, look))
+    if calls is not None and len(calls[0]):
+        figure.add_traces(_stems(found, calls))
     ticks = [4**power for power in range(11) if 4**power <= found.largest]
     figure.update_xaxes(
         **axis(look, "tokens that one expert serves at once"),
@@ -146,6 +164,9 @@ def crossover_figure(
     figure.update_layout(
         legend=legend_style(), hovermode="x unified", **_marks(found, look), dragmode="pan"
     )
+    if calls is not None:
+        stems = {"overlaying": "y", "visible": False, "range": [0, 3.2], "fixedrange": True}
+        figure.update_layout(yaxis2=stems)
     return figure
 
 
@@ -181,6 +202,53 @@ def _line(
         hovertemplate="%{text}",
     )
     return [band, line]
+
+
+def _stems(found: Crossover, calls: Calls) -> list[go.Scatter]:
+    """Of the run's calls: how many were for so many tokens, in two kinds."""
+    tokens, many = calls
+    shown = tokens <= found.largest
+    tokens, share = tokens[shown], many[shown] / many.sum()
+    copied = _copy_wins(found, tokens)
+    made: list[go.Scatter] = []
+    for action, mine in ((Action.CPU, ~copied), (Action.STREAM, copied)):
+        kind, way = ACTIONS[action], "the CPU" if action == Action.CPU else "a copy"
+        x, y = tokens[mine], share[mine]
+        made.append(
+            go.Scatter(
+                x=x,
+                y=y,
+                yaxis="y2",
+                name=f"calls: {percent(float(y.sum()))} sooner by {way}",
+                mode="markers",
+                marker={"symbol": kind.marker, "size": 7, "color": kind.color},
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": np.zeros(len(y)),
+                    "arrayminus": y,
+                    "color": kind.color,
+                    "thickness": 3,
+                    "width": 0,
+                },
+                text=[f"{percent(float(part))} of the run's calls" for part in y],
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+    return made
+
+
+def _copy_wins(found: Crossover, tokens: data.Ints) -> NDArray[np.bool_]:
+    if not found.accelerator or found.break_even is None:
+        return np.zeros(len(tokens), dtype=np.bool_)
+    return tokens >= found.break_even
+
+
+def shares(found: Crossover, calls: Calls) -> tuple[float, float]:
+    """Which shares of a run's calls are sooner on the CPU, and by a copy; of those missing."""
+    tokens, many = calls
+    copied = float(many[_copy_wins(found, tokens)].sum() / max(many.sum(), 1))
+    return 1 - copied, copied
 
 
 def _points(found: Crossover, look: Theme) -> go.Scatter:
@@ -252,7 +320,7 @@ def uncertainty(found: Crossover) -> str:
     return f"{sentence}; so copying may win from {early} on, {late} (shaded)."
 
 
-def describe_crossover(found: Crossover) -> str:
+def describe_crossover(found: Crossover, calls: Calls | None = None) -> str:
     """The chart in a few plain sentences; raw text."""
     shown = [1]
     if found.break_even is not None and 1 < found.break_even <= found.largest:
@@ -270,4 +338,8 @@ def describe_crossover(found: Crossover) -> str:
         worst = max(point.residual for point in found.measured)
         points = f" Calibrated at {count(len(found.measured), 'token count')}"
         points += f", residuals up to {percent(worst)}." if worst else "."
+    if calls is not None and len(calls[0]):
+        on_cpu, copied = (percent(share) for share in shares(found, calls))
+        points += f" Were all missing, {on_cpu} of this run's calls would be sooner on the CPU"
+        points += f", {copied} by a copy."
     return f"{headline(found)}. {uncertainty(found)} {'; '.join(rows)}.{points}"

@@ -81,16 +81,18 @@ def hit_rates(
             )
         return hit_rates_figure(source, theme, width=width, height=height)
     trace = as_trace(source)
+    found = curves_of(trace, policies, pinned=pinned, half_life=half_life)
+    return hit_rates_figure(found, theme, run=here(trace), width=width, height=height)
+
+
+def curves_of(
+    trace: Trace, policies: Any = POLICIES, *, pinned: Any = (), **options: Any
+) -> Curves:
+    """What :func:`hit_rates` draws. Options are those of :func:`engine.curves.hit_curves`."""
     held = list(pinned)
     sizes = np.linspace(0, trace.model.experts_total - len(set(held)), SIMULATED_SIZES)
-    found = hit_curves(
-        trace,
-        policies,
-        pinned=held,
-        sizes=sizes.round().astype(int).clip(min=0).tolist(),
-        half_life=half_life,
-    )
-    return hit_rates_figure(found, theme, run=here(trace), width=width, height=height)
+    simulated = sizes.round().astype(int).clip(min=0).tolist()
+    return hit_curves(trace, policies, pinned=held, sizes=simulated, **options)
 
 
 def hit_rates_figure(

@@ -81,9 +81,9 @@ def inspector_figure(
     return figure
 
 
-def _narrow(width: int | None) -> bool:
+def _narrow(width: Any) -> bool:
     """Whether there is no room for parts, nor for a caption beside the title."""
-    return width is not None and width < _NARROW_PX
+    return isinstance(width, int | float) and width < _NARROW_PX
 
 
 def _bars(kind: Segment, *, real: bool) -> go.Bar:

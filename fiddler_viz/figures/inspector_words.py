@@ -11,7 +11,7 @@ PARTS = {
     "copy": "weights",
     "there": "activations there",
     "run": "run",
-    "back": "activations back",
+    "back": "back",
 }
 """What a call is made of, for people."""
 _WAY = {Action.RESIDENT: "the GPU", Action.STREAM: "a copy", Action.CPU: "the CPU"}

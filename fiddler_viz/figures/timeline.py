@@ -33,6 +33,7 @@ from fiddler_viz.theme import (
 __all__ = ["BARS", "CLOCKS", "GAPS", "LINE", "LOOK_FOR", "timeline_figure", "update_timeline"]
 
 _MARGIN = {"l": 78, "r": 16, "t": 54, "b": 84}
+_LOW_PX = 200
 _S = 1e-9
 _HOVER, _STEPS, _LABELS, BARS = 0, 1, 2, 3
 """Where each trace is in ``figure.data``; one bar trace per :class:`Segment` follows ``BARS``."""
@@ -66,7 +67,7 @@ def timeline_figure(
     )
     figure.update_yaxes(
         **axis_style(look),
-        range=[len(Lane) - 0.5, -0.86],
+        range=[len(Lane) - 0.5, -1.4 if _low(height) else -0.86],
         tickvals=list(range(len(Lane))),
         ticktext=[LANES[lane][0] for lane in Lane],
         showgrid=False,
@@ -168,6 +169,11 @@ def _bar(kind: Kind, *, legend: bool = False) -> go.Bar:
     )
 
 
+def _low(height: Any) -> bool:
+    """Whether a lane has room for one line of text, not for two."""
+    return isinstance(height, int | float) and height < _LOW_PX
+
+
 def update_timeline(
     figure: go.Figure, view: Window, look: str | Theme = "light", *, move: bool = True
 ) -> None:
@@ -181,17 +187,20 @@ def update_timeline(
         _update_bars(figure, view)
         starts = view.step_start_ns * _S
         gap = np.full(len(starts), np.nan)
+        low, top = _low(figure.layout.height), float(figure.layout.yaxis.range[1])
         figure.data[_STEPS].update(
             x=np.stack([starts, starts, gap], axis=1).ravel(),
-            y=np.tile(np.array([-0.86, len(Lane) - 0.5, np.nan], np.float32), len(starts)),
+            y=np.tile(np.array([top, len(Lane) - 0.5, np.nan], np.float32), len(starts)),
         )
         figure.data[_LABELS].update(
             x=starts,
-            y=np.full(len(starts), -0.66, np.float32),
+            y=np.full(len(starts), (top - 0.5) / 2, np.float32),
             text=[f" {safe(label)}" for label in view.step_labels],
         )
         figure.layout.yaxis.ticktext = [
-            f"<b>{LANES[lane][0]}</b><br>{percent(view.busy(lane))} busy" for lane in Lane
+            f"<b>{LANES[lane][0]}</b>{' ' if low else '<br>'}{percent(view.busy(lane))}"
+            f"{'' if low else ' busy'}"
+            for lane in Lane
         ]
         figure.layout.title = title_of(look, "Timeline", CLOCKS[view.clock], safe(finding(view)))
         figure.layout.annotations[0].visible = view.is_empty

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,10 +46,14 @@ class Flow:
         return np.where(chance > 0, self.pairs / np.where(chance > 0, chance, 1), np.nan)
 
 
-def flow(trace: Trace, layer: int | None = None) -> Flow:
+def flow(
+    trace: Trace, layer: int | None = None, *, progress: Callable[[int, int], object] | None = None
+) -> Flow:
     """The flow from ``layer`` to the next one; None: from the layer that tells most of the next.
 
-    Negative layers count from the end. Raises InputError for a layer that has no next one.
+    Negative layers count from the end. ``progress`` is called after each layer looked at, with how
+    many are done and of how many; what it raises ends it. Raises InputError for a layer that has
+    no next one.
     """
     layers, experts = trace.model.grid
     if layers < 2:
@@ -59,7 +64,11 @@ def flow(trace: Trace, layer: int | None = None) -> Flow:
         if layer % layers == layers - 1:
             raise InputError(f"flow: layer {layer} is the last one, nothing follows it.")
         return _between(trace, layer % layers, experts)
-    every = [_between(trace, at, experts, picked=True) for at in range(layers - 1)]
+    every: list[Flow] = []
+    for at in range(layers - 1):
+        every.append(_between(trace, at, experts, picked=True))
+        if progress is not None:
+            progress(at + 1, layers - 1)
     return max(every, key=lambda found: np.nan_to_num(found.guessed - found.shuffled, nan=-1))
 
 

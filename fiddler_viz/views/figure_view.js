@@ -46,13 +46,19 @@ async function render({ model, el }) {
     late = false;
     end?.();
     const widget = plotly.default();
-    widget.initialize({ model });
-    end = widget.render({ model, el });
+    const heard = listening(model);
+    widget.initialize({ model: heard });
+    const close = widget.render({ model: heard, el });
+    end = () => {
+      heard.off();
+      close();
+    };
     el.dataset.opened = model.get("_opened");
   };
   // The kernel answers with the current data, then counts `_opened`. Drawing in the same turn as
   // that change means that no update falls between the two.
   model.on("change:_opened", () => (end === null || late) && start());
+  model.on("change:_replaced", () => end !== null && start());
   const timer = setTimeout(() => {
     start(); // a busy kernel, or none: show what the model has, and again when it answers
     late = true;
@@ -64,6 +70,21 @@ async function render({ model, el }) {
     clearTimeout(timer);
     watch.disconnect();
     end?.();
+  };
+}
+
+// plotly's widget listens to the model for ever; one that takes its place must not hear double.
+function listening(model) {
+  const heard = [];
+  return {
+    get: (name) => model.get(name),
+    set: (name, value) => model.set(name, value),
+    save_changes: () => model.save_changes(),
+    on: (name, callback) => {
+      heard.push([name, callback]);
+      model.on(name, callback);
+    },
+    off: () => heard.forEach(([name, callback]) => model.off(name, callback)),
   };
 }
 

@@ -27,6 +27,7 @@ class FigureView(go.FigureWidget):
       arrives in another thread) wait meanwhile, and so does a reader of the state.
     - What is opened shows what is: :meth:`get_state` gives the current data and layout (the
       original gives those of the moment it was displayed), and a view asks for them first.
+    - :meth:`replace` shows another figure, of other traces, in the same place.
     - plotly's JavaScript comes from ``plotly``, once for all figures of a page.
     """
 
@@ -35,6 +36,7 @@ class FigureView(go.FigureWidget):
     _plotly_id = traitlets.Unicode().tag(sync=True)
     _plotly_version = traitlets.Unicode(plotly_version).tag(sync=True)
     _opened = traitlets.Int(0).tag(sync=True)
+    _replaced = traitlets.Int(0).tag(sync=True)
 
     def __init__(self, figure: go.Figure, plotly: Plotly, *, on_move: Moved | None = None) -> None:
         self._one_writer = threading.RLock()
@@ -88,6 +90,16 @@ class FigureView(go.FigureWidget):
                 restyle, {written(path): value for path, value in relayout.items()}, numbers
             )
             return True
+
+    def replace(self, figure: go.Figure) -> None:
+        """Show another figure from now on. Who listened to the old traces hears of them no more."""
+        with self._one_writer:
+            with self.hold_sync():  # not trace by trace: the browser draws it at once
+                self.data = ()
+                self.add_traces(figure.data)
+                self.layout = figure.layout
+            self.send_state(["_widget_data", "_widget_layout"])
+            self._replaced += 1
 
     def plotly_relayout(self, relayout_data: Any, **kwargs: Any) -> None:
         """A change of the layout; those that a reader made in the browser also go to ``on_move``.

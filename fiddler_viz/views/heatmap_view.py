@@ -96,6 +96,7 @@ class HeatmapView(widgets.VBox):
         self.heading = Heading()
         self.legend = HeatmapLegend(theme, grid.amount.size)
         super().__init__([row, self.heading, self.figure, self.legend])
+        self.add_class("fv-heatmap")
 
     def __repr__(self) -> str:
         return f"HeatmapView({self.show.value})"

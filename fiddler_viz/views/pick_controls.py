@@ -1,8 +1,9 @@
-"""Picking an expert without a mouse: its layer, its number, and picking nothing."""
+"""Picking without a mouse: an expert by its layer and number, a text of several, and nothing."""
 
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import ipywidgets as widgets
 
@@ -13,15 +14,17 @@ _NONE = -1
 
 
 class PickControls:
-    """Two menus and a button that change a selection, and follow it."""
+    """Menus and a button that change a selection, and follow it."""
 
     def __init__(self, selection: Selection, grid: tuple[int, int]) -> None:
         self._selection = selection
         self._follower: int | None = None
-        self._grid = grid
+        self._grid, self._texts = grid, 0
         layers, experts = grid
         self.layer = _menu("layer", layers, "Picks a layer in all views.")
         self.expert = _menu("expert", experts, "Picks one of the layer's experts in all views.")
+        self.text = _menu("text", 0, "Of several texts shows one, or all.")
+        self.text.layout.display = "none"
         self.clear = widgets.Button(
             description="clear",
             tooltip="Picks nothing: no token, no expert, no time.",
@@ -29,6 +32,7 @@ class PickControls:
         )
         for menu in (self.layer, self.expert):
             menu.observe(lambda _: self._chosen(), "value")
+        self.text.observe(lambda _: self._read(), "value")
         self.clear.on_click(lambda _: selection.clear())
 
     def __repr__(self) -> str:
@@ -36,7 +40,7 @@ class PickControls:
 
     def widgets(self) -> list[widgets.Widget]:
         """In the order of the Tab key."""
-        return [self.layer, self.expert, self.clear]
+        return [self.text, self.layer, self.expert, self.clear]
 
     def _chosen(self) -> None:
         if self._follower == threading.get_ident():
@@ -48,9 +52,18 @@ class PickControls:
             layer = 0  # an expert is of a layer: the first one, until another is named
         self._selection.pick(layer=layer, expert=None if layer is None else expert)
 
-    def show(self, picked: Picked, grid: tuple[int, int]) -> bool:
-        """Follow a selection; True if anything changed."""
-        before = (self._grid, self.layer.value, self.expert.value, self.clear.disabled)
+    def _read(self) -> None:
+        if self._follower != threading.get_ident():
+            chosen = self.text.value
+            self._selection.sequence = None if chosen == _NONE else chosen
+
+    def _state(self) -> tuple[Any, ...]:
+        menus = (self.layer, self.expert, self.text)
+        return (self._grid, *(menu.value for menu in menus), self.clear.disabled, self._texts)
+
+    def show(self, picked: Picked, grid: tuple[int, int], texts: int = 1) -> bool:
+        """Follow a selection, of a trace with so many texts; True if anything changed."""
+        before, sequence = self._state(), self._selection.sequence
         self._follower = threading.get_ident()
         try:
             if grid != self._grid:
@@ -58,10 +71,16 @@ class PickControls:
                 self.layer.options, self.expert.options = map(_options, grid)
             self.layer.value = _NONE if picked.layer is None else picked.layer
             self.expert.value = _NONE if picked.expert is None else picked.expert
-            self.clear.disabled = picked == Picked()
+            if texts != self._texts:
+                self._texts = texts
+                self.text.options = [("all", _NONE), *((str(n + 1), n) for n in range(texts))]
+                self.text.layout.display = None if texts > 1 else "none"
+            chosen = sequence is not None and sequence < texts
+            self.text.value = sequence if chosen else _NONE
+            self.clear.disabled = picked == Picked() and sequence is None
         finally:
             self._follower = None
-        return (self._grid, self.layer.value, self.expert.value, self.clear.disabled) != before
+        return self._state() != before
 
 
 def _options(count: int) -> list[tuple[str, int]]:

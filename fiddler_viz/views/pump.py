@@ -135,7 +135,7 @@ class Pump:
 
     def _run(self) -> None:
         wait_s: float | None = 0.0
-        while True:
+        while not self._closed.is_set():  # a frame that began before may have cleared the mark
             self._marked.wait(wait_s)
             drawer = self._drawer()
             if drawer is None or self._closed.is_set():

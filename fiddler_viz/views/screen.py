@@ -14,8 +14,10 @@ from engine.units import format_bytes
 from fiddler_viz.figures import room_of
 from fiddler_viz.theme import Theme
 from fiddler_viz.views.beat import Beat
+from fiddler_viz.views.detail_view import DetailView
 from fiddler_viz.views.edit_words import edit_words
 from fiddler_viz.views.heatmap_view import HeatmapView
+from fiddler_viz.views.heights import Heights
 from fiddler_viz.views.light import Light
 from fiddler_viz.views.memory_view import MemoryView
 from fiddler_viz.views.pick_controls import PickControls
@@ -35,12 +37,9 @@ from fiddler_viz.views.timeline_view import TimelineView
 from fiddler_viz.views.what_if_controls import WhatIfControls
 from fiddler_viz.views.words import Words
 
-LEAST_HEIGHT_PX = 560
 _MANY_ROWS = 20_000
 """Choices of the router from which on the heatmap and the text are drawn after the rest."""
 PENDING = "counting ..."
-_AROUND_PX = 208
-"""What stands above and below the panels."""
 
 
 class Screen:
@@ -65,8 +64,7 @@ class Screen:
         wake: Callable[[], None],
         selection: Selection,
     ) -> None:
-        room = height_px - _AROUND_PX
-        lines = 150 if room > 500 else 84
+        tall = Heights.of(height_px)
         self._theme = theme
         self._selection = selection
         self._drawn_plan: tuple[Plan, str, bool] | None = None
@@ -84,15 +82,19 @@ class Screen:
         self.beat, self.plotly = Beat(), Plotly()
         grid = grid_of(session, "popularity", None)
         self.heatmap = HeatmapView(
-            grid, theme, room - 196, self.plotly, selection, session, mark, on_edit
+            grid, theme, tall.heatmap, self.plotly, selection, session, mark, on_edit
         )
         self.memory = MemoryView(theme)
         self.words = Words(mark)
-        self.text = TextView(lines, lambda token: selection.pick(token=token))
+        self.text = TextView(tall.text, lambda token: selection.pick(token=token))
         self.timeline = TimelineView(
-            session.view.trace, theme, room - 174 - lines, self.plotly, selection, mark
+            session.view.trace, theme, tall.timeline, self.plotly, selection, mark
         )
         self.player = Player(selection, mark)
+        self.detail = DetailView(
+            theme, tall, self.plotly, mark, lambda name: on_change("policy", name)
+        )
+        self.detail.larger.observe(lambda change: self._enlarge(change["new"]), "value")
         self.picks = PickControls(selection, session.view.trace.model.grid)
         selection.observe(lambda _: mark())
 
@@ -105,7 +107,7 @@ class Screen:
         sliders = [controls.memory, controls.memory_label, controls.cache, controls.cache_label]
         sides = (
             widgets.VBox([self.heatmap, self.memory]),
-            widgets.VBox([self.player, self.text, self.timeline]),
+            widgets.VBox([self.player, self.text, self.detail, self.timeline]),
         )
         return [
             widgets.HTML(style_sheet(self._theme), layout=widgets.Layout(display="none")),
@@ -158,8 +160,8 @@ class Screen:
             self.memory.show(memory, room, size),
             self.timeline.draw(view.trace, picked, whole, growing=view.live),
             self.player.show(moment),
-            self.picks.show(picked, view.trace.model.grid),
-            self.words.show(grid, memory, room, size, self.timeline.drawn),
+            self.detail.draw(view, picked),
+            self.words.show(grid, memory, room, size, self.timeline.drawn, self.detail.said),
             self.tiles.show(tiles, fade=replanned and not view.live),
             self._show_plans(session),
             self.text.show(
@@ -167,7 +169,9 @@ class Screen:
                 token if picked.token is None else picked.token,
                 live=moving,
                 picks=picks,
+                only=self._selection.sequence,
             ),
+            self.picks.show(picked, view.trace.model.grid, self.text.texts),
             self.header.show(name, whole or view.trace, state, what_if=view.what_if),
         ]
         return any(sent)
@@ -203,6 +207,10 @@ class Screen:
         session = session.until(self.player.moment(session.view.trace))
         return self.tiles.show(self._tiles_of(session.view))
 
+    def _enlarge(self, larger: bool) -> None:
+        """The detail panel takes the timeline's place, or gives it back."""
+        self.timeline.layout.display = "none" if larger else None
+
     def follow(self, session: Session) -> None:
         """Set the controls to the plan shown, but for those that are being moved."""
         view, live = session.view, session.drives
@@ -220,6 +228,7 @@ class Screen:
     def close(self, root: widgets.Box) -> None:
         """Close all widgets below ``root``, and those that stand nowhere."""
         self.light.close()
+        self.detail.background.drop()
         close_children(root)
         for hidden in (self.beat, self.plotly):
             close_whole(hidden)

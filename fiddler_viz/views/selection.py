@@ -23,6 +23,8 @@ class Selection(traitlets.HasTraits):
     layer = traitlets.Int(None, allow_none=True)
     expert = traitlets.Int(None, allow_none=True)
     """Of ``layer``; None with a layer: all of its experts."""
+    sequence = traitlets.Int(None, allow_none=True, min=0)
+    """Which of several texts is shown, from 0 in their order; None: all of them."""
     plan = traitlets.Enum(("A", "B"), "B")
     """Which of two plans is shown; always B while no A is kept."""
     playhead = traitlets.Int(None, allow_none=True)
@@ -38,7 +40,8 @@ class Selection(traitlets.HasTraits):
         return value
 
     def __repr__(self) -> str:
-        names = {"token": "token", "layer": "layer", "expert": "expert", "playhead": "up to step"}
+        names = {name: name for name in ("token", "layer", "expert", "sequence")}
+        names["playhead"] = "up to step"
         picked = {words: getattr(self, name) for name, words in names.items()}
         words = [f"{name} {value}" for name, value in picked.items() if value is not None]
         if self.time is not None:
@@ -53,7 +56,7 @@ class Selection(traitlets.HasTraits):
 
     def clear(self) -> None:
         """Pick nothing; the playhead stays."""
-        self.pick(token=None, layer=None, expert=None, time=None)
+        self.pick(token=None, layer=None, expert=None, sequence=None, time=None)
 
     def within(self, trace: Trace) -> Picked:
         """What of it this trace has."""

@@ -44,6 +44,8 @@ class TextView(anywidget.AnyWidget):
         self.on_msg(self._heard)
         self._escaped: tuple[tuple[str, ...], list[str]] = ((), [])
         self._picks = Heard()
+        self.texts = 0
+        """How many texts there are: of a batch one for each prompt."""
         self.show(None, None)
 
     def __repr__(self) -> str:
@@ -61,18 +63,23 @@ class TextView(anywidget.AnyWidget):
         *,
         live: bool = False,
         picks: Mapping[str, int] | None = None,
+        only: int | None = None,
     ) -> bool:
         """Draw; True if anything changed. ``selected`` is a row of the tokens table.
 
         ``picks``: what :attr:`picks` was when ``selected`` was found out. While ``live``, the end
-        of a long text is in view, else its beginning.
+        of a long text is in view, else its beginning. ``only``: the one text shown, of several.
         """
         before = self.value
         hint, body = LOOK_FOR, EMPTY
         if trace is not None and len(trace.token_rows):
             tokens = priced(trace)
             hint += _scale(tokens)
-            body = self._cells(tokens, readings(trace), selected)
+            texts = readings(trace)
+            self.texts = len(texts)
+            if only is not None and only < len(texts):
+                texts = tuple(rows if at == only else rows[:0] for at, rows in enumerate(texts))
+            body = self._cells(tokens, texts, selected)
         value = (
             f'<div class="fv-hint fv-heading"><b>Text</b> {hint}</div>'
             f'<div class="fv-text{" live" if live else ""}" style="height:{self._height_px}px" '

@@ -13,7 +13,7 @@ from engine.trace import Trace
 from fiddler_viz.figures import Window, Windows, timeline_figure, update_timeline
 from fiddler_viz.figures.cursor import add_cursor, move_cursor
 from fiddler_viz.figures.picked import add_time_marks, mark_time
-from fiddler_viz.figures.timeline import BARS, CLOCKS, GAPS
+from fiddler_viz.figures.timeline import BARS, GAPS
 from fiddler_viz.figures.timeline_words import finding
 from fiddler_viz.theme import Segment, Theme
 from fiddler_viz.views.figure_view import FigureView, without_legend
@@ -52,7 +52,7 @@ class TimelineView(widgets.VBox):
         self._windows = Windows(trace)
         self._drawn = self._windows.at(*last_steps(trace, 8))
         figure = timeline_figure(self._drawn, theme, height=height_px)
-        figure.update_layout(dragmode="zoom", title_text="", margin_t=8, margin_b=30)
+        figure.update_layout(dragmode="zoom", title_text="", margin_t=2, margin_b=24)
         without_legend(figure)  # its heading says it
         add_cursor(figure, theme)
         add_time_marks(figure)
@@ -97,6 +97,7 @@ class TimelineView(widgets.VBox):
         self.heading = Heading()
         self._lanes = (row, self.heading, self.figure, timeline_legend())
         super().__init__(self._lanes)
+        self.add_class("fv-timeline")
 
     def __repr__(self) -> str:
         return f"TimelineView({self.panel.value}, {self.span.value})"
@@ -136,7 +137,7 @@ class TimelineView(widgets.VBox):
             move_cursor(figure, None if whole is None else trace.duration_ns)
             figure.layout.title = {"text": ""}
 
-        said = self.heading.show("Timeline", CLOCKS[view.clock], finding(view))
+        said = self.heading.show("Timeline", f"{view.clock.name.lower()} clock", finding(view))
         sent = self.figure.change(update)
         self._place(self._lanes)
         return sent or said

@@ -19,7 +19,7 @@ from fiddler_viz.theme import safe
 
 
 class Words:
-    """A button, and below it what heatmap, memory and timeline show, while it is pressed."""
+    """A button, and below it what the figures show, while it is pressed."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self.button = widgets.ToggleButton(
@@ -34,14 +34,21 @@ class Words:
         return f"Words({'shown' if self.button.value else 'hidden'})"
 
     def show(
-        self, grid: Grid, memory: Memory, room: Room, expert_bytes: int, window: Window
+        self,
+        grid: Grid,
+        memory: Memory,
+        room: Room,
+        expert_bytes: int,
+        window: Window,
+        detail: str,
     ) -> bool:
-        """Draw where wanted; True if anything changed."""
+        """Draw where wanted; True if anything changed. ``detail``: that panel's own words, raw."""
         before = (self.text.value, self.text.layout.display)
         if self.button.value:
             said = {
                 "Experts": describe_heatmap(grid),
                 "Memory": describe_memory(memory, room, expert_bytes),
+                "Detail": detail,
                 "Timeline": describe_timeline(window),
             }
             lines = (f"<p><b>{name}.</b> {safe(words)}</p>" for name, words in said.items())

@@ -12,6 +12,9 @@ SLOW_MS = 180_000
 """A cold start of kernel, torch and model on two busy cores."""
 WAIT_MS = 90_000
 ROOT = ".fv-root"
+HEATMAP, DETAIL, TIMELINE = (
+    f"{ROOT} .fv-{name} .js-plotly-plot" for name in ("heatmap", "detail", "timeline")
+)
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,12 @@ class Shown:
 
 _READ = """() => {
   const root = document.querySelector('.fv-root');
-  const [heat, time] = root.querySelectorAll('.js-plotly-plot');
+  const [heat, time] = ['.fv-heatmap', '.fv-timeline'].map(
+    (view) => root.querySelector(view + ' .js-plotly-plot'));
   const points = (n) => (heat._fullData[n].x ?? []).length;
   return {
     pinned: Math.round((points(1) + points(2)) / 6),
-    title: heat.closest('.fv-side').querySelector('.fv-heading').textContent,
+    title: heat.closest('.fv-heatmap').querySelector('.fv-heading').textContent,
     memory: root.querySelector('[role=img]').getAttribute('aria-label'),
     state: root.querySelector('.fv-state').textContent,
     window: time._fullLayout.xaxis.range,
@@ -51,15 +55,16 @@ class Driver:
         self.root = page.locator(ROOT)
 
     def opened(self) -> None:
-        """Wait until both plots are drawn, and bring them into view."""
+        """Wait until all plots are drawn, and bring them into view."""
         self.root.wait_for(state="attached", timeout=SLOW_MS)
         self.page.wait_for_function(
-            "document.querySelectorAll('.fv-root .js-plotly-plot .cartesianlayer').length == 2",
+            "(plots) => plots.every((plot) => document.querySelector(plot + ' .cartesianlayer'))",
+            arg=[HEATMAP, DETAIL, TIMELINE],
             timeout=SLOW_MS,
         )
         # JupyterLab lays out only what is in view, and more cells may still grow above it.
         self.page.evaluate("document.querySelector('.fv-root').scrollIntoView({block: 'start'})")
-        self.root.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=SLOW_MS)
+        self.page.locator(f"{HEATMAP} .main-svg").first.wait_for(timeout=SLOW_MS)
 
     def shown(self) -> Shown:
         """What is to be seen now."""

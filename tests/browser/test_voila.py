@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import TOUR, Watched
-from tests.browser.driving import SLOW_MS, Driver
+from tests.browser.driving import DETAIL, HEATMAP, SLOW_MS, TIMELINE, Driver
 from tools.serving import write_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -66,14 +66,18 @@ def test_bundled_run_fits_the_screen_and_stacks(
     assert left["right"] <= right["left"]
 
     page.set_viewport_size({"width": 800, "height": 1100})
-    page.wait_for_function("document.querySelector('.js-plotly-plot')._fullLayout.width > 600")
+    page.wait_for_function(
+        "document.querySelector('.fv-heatmap .js-plotly-plot')._fullLayout.width > 600"
+    )
     left, right = columns(page)
     assert left["bottom"] <= right["top"], "does not stack at 800 pixels"
     assert page.evaluate("document.documentElement.scrollWidth") <= 800
     driver.shoot(artifacts / f"voila-{theme}-800.png")
 
     page.set_viewport_size({"width": 1280, "height": 800})
-    page.wait_for_function("document.querySelector('.js-plotly-plot')._fullLayout.width < 600")
+    page.wait_for_function(
+        "document.querySelector('.fv-heatmap .js-plotly-plot')._fullLayout.width < 600"
+    )
     zoom_the_timeline(driver)
     ask_what_if(driver, artifacts / f"voila-{theme}-what-if.png")
     page.mouse.move(0, 0)
@@ -119,7 +123,7 @@ def columns(page: Any) -> list[dict[str, float]]:
 def zoom_the_timeline(driver: Driver) -> None:
     """Drag over part of the timeline: it zooms in and stays; the menu leads back."""
     before = driver.shown().window
-    plot = driver.root.locator(".js-plotly-plot").nth(1).locator(".nsewdrag").bounding_box()
+    plot = driver.page.locator(TIMELINE).locator(".nsewdrag").bounding_box()
     middle = plot["y"] + plot["height"] / 2
     driver.page.mouse.move(plot["x"] + 0.2 * plot["width"], middle)
     driver.page.mouse.down()
@@ -127,9 +131,9 @@ def zoom_the_timeline(driver: Driver) -> None:
     driver.page.mouse.up()
     length = before[1] - before[0]
     driver.until("s.window[1] - s.window[0] < v", 0.3 * length)
-    driver.root.locator("select", has_text="whole run").select_option("whole run")
+    driver.root.locator(".fv-timeline select").first.select_option("whole run")
     driver.until("s.window[0] == 0")
-    driver.root.locator("select", has_text="whole run").select_option("last 8 steps")
+    driver.root.locator(".fv-timeline select").first.select_option("last 8 steps")
     driver.until("Math.abs(s.window[0] - v) < 1e-6", before[0])
 
 
@@ -151,7 +155,7 @@ def test_a_token_and_an_expert_are_picked_with_mouse_and_keys(
     assert cells.nth(33).evaluate("cell => cell.classList.contains('s')"), "set back"
     assert cells.count() > 20
 
-    plot = driver.root.locator(".js-plotly-plot").first.locator(".nsewdrag").bounding_box()
+    plot = page.locator(HEATMAP).locator(".nsewdrag").bounding_box()
     page.mouse.click(plot["x"] + 2.5 / 8 * plot["width"], plot["y"] + 10.5 / 32 * plot["height"])
     layer, expert = (driver.root.get_by_label(name, exact=True) for name in ("layer", "expert"))
     chosen = "([a, b]) => [a, b].map((menu) => menu.selectedOptions[0].label).join()"
@@ -199,4 +203,68 @@ def test_a_run_is_scrubbed_and_played_with_the_keys(
     row.get_by_label("pause", exact=True).wait_for()
     row.get_by_label("play", exact=True).wait_for()
     driver.until("s.state == 'ready' && !s.title.includes('up to')")
+    watched.check()
+
+
+CHARTS = {
+    "crossover": "tokens that one expert serves at once",
+    "hit rates": "hit rate, % of expert calls",
+    "budgets": "decode speed, tok/s",
+    "flow": "layer 3",
+    "policies": "hybrimoe",
+    "why": "it took",
+}
+"""What stands in each chart."""
+_COUNT = """() => {
+  const plot = document.querySelector('.fv-detail .js-plotly-plot');
+  window.drawn = 0;
+  for (const event of ['plotly_update', 'plotly_restyle']) plot.on(event, () => window.drawn++);
+}"""
+
+
+def test_the_detail_panel_explains(
+    voila: Callable[[Path], str], watched: Watched, artifacts: Path, tmp_path: Path
+) -> None:
+    page = watched.page
+    notebook = write_notebook(tmp_path / "detail.ipynb", BUNDLED.format(theme="light"))
+    page.goto(voila(notebook), timeout=SLOW_MS)
+    driver = Driver(page)
+    driver.opened()
+    panel = driver.root.locator(".fv-detail")
+    for name, words in CHARTS.items():
+        panel.get_by_role("button", name=name, exact=True).click()
+        page.locator(DETAIL).get_by_text(words).first.wait_for(timeout=SLOW_MS)
+        page.mouse.move(0, 0)
+        driver.shoot(artifacts / f"voila-detail-{name.replace(' ', '-')}.png")
+        bottom = driver.root.bounding_box()
+        assert bottom["y"] + bottom["height"] <= 800, name
+    page.evaluate(_COUNT)
+    driver.root.locator(".fv-text i[data-t]").nth(30).click()
+    panel.get_by_text("token 30").wait_for()
+    page.wait_for_function("window.drawn > 0")
+    assert page.evaluate("window.drawn") == 1, "figures that were replaced still hear updates"
+
+    panel.get_by_role("button", name="larger").click()
+    page.wait_for_function("document.querySelector('.fv-detail .main-svg').clientHeight > 300")
+    assert not driver.root.locator(".fv-timeline").is_visible()
+    driver.shoot(artifacts / "voila-detail-larger.png")
+    panel.get_by_role("button", name="larger").click()
+    driver.root.locator(".fv-timeline").wait_for(state="visible")
+
+    panel.get_by_role("button", name="crossover", exact=True).click()
+    panel.get_by_text("Up to 54 tokens").wait_for()
+    slider = panel.locator(".noUi-handle").first
+    slider.focus()
+    slider.press("ArrowRight")
+    panel.get_by_text("Up to 54 tokens").wait_for(state="detached")
+    panel.get_by_role("button", name="as it is").click()
+    panel.get_by_text("Up to 54 tokens").wait_for()
+
+    panel.get_by_role("button", name="policies", exact=True).click()
+    first = page.locator(f"{DETAIL} .points path").first
+    first.wait_for()
+    at = first.bounding_box()
+    page.mouse.click(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
+    driver.root.locator(".fv-badge", has_text="what if").wait_for()
+    driver.shoot(artifacts / "voila-detail-policy-taken.png")
     watched.check()

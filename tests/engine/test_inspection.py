@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import InputError
 from engine.events import Action, Clock
-from engine.inspection import inspect_call, inspection
+from engine.inspection import inspect_call, inspection, latest_step
 from engine.regrets import regrets
 from engine.replay import replay
 from tests.engine.builders import Driver, recorded, toy_plan
@@ -79,3 +79,14 @@ def test_a_stopped_step_and_an_empty_trace() -> None:
         inspect_call(driver.trace(), step=1, layer=2)
     with pytest.raises(InputError, match="the step of token 1 was stopped"):
         inspect_call(driver.trace(), token=1, layer=2)
+
+
+def test_the_newest_step_of_an_expert() -> None:
+    trace = recorded(1, toy_plan(4))
+    called = trace.happened.calls
+    for layer in range(trace.model.layers):
+        for expert in range(trace.model.experts):
+            mine = called.step[(called.layer == layer) & (called.expert == expert)]
+            assert latest_step(trace, layer, expert) == (int(mine[-1]) if len(mine) else None)
+        assert latest_step(trace, layer) == called.step[called.layer == layer].max()
+    assert latest_step(trace) == len(trace.step_rows) - 1

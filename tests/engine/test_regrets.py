@@ -211,3 +211,19 @@ def test_who_was_on_the_device_is_what_the_ledger_held(policy: str) -> None:
         held += [place[base + expert] != Place.HOST for expert in request.experts]
         orchestrator.decide(request)
     assert regrets(run).on_device.tolist() == held
+
+
+@pytest.mark.parametrize("policy", ["fiddler", "lru", "stream", "prefetch"])
+def test_of_one_step_they_are_those_of_the_run(policy: str) -> None:
+    for trace in (
+        recorded(2, toy_plan(4, 2, policy)),
+        replay(recorded(2, toy_plan(4)), gpu_memory="50%").trace,
+    ):
+        whole = regrets(trace)
+        for step in range(len(trace.step_rows)):
+            mine, one = np.flatnonzero(whole.step == step), regrets(trace, step)
+            assert len(one) == len(mine)
+            for name in ("layer", "expert", "tokens", "action", "kept", "waited_ns", "clock"):
+                assert np.array_equal(getattr(one, name), getattr(whole, name)[mine]), name
+            assert np.array_equal(one.predicted_ns, whole.predicted_ns[:, mine])
+            assert np.array_equal(one.took.total, whole.took.total[mine])

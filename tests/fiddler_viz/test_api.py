@@ -53,6 +53,7 @@ def test_public_names() -> None:
         "load",
         "memory",
         "plans",
+        "policy_lab",
         "regrets",
         "replay",
         "routing_flow",

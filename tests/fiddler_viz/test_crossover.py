@@ -12,6 +12,7 @@ from engine.cost import CostModel
 from engine.crossover import Crossover, crossover
 from engine.spec import HardwareSpec, ModelSpec
 from fiddler_viz.figures import crossing, crossover_figure, describe_crossover
+from fiddler_viz.figures.crossover import calls_of, shares
 from fiddler_viz.theme import ACTIONS
 from tests.engine.test_measured import MODEL, calibrated
 from tests.fiddler_viz.make_trace import HOSTILE, toy_trace
@@ -126,3 +127,26 @@ def test_words_for_every_case() -> None:
 def test_names_stay_text() -> None:
     found = replace(of(), model=HOSTILE, machine=HOSTILE)
     assert "<script" not in crossover_figure(found).to_json()
+
+
+def test_the_run_s_calls_are_stems_in_the_colour_of_the_sooner_way() -> None:
+    trace = toy_trace(prompt_tokens=200)
+    tokens, calls = calls_of(trace)
+    assert calls.sum() == len(trace.happened.calls.step)
+    assert (tokens * calls).sum() == trace.routing.experts.size
+    found = crossing(trace)
+    figure = fv.crossover(trace)
+    stems = [made for made in figure.data if made.yaxis == "y2"]
+    assert [tuple(made.x) for made in stems] == [
+        tuple(tokens[tokens < found.break_even]),
+        tuple(tokens[tokens >= found.break_even]),
+    ]
+    assert sum(sum(made.y) for made in stems) == pytest.approx(1)
+    assert stems[0].marker.color != stems[1].marker.color
+    assert stems[0].marker.symbol != stems[1].marker.symbol
+    on_cpu, copied = shares(found, (tokens, calls))
+    assert on_cpu + copied == pytest.approx(1) and 0 < copied < 1
+    faster = shares(crossing(trace, link_gbps=400), (tokens, calls))
+    assert faster[1] > copied  # decisions flip
+    assert f"{copied:.0%} by a copy" in describe_crossover(found, (tokens, calls))
+    assert not [made for made in fv.crossover().data if made.yaxis == "y2"]

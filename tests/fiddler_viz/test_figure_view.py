@@ -152,3 +152,22 @@ def test_put_look_up_and_same() -> None:
     assert same(np.array(["x"]), np.array(["x"]))
     texts = np.array([None, "x"], dtype=object)
     assert same(texts, texts.copy()) and not same(np.array([nan[0], 1.0]), texts)
+
+
+def test_another_figure_takes_its_place(traces: list[Trace], plotly: Plotly) -> None:
+    view = FigureView(heatmap_figure(grid(traces[0])), plotly)
+    clicks: list[Any] = []
+    view.data[0].on_click(lambda *_: clicks.append(1))
+    other = timeline_figure(window(traces[0]), "dark")
+    before, sent = view._replaced, list[Any]()
+    view.send_state = lambda key=None: sent.append(key)
+    view.replace(other)
+    assert as_sent(go.Figure(view)) == as_sent(other)
+    assert view._replaced == before + 1 and ["_widget_data", "_widget_layout"] in sent
+    state = view.get_state()
+    assert len(state["_widget_data"]) == len(other.data) and state["_py2js_addTraces"] is None
+    shown = window(traces[1])
+    update_timeline(other, shown, "dark")
+    view.change(lambda figure: update_timeline(figure, shown, "dark"))  # and goes on from there
+    assert as_sent(go.Figure(view)) == as_sent(other)
+    assert clicks == []

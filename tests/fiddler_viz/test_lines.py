@@ -25,6 +25,7 @@ DRAW: tuple[Callable[..., go.Figure], ...] = (
     partial(fv.hit_rates, policies=("lru", "lfu")),
     partial(fv.budget_speeds, policies="cpu", budgets=("0%", "100%")),
     fv.routing_flow,
+    partial(fv.policy_lab, policies=("cpu", "lru")),
     lambda trace, **options: fv.specialisation({"a": trace, "b": trace}, **options),
 )
 
@@ -78,7 +79,7 @@ def test_drawing_needs_neither_torch_nor_pandas(trace: Trace, tmp_path: Path) ->
 import sys
 import fiddler_viz as fv
 path = {str(path)!r}
-for draw in (fv.crossover, fv.hit_rates, fv.budget_speeds, fv.routing_flow):
+for draw in (fv.crossover, fv.hit_rates, fv.budget_speeds, fv.routing_flow, fv.policy_lab):
     draw(path).to_json()
 fv.specialisation({{"a": path, "b": path}}).to_json()
 print([name for name in ("torch", "pandas", "transformers", "ipywidgets") if name in sys.modules])

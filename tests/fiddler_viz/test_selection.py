@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import traitlets
 
-from engine.events import Action, Lane
+from engine.events import TOKENS, Action, Lane
 from engine.spans import layer_span
 from engine.synthetic import synthetic_trace
 from engine.trace import Trace
@@ -291,3 +292,30 @@ def test_nonsense_from_the_browser_is_not_picked(open_: Callable[..., Explorer])
     explorer.screen.text._handle_custom_msg("pick", [])
     explorer.screen.text._handle_custom_msg({"event": "else", "token": 1}, [])
     assert explorer.selection.within(explorer.trace).token is None
+
+
+def test_of_several_texts_one_can_be_read(trace: Trace) -> None:
+    many = synthetic_trace("mixtral-8x7b", gpu_memory="24GB", requests=3, decode_tokens=4)
+    rows = many.token_rows.copy()
+    rows[:, (TOKENS.names or ()).index("sequence")] = np.arange(len(rows)) % 3
+    explorer = Explorer(replace(many, token_rows=rows))
+    try:
+        text, menu = explorer.screen.text, explorer.screen.picks.text
+        assert menu.layout.display is None and len(menu.options) == 4
+        assert all(f"text {number}: " in text.value for number in (1, 2, 3))
+        menu.set_state({"index": 2})
+        explorer.flush()
+        assert explorer.selection.sequence == 1 and "text 2: " in text.value
+        assert "text 1: " not in text.value and "text 3: " not in text.value
+        assert ' data-t="1"' in text.value and ' data-t="0"' not in text.value
+        explorer.selection.sequence = 7  # none of this trace: all
+        explorer.flush()
+        assert "text 1: " in text.value and menu.value == -1
+        explorer.selection.clear()
+        explorer.flush()
+        assert explorer.selection.sequence is None and explorer.screen.picks.clear.disabled
+    finally:
+        explorer.close()
+    alone = Explorer(trace)
+    assert alone.screen.picks.text.layout.display == "none"
+    alone.close()

@@ -1,0 +1,58 @@
+"""Why an expert ran where it did: the decision inspector, for what is picked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+
+from engine.inspection import Inspection, inspect_call, latest_step
+from fiddler_viz.figures import describe_inspection, inspector_figure, update_inspector
+from fiddler_viz.figures.inspector_words import where, why
+from fiddler_viz.views.background import Question, Same
+from fiddler_viz.views.charts.base import BELOW_PX, Chart, Drawn, Room, slim
+from fiddler_viz.views.selection import Picked
+from fiddler_viz.views.session import View
+
+
+class Why(Chart):
+    """Three ways expected, one taken. Works out one step, whatever the run's length."""
+
+    name = "why"
+    tip = "Why an expert ran where it did: what each way would have cost, and what it took."
+    quick = True
+
+    def ask(self, view: View, picked: Picked) -> Question:
+        """What is left open is the call most regretted, of the token or of the newest step."""
+        trace, token, layer, expert = view.trace, picked.token, picked.layer, picked.expert
+        step = latest_step(trace, layer, expert) if token is None else None
+
+        def work(_: Any) -> Inspection:
+            return inspect_call(trace, token=token, step=step, layer=layer, expert=expert)
+
+        return Question((self.name, Same(trace), token, step, layer, expert), work)
+
+    def draw(self, answer: Inspection, view: View, picked: Picked, room: Room) -> Drawn:
+        """Updated in place: a reader who walks through the text sees the bars move."""
+        texts, theme = view.trace.texts, room.theme
+        text = texts[answer.token] if answer.token is not None and texts else None
+
+        def figure() -> go.Figure:
+            made = inspector_figure(answer, theme, text=text)
+            return slim(made, room.height_px, l=12, b=BELOW_PX, t=2).update_layout(showlegend=False)
+
+        def update(shown: Any) -> None:
+            update_inspector(shown, answer, theme, text=text)
+            shown.layout.title = {"text": ""}
+
+        aside = where(answer, text)
+        if picked == Picked():
+            aside = f"for example: {aside}. Click a token, and a cell, for yours."
+        return Drawn(
+            f"Layer {answer.layer}, expert {answer.expert}",
+            aside,
+            why(answer),
+            describe_inspection(answer, text),
+            figure,
+            update,
+        )

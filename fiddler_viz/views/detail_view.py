@@ -1,0 +1,161 @@
+"""The panel that explains: a menu of charts above one figure, about what is picked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as widgets
+
+from engine.errors import FiddlerError
+from fiddler_viz.figures.base import new_figure
+from fiddler_viz.theme import Theme, safe
+from fiddler_viz.views.background import Answer, Background, Question, Same
+from fiddler_viz.views.charts import Chart, Drawn, Room, make_charts
+from fiddler_viz.views.figure_view import FigureView
+from fiddler_viz.views.heading import Heading
+from fiddler_viz.views.heights import Heights
+from fiddler_viz.views.plotly_code import Plotly
+from fiddler_viz.views.selection import Picked
+from fiddler_viz.views.session import View
+
+NOTHING = "Nothing is shown yet."
+LIVE = "Of the run before: anew when this run ends."
+WORKING = "Working it out"
+
+
+class DetailView(widgets.VBox):
+    """One chart at a time; what takes longer than a frame is worked out in the background.
+
+    ``on_change`` is called, in any thread, when the panel should be drawn again; ``on_policy``
+    with the policy that the reader clicked. Nothing is worked out for a chart that is not shown.
+    """
+
+    def __init__(
+        self,
+        theme: Theme,
+        heights: Heights,
+        plotly: Plotly,
+        on_change: Callable[[], None],
+        on_policy: Callable[[str], None],
+    ) -> None:
+        self._theme, self._heights = theme, heights
+        self._shown: tuple[Any, ...] = ()
+        """What the figure was made of."""
+        self._in_place: tuple[str, Room] | None = None
+        """The chart, and the room, whose figure can be updated in place."""
+        self.said = NOTHING
+        """What the panel shows, in words; raw."""
+        self.background = Background(on_change)
+        self.charts = make_charts(on_change, on_policy)
+        blank = new_figure(theme, width=None, height=heights.detail, margin={"l": 0, "t": 0})
+        self.figure = FigureView(
+            blank.update_xaxes(visible=False).update_yaxes(visible=False), plotly
+        )
+        self.menu = widgets.ToggleButtons(
+            options=list(self.charts),
+            tooltips=[chart.tip for chart in self.charts.values()],
+            style={"button_width": "82px"},
+            layout=widgets.Layout(width="auto"),
+        )
+        self.larger = widgets.ToggleButton(
+            description="larger",
+            tooltip="This panel takes the timeline's place, too.",
+            layout=widgets.Layout(width="68px"),
+        )
+        for control in (self.menu, self.larger):
+            control.observe(lambda _: on_change(), "value")
+        self.heading = Heading()
+        self.note = widgets.HTML(layout=widgets.Layout(width="auto"))
+        sides = [chart.side for chart in self.charts.values() if chart.side is not None]
+        self._stage = widgets.Box([self.figure, self.note, *sides])
+        self._stage.add_class("fv-stage")
+        row = widgets.Box([self.menu, self.larger])
+        row.add_class("fv-row")
+        super().__init__([row, self.heading, self._stage])
+        self.add_class("fv-detail")
+
+    def __repr__(self) -> str:
+        return f"DetailView({self.menu.value})"
+
+    @property
+    def room(self) -> Room:
+        """What the figure is drawn into."""
+        tall = self._heights
+        return Room(self._theme, tall.larger if self.larger.value else tall.detail)
+
+    def draw(self, view: View, picked: Picked) -> bool:
+        """Show the chart that is chosen; True if anything was sent."""
+        chart = self.charts[self.menu.value]
+        for other in self.charts.values():
+            if other.side is not None:
+                other.side.layout.display = None if other is chart else "none"
+        if view.live:
+            self.background.drop()
+            return self._note(LIVE, old=True)
+        try:
+            question = chart.ask(view, picked)
+            shown = (chart.name, question.key, Same(view.trace), self.room)
+            if shown == self._shown:
+                self.background.drop()
+                return self._note("")
+            answer = self._answer(chart, view, question)
+        except FiddlerError as error:
+            answer = Answer(error=error)
+        if answer is None:
+            return self._note(self._so_far(), old=True)
+        if answer.error is not None:
+            return self._say(chart, answer.error)
+        self._shown = shown
+        return self._show(chart, chart.draw(answer.value, view, picked, self.room))
+
+    def _answer(self, chart: Chart, view: View, question: Question) -> Answer | None:
+        """At once, or from the background; None while that works."""
+        if not chart.quick:
+            return self.background.ask(view.trace.routing, question)
+        self.background.drop()
+        return Answer(question.work(lambda *_: None))
+
+    def _show(self, chart: Chart, drawn: Drawn) -> bool:
+        self.said = drawn.words
+        self._note("")
+        self.heading.show(drawn.title, drawn.aside, drawn.look_for)
+        kind = (chart.name, self.room)
+        if drawn.update is not None and self._in_place == kind:
+            self.figure.change(drawn.update)
+            return True
+        self.figure.replace(drawn.figure())
+        self._in_place = kind if drawn.update is not None else None
+        if (clicked := drawn.clicked) is not None:
+            for trace in self.figure.data:
+                if trace.customdata is not None:
+                    trace.on_click(lambda trace, points, _: _clicked(clicked, trace, points))
+        return True
+
+    def _so_far(self) -> str:
+        if not self.background.late:
+            return ""
+        done = self.background.progress
+        return f"{WORKING}: {done[0]} of {done[1]} ..." if done else f"{WORKING} ..."
+
+    def _say(self, chart: Chart, error: Exception) -> bool:
+        """Words in place of a figure."""
+        words = str(error) or type(error).__name__
+        if not isinstance(error, FiddlerError):
+            words = f"{type(error).__name__}: {words}"
+        self._shown, self.said = (), words
+        said = self.heading.show(chart.name.capitalize(), "", chart.tip)
+        return self._note(words, old=True) or said
+
+    def _note(self, words: str, *, old: bool = False) -> bool:
+        """Words over the figure; ``old`` dims it. True if anything changed."""
+        before = (self.note.value, self._stage._dom_classes)
+        self.note.value = f'<div class="fv-note" role="status">{safe(words)}</div>' if words else ""
+        (self._stage.add_class if old else self._stage.remove_class)("fv-old")
+        return (self.note.value, self._stage._dom_classes) != before
+
+
+def _clicked(heard: Callable[[Any], None], trace: Any, points: Any) -> None:
+    """Tell what the first of the points that were clicked is about."""
+    if points.point_inds and points.point_inds[0] < len(trace.customdata):
+        heard(trace.customdata[points.point_inds[0]])

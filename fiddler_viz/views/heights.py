@@ -1,0 +1,42 @@
+"""How tall each panel of the screen is, of all there is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+LEAST_PX = 640
+_AROUND_PX = 212
+"""What stands above and below the panels."""
+_LEFT_PX = 177
+"""Of the left column all but the heatmap: its controls, heading and legend, the memory bar."""
+_RIGHT_PX = 192
+"""Of the right column all but text, charts and lanes: player, headings, controls, legend."""
+_TEXT_PX = 66
+"""Three lines."""
+_LANES_PX = 132
+"""The least in which four lanes can be told apart."""
+
+
+@dataclass(frozen=True)
+class Heights:
+    """CSS pixels of what can be more or less tall."""
+
+    heatmap: int
+    text: int
+    detail: int
+    """The detail panel's figure; :attr:`larger` while it takes the timeline's place."""
+    timeline: int
+
+    @classmethod
+    def of(cls, total: int) -> Self:
+        """Of a screen of ``total`` pixels; what there is beyond the least goes to the charts."""
+        room = total - _AROUND_PX
+        spare = max(room - _RIGHT_PX - _TEXT_PX - _LANES_PX, 0)
+        lanes = max((spare - 216) // 3, 0)
+        return cls(room - _LEFT_PX, _TEXT_PX, max(spare - lanes, 100), _LANES_PX + lanes)
+
+    @property
+    def larger(self) -> int:
+        """Of the detail panel's figure in the timeline's place."""
+        return self.detail + self.timeline + 60
