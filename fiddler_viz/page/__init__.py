@@ -10,7 +10,8 @@ from engine.trace import Trace
 from fiddler_viz import figures
 from fiddler_viz.figures.oneline import STATIC_PIXELS
 from fiddler_viz.frames import grid, live_grid, memory_of, places
-from fiddler_viz.page.linked import linked_tokens, linked_work, to_json
+from fiddler_viz.page.encode import to_json
+from fiddler_viz.page.linked import linked_tokens, linked_work
 from fiddler_viz.page.parts import header, table, text, tiles
 from fiddler_viz.page.tables import expert_rows, lane_rows, memory_rows, step_rows
 from fiddler_viz.theme import safe, theme
