@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from engine.events import Action, Lane, Why, Work
+from engine.events import Why, Work
 from engine.history import BECOMES
-from engine.residency import Place
 from engine.trace import Trace
 from fiddler_viz.figures.heatmap import FEW_CELLS
 from fiddler_viz.frames import describe_selection, places, segments
 from fiddler_viz.page.encode import packed
-from fiddler_viz.theme import ACTIONS, LANES, PLACES, SEGMENTS, Segment, safe
+from fiddler_viz.theme import safe
 
 LIMIT_TOKENS = 2000
 """Tokens that can be clicked: 2,000 of a model of 48 layers, top-8, are 3 MB."""
@@ -62,8 +61,6 @@ def linked_tokens(trace: Trace) -> dict[str, Any]:
         "place": packed(places(trace, -1), "u1"),
         "change": packed((flat * 4 + place)[changed], "<i4"),
         "change_step": packed(moves["step"][changed], "<i4"),
-        "actions": [ACTIONS[action].label for action in Action],
-        "places": [PLACES[place].label for place in Place],
     }
 
 
@@ -94,8 +91,6 @@ def linked_work(trace: Trace) -> dict[str, Any]:
         **{name: packed(values, types[name]) for name, values in arrays.items()},
         "work_until": np.searchsorted(step, number, side="right").tolist(),
         "step_range": np.stack([steps["start_ns"], steps["end_ns"]], axis=1).tolist(),
-        "kinds": [SEGMENTS[kind].label for kind in Segment],
-        "lanes": [LANES[lane][0] for lane in Lane],
     }
 
 
