@@ -36,9 +36,9 @@ KEY = "fiddler_viz"
 Columns = dict[str, NDArray[Any]]
 
 ODD: list[Any] = [
-    None, True, False, -1, 0, 1, 2, 7, 255, 2**15, 2**31, 2**53, 2**63, 10**30, -(10**30), 0.5, -0.0,
-    1e300, 5e-324, float("nan"), float("inf"), "", "x", "\ud800", "\0", "lru", "makespan", "belady",
-    [], [0], [[]], [1, 2, 3], {}, {"a": 1},
+    None, True, False, -1, 0, 1, 2, 7, 255, 2**15, 2**31, 2**53, 2**63, 10**30, -(10**30), 0.5,
+    -0.0, 1e300, 5e-324, float("nan"), float("inf"), "", "x", "\ud800", "\0", "lru", "makespan",
+    "belady", [], [0], [[]], [1, 2, 3], {}, {"a": 1},
 ]  # fmt: skip
 NUMBERS = [-(2**63), -(2**31), -2, -1, 0, 1, 2, 3, 7, 2**15, 2**31 - 1, 2**31, 2**62, 2**63 - 1]
 LITERALS = [
@@ -174,8 +174,7 @@ def of_columns(rng: random.Random, good: Parts) -> bytes:
     columns = {name: values.copy() for name, values in good.columns.items()}
     for _ in range(rng.choice((1, 1, 2, 3))):
         name = rng.choice([name for name in columns if columns[name].size])
-        values = columns[name]
-        columns[name] = rng.choice(_ROWS)(rng, values)
+        columns[name] = np.ascontiguousarray(rng.choice(_ROWS)(rng, columns[name]))
     return _written(good.meta, columns)
 
 
@@ -184,6 +183,8 @@ def _numbers(rng: random.Random, values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind == "f":
         flat[rng.randrange(flat.size)] = rng.choice([np.nan, np.inf, -np.inf, -1, 0, 1e38, 1e-45])
         return values
+    if values.dtype.kind == "b":
+        return ~values
     info = np.iinfo(values.dtype)
     chosen = rng.choice([*NUMBERS, int(flat[rng.randrange(flat.size)]) + rng.choice((-1, 1))])
     chosen = min(max(chosen, info.min), info.max)
@@ -195,6 +196,7 @@ def _numbers(rng: random.Random, values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _bits(rng: random.Random, values: NDArray[Any]) -> NDArray[Any]:
+    values = np.ascontiguousarray(values)
     flat = values.reshape(-1).view(np.uint8)
     flat[rng.randrange(flat.size)] ^= 1 << rng.randrange(8)
     return values
@@ -239,7 +241,8 @@ _ROWS: list[Callable[[random.Random, NDArray[Any]], NDArray[Any]]] = [
     _numbers, _numbers, _numbers, _bits, _cut, _doubled, _shuffled, _swapped, _another,
 ]  # fmt: skip
 WAYS: list[Callable[[random.Random, Parts], bytes]] = [
-    of_bytes, of_length, of_header, of_meta, of_meta, of_meta_text, of_columns, of_columns, of_columns,
+    of_bytes, of_length, of_header, of_meta, of_meta, of_meta_text,
+    of_columns, of_columns, of_columns,
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Spoilt trace files: typed errors or a trace that works everywhere, never more than twice the file.
+"""Spoilt trace files: typed errors or a trace that works, never more memory than twice the file.
 
 A longer campaign by hand: ``python -m tests.hostile_files FIRST MANY``.
 """

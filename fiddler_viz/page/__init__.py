@@ -16,7 +16,7 @@ from fiddler_viz.page.controls import controls, of_run
 from fiddler_viz.page.encode import to_json
 from fiddler_viz.page.linked import linked_tokens, linked_work
 from fiddler_viz.page.parts import header, table, text, tiles
-from fiddler_viz.page.rehearsal import rehearsal
+from fiddler_viz.page.rehearsal import rehearse
 from fiddler_viz.page.tables import expert_rows, lane_rows, memory_rows, step_rows
 from fiddler_viz.theme import ACTIONS, LANES, MEMORY, PLACES, SEGMENTS, safe, shade, theme
 
@@ -53,7 +53,7 @@ def render(trace: Trace) -> str:
     from plotly.offline import get_plotlyjs
 
     title = safe(f"fiddler-viz: {trace.model.name}")
-    sent = rehearsal(trace)
+    sent = rehearse(trace)
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8">'
@@ -70,9 +70,9 @@ def render(trace: Trace) -> str:
 
 
 def script() -> str:
-    """The page's own code, which leaves but one name in the window: ``fiddlerPage``."""
+    """The page's own code, which leaves but one name to the page: ``fiddlerPage``."""
     files = "\n".join(_asset(f"{name}.js") for name in _SCRIPTS)
-    return f'window.fiddlerPage = (() => {{\n"use strict";\n{files}\nreturn page;\n}})();\n'
+    return f'const fiddlerPage = (() => {{\n"use strict";\n{files}\nreturn page;\n}})();\n'
 
 
 def _panels(trace: Trace) -> str:

@@ -42,7 +42,7 @@ Machine = tuple[str, int, CostModel]
 """Title, bytes of the card, costs."""
 
 
-def rehearsal(trace: Trace) -> dict[str, Any]:
+def rehearse(trace: Trace) -> dict[str, Any]:
     """Everything the script's replay goes by; only ``{"why": ...}`` where it cannot be live."""
     batch, plan, steps = trace.outline.batch, trace.plan, trace.steps
     most = int(max(batch.count.max(initial=0), batch.tokens.max(initial=0)))

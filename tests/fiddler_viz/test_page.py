@@ -27,7 +27,7 @@ from fiddler_viz.frames import grid, places, segments, token_table
 from fiddler_viz.page import rehearsal as rehearsing
 from fiddler_viz.page import render, script, to_html
 from fiddler_viz.page.linked import linked_tokens, linked_work
-from fiddler_viz.page.rehearsal import IN_NOTEBOOKS, rehearsal
+from fiddler_viz.page.rehearsal import IN_NOTEBOOKS, rehearse
 from tests.fiddler_viz.make_trace import HOSTILE, empty_trace, toy_model, toy_trace
 
 
@@ -192,14 +192,14 @@ def test_the_script_repeats_every_policy_but_one() -> None:
     rules = re.search(r"const RULES = \{(.*?)\n\};", script(), re.S)
     assert rules
     repeated = set(re.findall(r"^  (\w+)[:,]", rules[1], re.M))
-    sent = rehearsal(demo.trace())
+    sent = rehearse(demo.trace())
     assert repeated == set(sent["policies"]) == set(POLICIES) - set(IN_NOTEBOOKS)
     assert sent["elsewhere"] == ["LRFU cache"]
 
 
 def test_policies_that_need_predictions_stay_away_without_them(trace: Trace) -> None:
-    assert set(rehearsal(trace)["policies"]) == set(playable(trace)) - set(IN_NOTEBOOKS)
-    assert "prefetch" not in rehearsal(trace)["policies"]
+    assert set(rehearse(trace)["policies"]) == set(playable(trace)) - set(IN_NOTEBOOKS)
+    assert "prefetch" not in rehearse(trace)["policies"]
 
 
 @pytest.mark.parametrize("planner", PLANNERS)
@@ -241,6 +241,15 @@ def browser(chromium: str) -> Iterator[object]:
         opened.close()
 
 
+def until(tab: Any, script: str) -> None:
+    """Wait for an expression to be true; the page's own policy forbids playwright's way to poll."""
+    for _ in range(200):
+        if tab.evaluate(script):
+            return
+        tab.wait_for_timeout(50)
+    raise AssertionError(f"never came: {script}")
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("shape", [(32, 8, 2), (48, 128, 8)])
@@ -267,21 +276,15 @@ def test_page_works_from_disk(
     tab.wait_for_selector("#memory .main-svg")
     assert "Experts by popularity" in tab.text_content("#heatmap .gtitle")
     tab.click('button[data-token="7"]')
-    tab.wait_for_function(
-        "document.querySelector('#heatmap .gtitle').textContent.includes('token 7')"
-    )
+    until(tab, "document.querySelector('#heatmap .gtitle').textContent.includes('token 7')")
     assert "Timeline of step 3" in tab.text_content("#timeline .gtitle")
     tab.keyboard.press("ArrowRight")
-    tab.wait_for_function(
-        "document.querySelector('#heatmap .gtitle').textContent.includes('token 8')"
-    )
+    until(tab, "document.querySelector('#heatmap .gtitle').textContent.includes('token 8')")
     background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
     tab.screenshot(path=artifacts / f"page-{shape[1]}-{scheme}.png", full_page=True)
     tab.keyboard.press("Enter")  # the same token again: back to popularity
-    tab.wait_for_function(
-        "document.querySelector('#heatmap .gtitle').textContent.includes('popularity')"
-    )
+    until(tab, "document.querySelector('#heatmap .gtitle').textContent.includes('popularity')")
     assert tab.evaluate("window.hacked") is None
     assert trouble == []
     assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [path.as_uri()]
@@ -296,7 +299,7 @@ def rows_of(work: dict[str, np.ndarray]) -> np.ndarray:
 
 def several_sequences() -> Trace:
     """Steps of several tokens, so that experts have more than one in decoding, too."""
-    return synthetic_trace(toy_model(6, 16, 4), requests=3, prompt_tokens=20, decode_tokens=25)
+    return synthetic_trace(toy_model(6, 16, 4), requests=3, prompt_tokens=20, decode_tokens=12)
 
 
 @pytest.mark.browser
@@ -306,7 +309,7 @@ def several_sequences() -> Trace:
 def test_page_answers_what_replay_says(browser: Any, tmp_path: Path, made: Any, plans: int) -> None:
     """Random plans, every policy in turn: summary, ends of steps, places, every piece of work."""
     trace, rng = made(), random.Random(0)
-    plan, sent = trace.plan, rehearsal(trace)
+    plan, sent = trace.plan, rehearse(trace)
     machines = [None, *(name for name in HardwareSpec.presets() if name != plan.hardware)]
     tab = browser.new_page()
     tab.goto(to_html(trace, tmp_path / "run.html").as_uri())
@@ -320,14 +323,15 @@ def test_page_answers_what_replay_says(browser: Any, tmp_path: Path, made: Any, 
             policies[number % len(policies)],
         )
         asked = {"budget": budget, "slots": slots, "policy": policy, "machine": machine}
-        got = tab.evaluate(
+        text = tab.evaluate(
             """([asked, whole]) => {
               const { summary, ends, pinned, place, work } = fiddlerPage.answer(asked);
               const rest = { ends: [...ends], pinned: [...pinned], place: [...place] };
-              return { ...rest, summary, work: whole ? work : null };
+              return JSON.stringify({ ...rest, summary, work: whole ? work : null });
             }""",
-            [asked, plans == 60],
+            [asked, plans == 60 and number < 20],
         )
+        got = json.loads(text)
         said = replay(
             trace,
             gpu_memory=budget,
@@ -366,14 +370,14 @@ def test_sliders_are_moved_by_keys_and_everything_follows(
     pinned = "document.getElementById('heatmap')._fullData[2].x.length / 6"
     own = len(trace.plan.pinned)
     assert tab.evaluate(pinned) == own
-    assert tab.is_disabled("[name=back]") and tab.is_disabled("[name=slots]")
+    assert tab.is_disabled("[name=back]")
     decode = tab.inner_text("[data-tile=decode]")
     assert f"{trace.summary.tokens_per_s:.3g}" in decode and "modelled" in decode
 
     tab.focus("[name=budget]")
     for _ in range(3):
         tab.keyboard.press("ArrowRight")
-    tab.wait_for_function(f"{pinned} == {own + 3}")
+    until(tab, f"{pinned} == {own + 3}")
     assert "predicted" in tab.text_content("#heatmap .gtitle")
     budget = trace.plan.minimum_bytes + (own + 3) * trace.plan.expert_bytes
     said = replay(trace, gpu_memory=budget).summary
@@ -387,17 +391,13 @@ def test_sliders_are_moved_by_keys_and_everything_follows(
     lru = replay(trace, gpu_memory=budget, policy="lru")
     assert tab.input_value("[name=slots]") == str(lru.trace.plan.cache_slots)
     rate = f"{lru.summary.tokens_per_s:.3g}"
-    tab.wait_for_function(
-        "(rate) => document.querySelector('[data-tile=decode]').innerText.includes(rate)", arg=rate
-    )
+    until(tab, f"document.querySelector('[data-tile=decode]').innerText.includes('{rate}')")
     tab.click("#heatmap ~ details summary")
     assert "Predicted." in tab.inner_text("#heatmap ~ details p")
     calls = lru.summary.calls
     assert f"{calls['resident']:,} resident" in tab.inner_text("#heatmap ~ details p")
     tab.click('button[data-token="9"]')
-    tab.wait_for_function(
-        "document.querySelector('#timeline .gtitle').textContent.includes('of step 5')"
-    )
+    until(tab, "document.querySelector('#timeline .gtitle').textContent.includes('of step 5')")
     shown = tab.evaluate("document.getElementById('timeline')._fullLayout.xaxis.range")
     steps = lru.trace.steps
     np.testing.assert_allclose(shown, [steps[f"{edge}_ns"][5] / 1e9 for edge in ("start", "end")])
@@ -405,7 +405,7 @@ def test_sliders_are_moved_by_keys_and_everything_follows(
 
     tab.click("[name=back]")
     tab.click('button[data-token="9"]')
-    tab.wait_for_function(f"{pinned} == {own}")
+    until(tab, f"{pinned} == {own}")
     assert "predicted" not in tab.text_content("#heatmap .gtitle")
     assert tab.evaluate("document.activeElement.dataset.token") == "9"
     assert trouble == []
