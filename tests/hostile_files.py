@@ -175,7 +175,7 @@ def of_columns(rng: random.Random, good: Parts) -> bytes:
     for _ in range(rng.choice((1, 1, 2, 3))):
         name = rng.choice([name for name in columns if columns[name].size])
         columns[name] = np.ascontiguousarray(rng.choice(_ROWS)(rng, columns[name]))
-    return _written(good.meta, columns)
+    return written(good.meta, columns)
 
 
 def _numbers(rng: random.Random, values: NDArray[Any]) -> NDArray[Any]:
@@ -257,7 +257,8 @@ def _with_meta(meta: str, good: Parts) -> bytes:
     return _with_header(json.dumps(header), good)
 
 
-def _written(meta: Any, columns: Columns) -> bytes:
+def written(meta: Any, columns: Columns) -> bytes:
+    """A file of these parts."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "t"
         columns = {name: np.ascontiguousarray(values) for name, values in columns.items()}
