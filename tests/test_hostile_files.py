@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from engine.trace_file import SPARE_BYTES
+from tests import hostile_files
 from tests.engine.builders import Driver, toy_plan
 from tests.fiddler_viz.make_trace import toy_trace
-from tests import hostile_files
 from tests.hostile_files import Parts, campaign, parts
 
 
