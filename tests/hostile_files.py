@@ -377,8 +377,15 @@ def main() -> None:
     first, many = map(int, sys.argv[1:3])
     with tempfile.TemporaryDirectory() as folder:
         good = sound(Path(folder))
-        loaded, wrong = campaign(good, first, many, Path(folder))
-    print(f"{many} files, {loaded} loaded, {len(wrong)} went wrong", *wrong, sep="\n")
+        for begin in range(first, first + many, 1000):
+            count = min(1000, first + many - begin)
+            loaded, wrong = campaign(good, begin, count, Path(folder))
+            print(
+                f"{begin}: {count} files, {loaded} loaded, {len(wrong)} went wrong",
+                *wrong,
+                sep="\n",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Guard:
     """What a page must not do: ask questions, ask servers, run payloads."""
 
     page: Any
+    watched: Watched
     dialogs: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
@@ -60,14 +61,12 @@ class Guard:
         assert self.dialogs == []
         assert [url for url in self.asked if "evil" in url or "hacked" in url] == []
         assert self.page.evaluate(ELEMENTS) == []
+        self.watched.check()
 
 
 @pytest.fixture
-def guard(watched: Watched) -> Iterator[Guard]:
-    made = Guard(watched.page)
-    yield made
-    made.check()
-    watched.check()
+def guard(watched: Watched) -> Guard:
+    return Guard(watched.page, watched)
 
 
 def hover(page: Any, plot: Any, columns: int, rows: int) -> None:
@@ -110,6 +109,7 @@ def test_the_page_shows_payloads_as_text(guard: Guard, tmp_path: Path, artifacts
     assert option == trace.plan.hardware_title
     page.screenshot(path=artifacts / "hostile-page.png", full_page=True)
     assert [url for url in guard.asked if not url.startswith(("data:", "blob:", "file:"))] == []
+    guard.check()
 
 
 def test_the_explorer_and_figures_show_payloads_as_text(
@@ -120,8 +120,9 @@ def test_the_explorer_and_figures_show_payloads_as_text(
     driver = Driver(page)
     driver.opened()
     cells = driver.root.locator(".fv-text i[data-t]")
-    assert cells.all_text_contents() == [show_token(text) for text in PAYLOADS]
-    for number in range(0, cells.count() - 1, 4):
+    processed = PAYLOADS[:-1]  # the last was sampled, and cannot be picked
+    assert cells.all_text_contents() == [show_token(text) for text in processed]
+    for number in range(0, cells.count(), 4):
         cells.nth(number).hover(force=True)
         cells.nth(number).click()
         driver.until("s.title.includes('token ' + v)", number)
@@ -145,3 +146,4 @@ def test_the_explorer_and_figures_show_payloads_as_text(
     for plot in page.locator(".js-plotly-plot .nsewdrag").all()[plots.count() :]:
         hover(page, plot, 5, 3)
     page.screenshot(path=artifacts / "hostile-figures.png", full_page=True)
+    guard.check()  # while the server is still there
