@@ -101,7 +101,7 @@ def rehearse(trace: Trace) -> dict[str, Any]:
             for name, policy in policies.items()
         },
         "orders": list(orders),
-        "elsewhere": [POLICIES[name].title for name in IN_NOTEBOOKS],
+        "elsewhere": _elsewhere(plan, policies),
         "worth": packed(2.0 ** (np.arange(len(whole) + 1) / HALF_LIFE_STEPS), "<f8"),
         "scores": packed(_scores(plan), "<f8"),
         "fade": FADE,
@@ -178,6 +178,16 @@ def _offered(trace: Trace) -> dict[str, type[Policy]]:
     usable = {name for name in PLANNERS if name != "makespan" or plan.profile.sample is not None}
     named = {name: POLICIES[name] for name in playable(trace) if name not in IN_NOTEBOOKS}
     return {name: policy for name, policy in named.items() if _planner(plan, policy) in usable}
+
+
+def _elsewhere(plan: Plan, offered: dict[str, type[Policy]]) -> list[str]:
+    """Titles of policies that only a notebook replays: somebody's own is Python."""
+    titles = {name: POLICIES[name].title for name in IN_NOTEBOOKS}
+    if plan.own_policy is not None:
+        titles[plan.policy] = plan.own_policy.title
+    elif plan.policy not in offered:
+        titles.setdefault(plan.policy, plan.policy)
+    return list(titles.values())
 
 
 def _first_policy(plan: Plan, offered: dict[str, type[Policy]]) -> str:

@@ -34,7 +34,7 @@ function whatIf(sent, run, onAnswer) {
     const card = sent.machines[now.machine].card_bytes;
     const beyond = now.budget <= card ? "" : card ? `, more than the card's ${formatBytes(card)}` : ", though there is no GPU";
     words.textContent = `${formatBytes(now.budget)}${beyond}: ${made.pinned.length} of ${grouped(experts)} experts pinned`
-      + `${now.slots ? ` and ${counted(now.slots, "cache slot")}` : ""}. ${sent.policies[now.policy].summary}`;
+      + `${now.slots ? ` and ${counted(now.slots, "cache slot")}` : ""}. ${sent.policies[now.policy].title}: ${sent.policies[now.policy].summary}`;
     tell(panel, summary, run, sent.machines[now.machine].uncalibrated);
     return [made, now];
   }

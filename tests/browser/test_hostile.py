@@ -13,7 +13,7 @@ import fiddler_viz as fv
 from fiddler_viz.theme import show_token
 from tests.browser.conftest import Watched, write_notebook
 from tests.browser.driving import SLOW_MS, Driver
-from tests.browser.hostile_texts import PAYLOADS, hostile_trace
+from tests.browser.hostile_texts import PAYLOADS, Hostile, hostile_trace
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -107,6 +107,8 @@ def test_the_page_shows_payloads_as_text(guard: Guard, tmp_path: Path, artifacts
     hover(page, page.locator("#heatmap .nsewdrag").first, 3, 2)
     option = page.locator("[name=machine] option").first.text_content()
     assert option == trace.plan.hardware_title
+    options = page.locator("[name=policy] option").all_text_contents()
+    assert f"{Hostile.title} (in a notebook)" in options
     page.screenshot(path=artifacts / "hostile-page.png", full_page=True)
     assert [url for url in guard.asked if not url.startswith(("data:", "blob:", "file:"))] == []
     guard.check()
