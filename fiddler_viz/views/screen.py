@@ -113,6 +113,7 @@ class Screen:
         if replanned and not view.live and len(view.trace.routing) > _MANY_ROWS:
             return self._draw_first(session, name=name, state=state)
         self.owes = False
+        picks = self.text.picks  # before the selection: of a later one it would know nothing
         picked = Picked() if view.live else self._selection.within(view.trace)
         token = self.heatmap.selected(tokens_processed(session), picked.token, live=view.live)
         grid = grid_of(session, self.heatmap.show.value, token)
@@ -127,7 +128,10 @@ class Screen:
             self.words.show(grid, memory, room, size, self.timeline.drawn),
             self.tiles.show(tiles, fade=replanned and not view.live),
             self.text.show(
-                view.trace, token if picked.token is None else picked.token, live=view.live
+                view.trace,
+                token if picked.token is None else picked.token,
+                live=view.live,
+                picks=picks,
             ),
             self.header.show(name, view.trace, state, what_if=view.what_if),
         ]

@@ -3,14 +3,20 @@
 function render({ model, el }) {
   let drawn = null; // the token that the last drawing marked
   let at = null; // the token that is picked: known here before the kernel has drawn it
+  let picks = 0; // of this page; a drawing that knows fewer of them shows the past
+  const page = crypto.getRandomValues(new Uint32Array(2)).join("-");
   const box = () => el.querySelector(".fv-text");
   const marked = () => el.querySelector("i.s");
 
   function pick(cell) {
     at = cell?.dataset.t ?? null;
+    mark(cell);
+    model.send({ event: "pick", token: cell ? Number(at) : null, page, number: ++picks });
+  }
+
+  function mark(cell) {
     marked()?.classList.remove("s");
     cell?.classList.add("s");
-    model.send({ event: "pick", token: cell ? Number(at) : null });
   }
 
   function draw() {
@@ -22,6 +28,10 @@ function render({ model, el }) {
     if (now === null) return;
     if (!now.classList.contains("live")) now.scrollTop = top;
     if (focused) now.focus({ preventScroll: true });
+    if ((model.get("knows")[page] ?? 0) < picks) {
+      mark(at === null ? null : el.querySelector(`i[data-t="${at}"]`));
+      return;
+    }
     const token = marked()?.dataset.t ?? null;
     if (token !== drawn) {
       drawn = at = token;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from fiddler_viz.figures.token_cells import GRADIENT, SHADES, cost_range, in_ord
 from fiddler_viz.frames import LIMIT_TOKENS, Ints, Tokens, excerpt, priced, readings
 from fiddler_viz.theme import safe, show_token
 
+PAGES = 8
+"""Pages that show one explorer at the same time; of more, the longest silent are forgotten."""
 LOOK_FOR = "Bright tokens took longest: were their experts missing? Click one."
 EMPTY = '<span class="fv-muted">The text appears here, token by token.</span>'
 
@@ -23,12 +25,15 @@ class TextView(anywidget.AnyWidget):
     """Shows the tokens of a trace; keeps nothing but what it last drew.
 
     ``on_pick`` is called with the row of a token that the reader clicked, or walked to with the
-    arrow keys; with None on Escape.
+    arrow keys; with None on Escape. A page numbers its picks, and leaves its own mark alone until a
+    drawing comes that knows of the last one: who walks faster than frames come is not set back.
     """
 
     _esm = Path(__file__).with_name("text_view.js")
     value = traitlets.Unicode().tag(sync=True)
     """HTML, every token escaped."""
+    knows = traitlets.Dict().tag(sync=True)
+    """By page, the number of the last of its picks that ``value`` knows of."""
 
     def __init__(
         self, height_px: int, on_pick: Callable[[int | None], None] = lambda token: None
@@ -38,15 +43,29 @@ class TextView(anywidget.AnyWidget):
         self._on_pick = on_pick
         self.on_msg(self._heard)
         self._escaped: tuple[tuple[str, ...], list[str]] = ((), [])
+        self._picks: dict[str, int] = {}
         self.show(None, None)
 
     def __repr__(self) -> str:
         return f"TextView({len(self.value)} characters)"
 
-    def show(self, trace: Trace | None, selected: int | None, *, live: bool = False) -> bool:
+    @property
+    def picks(self) -> dict[str, int]:
+        """By page, the number of its last pick: to be read before the selection is."""
+        return dict(self._picks)
+
+    def show(
+        self,
+        trace: Trace | None,
+        selected: int | None,
+        *,
+        live: bool = False,
+        picks: Mapping[str, int] | None = None,
+    ) -> bool:
         """Draw; True if anything changed. ``selected`` is a row of the tokens table.
 
-        While ``live``, the end of a long text is in view, else its beginning.
+        ``picks``: what :attr:`picks` was when ``selected`` was found out. While ``live``, the end
+        of a long text is in view, else its beginning.
         """
         before = self.value
         hint, body = LOOK_FOR, EMPTY
@@ -54,18 +73,25 @@ class TextView(anywidget.AnyWidget):
             tokens = priced(trace)
             hint += _scale(tokens)
             body = self._cells(tokens, readings(trace), selected)
-        self.value = (
+        value = (
             f'<div class="fv-hint fv-heading"><b>Text</b> {hint}</div>'
             f'<div class="fv-text{" live" if live else ""}" style="height:{self._height_px}px" '
             f'tabindex="0" aria-label="generated text; arrow keys pick a token">'
             f"<div>{body}</div></div>"
         )
+        with self.hold_sync():  # a page hears of both at once
+            self.knows = dict(picks or {})
+            self.value = value
         return self.value != before
 
     def _heard(self, _: object, content: Any, __: object) -> None:
-        token = content.get("token") if isinstance(content, dict) else None
-        if isinstance(content, dict) and content.get("event") == "pick":
-            self._on_pick(token if type(token) is int else None)
+        if not isinstance(content, dict) or content.get("event") != "pick":
+            return
+        token, page, number = (content.get(name) for name in ("token", "page", "number"))
+        self._on_pick(token if type(token) is int else None)
+        if isinstance(page, str) and type(number) is int:  # after the selection: see `picks`
+            self._picks.pop(page, None)
+            self._picks = dict([*self._picks.items(), (page, number)][-PAGES:])
 
     def _cells(self, tokens: Tokens, texts: tuple[Ints, ...], selected: int | None) -> str:
         total = sum(map(len, texts))

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api")
+from tools import serving
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-TOUR = ROOT / "notebooks" / "00_tour.ipynb"
-START_S = 90
+pytest.importorskip("playwright.sync_api")
+
+TOUR = serving.ROOT / "notebooks" / "00_tour.ipynb"
 # Not ours: Voila's template asks a CDN for an icon font, which machines without network do not
 # get; and plotly's own renderer of static figures calls JupyterLab's setData, which Voila lacks.
 FOREIGN = re.compile(
@@ -45,102 +37,29 @@ class Watched:
         assert not self.errors, "\n".join(self.errors)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def server(command: list[str], url: str, folder: Path) -> Iterator[None]:
-    """Run a server until its address answers, and end it at the end."""
-    log = folder / "server.log"
-    own = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "RUNTIME")}
-
-    env = {**os.environ, **own, "PYTHONPATH": str(ROOT), "JUPYTER_PLATFORM_DIRS": "1"}
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command], stdout=output, stderr=output, env=env, cwd=ROOT
-        )
-    try:
-        wait_for(url, process, log)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(START_S * 5):
-        if process.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"no server at {url}:\n{log.read_text()[-3000:]}")
+@pytest.fixture
+def served() -> Iterator[ExitStack]:
+    """Ends servers when the test ends, the last one first."""
+    with ExitStack() as running:
+        yield running
 
 
 @pytest.fixture
-def voila(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
+def voila(tmp_path: Path, served: ExitStack) -> Callable[[Path], str]:
     """``voila(notebook)`` serves it and gives the address."""
-    running: list[Any] = []
-
-    def serve(notebook: Path) -> str:
-        port = free_port()
-        command = ["voila", str(notebook), "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
-        url = f"http://127.0.0.1:{port}"
-        # the address of a favicon: the root would run the notebook
-        running.append(server(command, f"{url}/voila/static/main.js", tmp_path))
-        running[-1].__enter__()
-        return f"{url}/"
-
-    yield serve
-    for one in reversed(running):
-        one.__exit__(None, None, None)
+    return lambda notebook: served.enter_context(serving.voila(notebook, tmp_path)).url
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
-    """``lab(notebook)`` opens it in JupyterLab and gives the address; the file is a copy."""
-    running: list[Any] = []
-
-    def serve(notebook: Path) -> str:
-        folder = tmp_path / "notebooks"
-        folder.mkdir()
-        (folder / notebook.name).write_bytes(notebook.read_bytes())
-        port = free_port()
-        command = ["jupyterlab", "--no-browser", f"--port={port}", "--ServerApp.ip=127.0.0.1"]
-        command += ["--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True"]
-        command += [f"--ServerApp.root_dir={folder}", "--allow-root"]
-        command += [
-            "--LabApp.news_url=",
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        ]
-        url = f"http://127.0.0.1:{port}"
-        running.append(server(command, f"{url}/api", tmp_path))
-        running[-1].__enter__()
-        return f"{url}/lab/tree/{notebook.name}?reset"
-
-    yield serve
-    for one in reversed(running):
-        one.__exit__(None, None, None)
+def lab(tmp_path: Path, served: ExitStack) -> Callable[[Path], serving.Served]:
+    """``lab(notebook)`` opens it in JupyterLab and says where; the file is a copy."""
+    return lambda notebook: served.enter_context(serving.lab(notebook, tmp_path))
 
 
 @pytest.fixture
 def browser(chromium: str) -> Iterator[Any]:
-    with playwright.sync_playwright() as play:
-        options = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        opened = play.chromium.launch(executable_path=chromium, args=options)
+    with serving.browser(chromium) as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -161,27 +80,3 @@ def watched(browser: Any) -> Iterator[Watched]:
     page.on("pageerror", lambda error: note(f"{error}\n{error.stack}"))
     yield found
     page.close()
-
-
-def write_notebook(path: Path, *cells: str) -> Path:
-    """A notebook of code cells."""
-    code = [
-        {
-            "cell_type": "code",
-            "metadata": {},
-            "outputs": [],
-            "execution_count": None,
-            "id": f"c{number}",
-            "source": source,
-        }
-        for number, source in enumerate(cells)
-    ]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    content = {
-        "cells": code,
-        "metadata": {"kernelspec": kernel},
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return path

@@ -9,15 +9,16 @@ import pytest
 
 from tests.browser.conftest import TOUR, Watched
 from tests.browser.driving import SLOW_MS, Driver
+from tools.serving import Served
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 def test_tour_after_a_reload_shows_the_present(
-    lab: Callable[[Path], str], watched: Watched, artifacts: Path
+    lab: Callable[[Path], Served], watched: Watched, artifacts: Path
 ) -> None:
     page = watched.page
-    page.goto(lab(TOUR), timeout=SLOW_MS)
+    page.goto(lab(TOUR).url, timeout=SLOW_MS)
     page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=SLOW_MS)
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=SLOW_MS)
     page.get_by_role("menuitem", name="Run", exact=True).click()

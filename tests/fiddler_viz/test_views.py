@@ -263,3 +263,18 @@ def test_runner_hands_errors_over() -> None:
     runner.join(5)
     assert isinstance(seen[0], OSError)
     assert not runner.busy
+
+
+def test_a_text_says_of_which_picks_a_drawing_knows() -> None:
+    heard: list[int | None] = []
+    view = TextView(100, heard.append)
+    before = view.picks
+    view._handle_custom_msg({"event": "pick", "token": 4, "page": "a", "number": 7}, [])
+    view.show(None, None, picks=before)  # what was read before the pick
+    assert heard == [4]
+    assert view.knows == {}
+    view.show(None, None, picks=view.picks)
+    assert view.knows == {"a": 7}
+    for page in range(20):
+        view._handle_custom_msg({"event": "pick", "page": f"p{page}", "number": 1}, [])
+    assert list(view.picks) == [f"p{page}" for page in range(12, 20)]
