@@ -11,9 +11,10 @@ import pytest
 
 import fiddler_viz as fv
 from fiddler_viz.theme import show_token
-from tests.browser.conftest import Watched, write_notebook
+from tests.browser.conftest import Watched
 from tests.browser.driving import SLOW_MS, Driver
 from tests.browser.hostile_texts import PAYLOADS, Hostile, hostile_trace
+from tools.serving import write_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
