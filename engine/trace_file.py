@@ -31,10 +31,15 @@ from engine.trace_upgrade import TOKENS_WIDTH_1, tokens_from_1
 SCHEMA = 3
 """Version of the layout; a reader refuses a newer one, and upgrades an older one as it reads."""
 
+SPARE_BYTES = 64 * 2**20
+"""Reading takes no more memory than twice the file and this."""
+
 _KEY = "fiddler_viz"
 _PREDICTED = "routing.predicted"
 """A column that is there only where something was predicted."""
 _TABLES = {"step_rows": STEPS, "token_rows": TOKENS, "work_rows": WORK, "move_rows": MOVES}
+_BYTES_OF = {"{": 240, "[": 96, ":": 96, ",": 48}
+"""Bytes that a sign of JSON may come to in memory: an object, a list, a key, a value."""
 _SHARED = ("profile", "costs")
 """Parts of a plan that many plans share: stored once, referred to by number."""
 
@@ -102,6 +107,7 @@ def read(path: Path) -> Trace:
             f"no trace file at {path}: give the path of a file that Trace.save() wrote"
         )
     try:
+        _check_header(path)
         with safe_open(path, framework="np") as opened:  # pyright: ignore[reportUnknownVariableType]
             file = cast(Any, opened)  # safetensors' reader has no types
             header = cast("dict[str, str]", file.metadata() or {})
@@ -110,7 +116,7 @@ def read(path: Path) -> Trace:
                     f"a safetensors file but not a trace (no {_KEY!r} in its header): "
                     "give a file that Trace.save() wrote"
                 )
-            meta = _json(header[_KEY])
+            meta = _json(header[_KEY], path.stat().st_size)
             names = cast("list[str]", list(file.keys()))
 
             def column(name: str, dtype: type[np.generic], width: int | None) -> NDArray[Any]:
@@ -129,7 +135,20 @@ def read(path: Path) -> Trace:
         raise TraceError(f"{path} is not a valid trace: {error!r}") from error
 
 
-def _json(text: str) -> dict[str, Any]:
+def _check_header(path: Path) -> None:
+    """Raise TraceError where the header is most of a file that is not small: it is read whole."""
+    with path.open("rb") as file:
+        claimed = int.from_bytes(file.read(8), "little")
+    size = path.stat().st_size
+    if claimed <= size and claimed > max(size // 2, SPARE_BYTES // 8):
+        raise TraceError(f"its header takes {claimed:,} of {size:,} bytes: no trace needs so much")
+
+
+def _json(text: str, size: int) -> dict[str, Any]:
+    # A bracket may become 240 bytes of Python: what it comes to is known before it is read.
+    needed = sum(cost * text.count(sign) for sign, cost in _BYTES_OF.items())
+    if needed > 2 * size + SPARE_BYTES:
+        raise TraceError(f"its meta would take {needed:,} bytes of memory, the file has {size:,}")
     try:
         meta = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -193,6 +212,8 @@ def _assemble(
         predicted=column(_PREDICTED, np.int16, model.top_k) if _PREDICTED in names else None,
     )
     lengths = column("texts.lengths", np.int64, None)
+    if len(lengths) not in (0, len(tables["token_rows"])):  # before any of them is made
+        raise TraceError(f"{len(lengths)} texts for {len(tables['token_rows'])} tokens")
     content = bytes(column("texts.bytes", np.uint8, None))
     fitting = (lengths >= 0) & (lengths <= len(content))  # so that their sum cannot overflow
     if not fitting.all() or lengths.sum() != len(content):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
@@ -12,6 +13,7 @@ from ipywidgets.widgets.widget import _instances  # who is open: ipywidgets has 
 from engine.errors import InputError
 from engine.plan import Plan
 from engine.trace import Trace
+from fiddler_viz.page import to_html
 from fiddler_viz.theme import Theme
 from fiddler_viz.theme import theme as theme_of
 from fiddler_viz.views.cell import Cell, executing
@@ -124,6 +126,15 @@ class Explorer(widgets.VBox):
     def screen(self) -> Screen:
         """The views and controls, by name."""
         return self._screen
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write the run that is explored as one self-contained page, and return its path.
+
+        The page opens from disk, without kernel and network, and its sliders are alive: see
+        :func:`fiddler_viz.to_html`. A run that is under way is written as far as it has come.
+        Raises InputError where the file cannot be written.
+        """
+        return to_html(self._session.explored, path)
 
     def _replace(self) -> None:
         """Close what an earlier execution of this notebook cell left: nobody shows it any more.

@@ -71,7 +71,8 @@ FIDDLER_VIZ = (
     ("frames",),
     ("figures",),
     ("views",),
-    ("explorer", "page", "terminal"),
+    ("page", "terminal"),
+    ("explorer",),
     ("api",),
     ("__main__", "demo.training", "demo.record"),
 )

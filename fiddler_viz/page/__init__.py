@@ -6,15 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from engine.destination import writing
+from engine.events import Clock
 from engine.trace import Trace
 from fiddler_viz import figures
 from fiddler_viz.figures.oneline import STATIC_PIXELS
+from fiddler_viz.figures.timeline import CLOCKS
 from fiddler_viz.figures.timeline_words import finding
 from fiddler_viz.frames import grid, live_grid, memory_of, places
-from fiddler_viz.page.linked import linked_tokens, linked_work, to_json
+from fiddler_viz.page.controls import controls, of_run
+from fiddler_viz.page.encode import to_json
+from fiddler_viz.page.linked import linked_tokens, linked_work
 from fiddler_viz.page.parts import header, table, text, tiles
+from fiddler_viz.page.rehearsal import rehearse
 from fiddler_viz.page.tables import expert_rows, lane_rows, memory_rows, step_rows
-from fiddler_viz.theme import safe, theme
+from fiddler_viz.theme import ACTIONS, LANES, MEMORY, PLACES, SEGMENTS, safe, shade, theme
 
 _HERE = Path(__file__).parent
 _POLICY = (
@@ -22,14 +27,18 @@ _POLICY = (
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
 )
 """What the page may load: nothing but itself. The browser holds it to that."""
+_SCRIPTS = (
+    "formats", "lanes", "retention", "policies", "replay", "raster", "twins", "whatif", "page",
+)  # fmt: skip
 
 
 def to_html(source: Any, path: str | Path) -> Path:
-    """Write a run as one self-contained HTML page of about 5 MB, and return its path.
+    """Write a run as one self-contained HTML page of 6 to 8 MB, and return its path.
 
-    ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. In the page a
-    click on a token shows its experts and its step's timeline; light or dark follows the
-    reader's system.
+    ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. In the page the
+    sliders of memory and cache and the menus of policies and hardware are alive: its own script
+    replays the run, with the numbers of :func:`fiddler_viz.replay`. A click on a token shows its
+    experts and its step's timeline; light or dark follows the reader's system.
 
     Makes the file's folder. Raises InputError where the source is none of these or the file
     cannot be written.
@@ -45,6 +54,7 @@ def render(trace: Trace) -> str:
     from plotly.offline import get_plotlyjs
 
     title = safe(f"fiddler-viz: {trace.model.name}")
+    sent = rehearse(trace)
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8">'
@@ -52,11 +62,18 @@ def render(trace: Trace) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta name="color-scheme" content="light dark"><title>{title}</title>'
         f"<style>{_variables()}{_asset('page.css')}</style></head>\n"
-        f"<body><main>{header(trace)}{tiles(trace)}{text(trace)}{_panels(trace)}</main>\n"
-        f'<script type="application/json" id="data">{_data(trace)}</script>\n'
+        f"<body><main>{header(trace)}{tiles(trace)}{controls(sent)}{text(trace)}{_panels(trace)}"
+        "</main>\n"
+        f'<script type="application/json" id="data">{_data(trace, sent)}</script>\n'
         f"<script>{get_plotlyjs()}</script>\n"
-        f"<script>{_asset('page.js')}</script></body></html>\n"
+        f"<script>{script()}</script></body></html>\n"
     )
+
+
+def script() -> str:
+    """The page's own code, which leaves but one name to the page: ``fiddlerPage``."""
+    files = "\n".join(_asset(f"{name}.js") for name in _SCRIPTS)
+    return f'const fiddlerPage = (() => {{\n"use strict";\n{files}\nreturn page;\n}})();\n'
 
 
 def _panels(trace: Trace) -> str:
@@ -81,13 +98,14 @@ def _panels(trace: Trace) -> str:
     return "".join(
         f'<section class="panel"><div class="figure" id="{name}" role="img" '
         f'aria-label="{safe(words)}"></div>'
-        f"<details><summary>In words and as a table</summary><p>{safe(words)}</p>{rows}</details>"
+        f'<details data-twin="{name}"><summary>In words and as a table</summary>'
+        f"<p>{safe(words)}</p>{rows}</details>"
         "</section>"
         for name, (words, rows) in twins.items()
     )
 
 
-def _data(trace: Trace) -> str:
+def _data(trace: Trace, sent: dict[str, Any]) -> str:
     """What the script draws, as JSON that no text can break out of."""
     view = figures.window(trace, pixels=STATIC_PIXELS)
     memory, size = memory_of(trace), trace.plan.expert_bytes
@@ -103,9 +121,36 @@ def _data(trace: Trace) -> str:
     light, dark = theme("light"), theme("dark")
     colors = {value: getattr(dark, field) for field, value in vars(light).items()}
     parts = [f'"{name}":{figure.to_json()}' for name, figure in drawn.items()]
-    said = {"finding": safe(finding(view))}  # of the whole run: another stands there for a step
-    linked = to_json(linked_tokens(trace) | linked_work(trace) | said)
-    return f'{{"colors":{to_json(colors)},"linked":{linked},"figures":{{{",".join(parts)}}}}}'
+    rest = {
+        "colors": colors,
+        "linked": linked_tokens(trace) | linked_work(trace),
+        "finding": safe(finding(view)),  # of the whole run: another stands there for a step
+        "rehearsal": sent,
+        "run": of_run(trace),
+        "names": _names(),
+        "shades": [shade(step / 9)[0] for step in range(10)],
+        "clock": CLOCKS[trace.clock],
+        "modelled": CLOCKS[Clock.MODELLED],
+    }
+    return f'{to_json(rest)[:-1]},"figures":{{{",".join(parts)}}}}}'
+
+
+def _names() -> dict[str, Any]:
+    """What kinds of things are called, and how they look."""
+    return {
+        "actions": [kind.label for kind in ACTIONS.values()],
+        "places": [kind.label for kind in PLACES.values()],
+        "lanes": [short for short, _ in LANES.values()],
+        "lane_words": [long for _, long in LANES.values()],
+        "kinds": [
+            {"label": kind.label, "color": kind.color, "pattern": kind.pattern}
+            for kind in SEGMENTS.values()
+        ],
+        "memory": [
+            {"name": name, "label": kind.label, "letter": kind.letter}
+            for name, kind in MEMORY.items()
+        ],
+    }
 
 
 def _asset(name: str) -> str:

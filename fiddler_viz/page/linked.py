@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from typing import Any
 
 import numpy as np
 
 from engine.critical_path import on_path
-from engine.events import Action, Lane, Why, Work
+from engine.events import Why, Work
 from engine.history import BECOMES
-from engine.residency import Place
 from engine.trace import Trace
 from fiddler_viz.figures.heatmap import FEW_CELLS
 from fiddler_viz.frames import describe_selection, places, segments
-from fiddler_viz.theme import ACTIONS, LANES, PLACES, SEGMENTS, Segment, safe
+from fiddler_viz.page.encode import packed
+from fiddler_viz.theme import safe
 
 LIMIT_TOKENS = 2000
 """Tokens that can be clicked: 2,000 of a model of 48 layers, top-8, are 3 MB."""
@@ -56,16 +54,14 @@ def linked_tokens(trace: Trace) -> dict[str, Any]:
         "experts": experts,
         "top_k": trace.model.top_k,
         "few": layers * experts <= FEW_CELLS,
-        "expert": _base64(expert),
-        "weight": _base64(weight),
-        "action": _base64(action),
+        "expert": packed(expert, "<i2"),
+        "weight": packed(weight, "u1"),
+        "action": packed(action, "u1"),
         "step": step.tolist(),
         "caption": [safe(caption) for caption in captions],
-        "place": _base64(places(trace, -1)),
-        "change": _base64((flat * 4 + place)[changed].astype("<i4")),
-        "change_step": _base64(moves["step"][changed].astype("<i4")),
-        "actions": [ACTIONS[action].label for action in Action],
-        "places": [PLACES[place].label for place in Place],
+        "place": packed(places(trace, -1), "u1"),
+        "change": packed((flat * 4 + place)[changed], "<i4"),
+        "change_step": packed(moves["step"][changed], "<i4"),
     }
 
 
@@ -94,11 +90,9 @@ def linked_work(trace: Trace) -> dict[str, Any]:
     types = dict(zip(arrays, ("<f4", "<f4", "u1", "u1", "<i2", "<i2", "u1"), strict=True))
     number = np.arange(len(trace.step_rows))
     return {
-        **{name: _base64(values.astype(types[name])) for name, values in arrays.items()},
+        **{name: packed(values, types[name]) for name, values in arrays.items()},
         "work_until": np.searchsorted(step, number, side="right").tolist(),
         "step_range": np.stack([steps["start_ns"], steps["end_ns"]], axis=1).tolist(),
-        "kinds": [SEGMENTS[kind].label for kind in Segment],
-        "lanes": [LANES[lane][0] for lane in Lane],
     }
 
 
@@ -115,15 +109,3 @@ def _actions(trace: Trace) -> np.ndarray:
         return np.full(wanted.shape, 255)
     found = np.searchsorted(key[order], wanted).clip(max=len(ran) - 1)
     return np.where(key[order][found] == wanted, work["action"][ran][order][found], 255)
-
-
-def _base64(values: np.ndarray) -> str:
-    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")
-
-
-def to_json(values: Any) -> str:
-    """JSON for a script element: ``<``, ``>`` and ``&`` as escapes, so that nothing ends it."""
-    text = json.dumps(values, separators=(",", ":"))
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text

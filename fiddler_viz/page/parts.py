@@ -51,7 +51,7 @@ def header(trace: Trace) -> str:
 
 
 def tiles(trace: Trace) -> str:
-    """The run's numbers. Modelled ones are outlined and carry their interval."""
+    """The run's numbers, each with its clock; modelled ones carry their interval."""
     if not len(trace.step_rows):
         return f'<p class="muted">{EMPTY}</p>'
     s = trace.summary
@@ -79,7 +79,7 @@ def tiles(trace: Trace) -> str:
         f'<span class="muted">{safe(note)}</span></div>'
         for name, value, note in shown
     )
-    return f'<div class="tiles{" outlined" if modelled else ""}">{cells}</div>'
+    return f'<h2 class="above">This run</h2><div class="tiles">{cells}</div>'
 
 
 def text(trace: Trace) -> str:
@@ -90,7 +90,7 @@ def text(trace: Trace) -> str:
     priced = tokens.ns[tokens.generated & np.isfinite(tokens.ns)]
     low, high = (float(priced.min()), float(priced.max())) if len(priced) else (0.0, 0.0)
     scale = "".join(f'<i style="background:{shade(i / 9)[0]}"></i>' for i in range(10))
-    key = f"{format_ns(round(low))} {scale} {format_ns(round(high))} a token" if len(priced) else ""
+    key = f"{format_ns(round(low))} to {format_ns(round(high))} a token" if len(priced) else ""
     cells: list[str] = []
     texts = readings(trace)
     for number, rows in enumerate(texts, 1):
@@ -101,7 +101,8 @@ def text(trace: Trace) -> str:
             cells.append(f'<p class="muted">… and {len(rows) - LIMIT_CELLS:,} more tokens</p>')
     return (
         '<section class="panel"><h2>Text <span class="muted key">'
-        f"prompt uncoloured, generated from cheap to dear: {key}</span></h2>"
+        f"prompt uncoloured, generated from cheap {scale} to dear: "
+        f'<span id="token-key" data-run="{key}">{key}</span></span></h2>'
         '<p class="muted">Click a token, or walk with the arrow keys: below are the experts '
         "it used and the timeline of its step. Which tokens are dear, and why?</p>"
         f'<div id="tokens" role="group" aria-label="tokens">{"".join(cells)}</div></section>'

@@ -241,6 +241,12 @@ class Session:
         """Whether the engine runs."""
         return self.engine is not None and bool(self.engine.running)
 
+    @property
+    def explored(self) -> Trace:
+        """The run itself, whatever plan is asked about: finished, or as far as it has come."""
+        view = self.view
+        return view.trace if view.live or self.base is None else self.base
+
     def _replan(self, wanted: Mapping[str, Any]) -> None:
         """A plan that differs from the one shown as is wanted becomes the present one."""
         wanted, experts = dict(wanted), self.view.plan.grid[1]

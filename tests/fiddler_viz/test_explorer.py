@@ -18,6 +18,7 @@ from engine.policies import LIVE, POLICIES
 from engine.synthetic import synthetic_trace
 from engine.trace import Trace
 from fiddler_viz.explorer import Explorer
+from fiddler_viz.page import to_html
 from tests.fiddler_viz.fake_engine import FakeEngine
 
 
@@ -60,6 +61,18 @@ def arrives(widget: Any, **state: Any) -> None:
 
 
 # ------------------------------------------------------------------------------- with a trace
+
+
+def test_its_page_is_of_the_run_whatever_plan_is_asked_about(
+    opened: Callable[..., Explorer], trace: Trace, tmp_path: Path
+) -> None:
+    explorer = opened(trace)
+    explorer.apply(gpu_memory="40GB")
+    assert explorer.trace is not trace
+    page = explorer.to_html(tmp_path / "run.html").read_text(encoding="utf-8")
+    assert page == to_html(trace, tmp_path / "same.html").read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="cannot write"):
+        explorer.to_html(tmp_path)
 
 
 def test_a_trace_shows_its_run(opened: Callable[..., Explorer], trace: Trace) -> None:

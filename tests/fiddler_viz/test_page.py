@@ -2,23 +2,32 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from engine.errors import InputError
 from engine.events import Why
-from engine.replay import replay
+from engine.planners import PLANNERS, Known
+from engine.policies import POLICIES
+from engine.replay import playable, replay
 from engine.residency import Place
+from engine.spec import HardwareSpec
+from engine.synthetic import synthetic_trace
 from engine.trace import Trace
+from fiddler_viz import demo
 from fiddler_viz.figures import heatmap
 from fiddler_viz.frames import grid, places, segments, token_table
-from fiddler_viz.page import render, to_html
+from fiddler_viz.page import rehearsal as rehearsing
+from fiddler_viz.page import render, script, to_html
 from fiddler_viz.page.linked import linked_tokens, linked_work
+from fiddler_viz.page.rehearsal import IN_NOTEBOOKS, rehearse
 from tests.fiddler_viz.make_trace import HOSTILE, empty_trace, toy_model, toy_trace
 
 
@@ -58,7 +67,7 @@ def test_page_is_one_file_that_loads_nothing(html: str) -> None:
 
 def test_page_shows_every_part(html: str, trace: Trace) -> None:
     parsed = Parsed(html)
-    assert parsed.tags["button"] == len(trace.token_rows)
+    assert parsed.tags["button"] == len(trace.token_rows) + 1  # and the way back to the run
     assert parsed.tags["details"] == 3 and parsed.tags["table"] == 4
     for text in ("toy", "modelled clock", "policy lru", "3 cache slots", "GPU memory 6.70 GB"):
         assert text in html
@@ -172,6 +181,52 @@ def test_page_returns_its_path_and_refuses_what_it_cannot_do(trace: Trace, tmp_p
         to_html(42, tmp_path / "run.html")
 
 
+# ------------------------------------------------------------------------------------ what-ifs
+
+
+def test_the_demo_s_page_is_under_8_mb() -> None:
+    assert len(render(demo.trace()).encode()) < 8_000_000
+
+
+def test_the_script_repeats_every_policy_but_one() -> None:
+    rules = re.search(r"const RULES = \{(.*?)\n\};", script(), re.S)
+    assert rules
+    repeated = set(re.findall(r"^  (\w+)[:,]", rules[1], re.M))
+    sent = rehearse(demo.trace())
+    assert repeated == set(sent["policies"]) == set(POLICIES) - set(IN_NOTEBOOKS)
+    assert sent["elsewhere"] == ["LRFU cache"]
+
+
+def test_policies_that_need_predictions_stay_away_without_them(trace: Trace) -> None:
+    assert set(rehearse(trace)["policies"]) == set(playable(trace)) - set(IN_NOTEBOOKS)
+    assert "prefetch" not in rehearse(trace)["policies"]
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_every_planner_pins_the_first_of_one_order(planner: str) -> None:
+    """So one order stands for all budgets."""
+    plan = replay(demo.trace(), planner=planner).trace.plan
+    known = Known(plan.profile, plan.costs, plan.policy_class)
+    order = rehearsing._order(plan, plan.policy_class, plan.costs).tolist()  # pyright: ignore[reportPrivateUsage]
+    assert sorted(order) == list(range(256))
+    for room in (0, 1, 7, 8, 100, 255, 256):
+        first = room // 8 * 8 if planner == "layers" else room
+        assert sorted(PLANNERS[planner](known, room).tolist()) == sorted(order[:first])
+
+
+def test_a_page_that_cannot_be_live_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "There is no run yet." in render(empty_trace())
+    monkeypatch.setattr(rehearsing, "LIMIT_CALLS", 10)
+    html = render(toy_trace())
+    assert "a browser would lag behind the sliders" in html
+    assert 'type="range"' not in html.split("</main>")[0]
+
+
+def test_times_that_a_browser_cannot_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsing, "LIMIT_WHOLE", 10**9)
+    assert "too large to be added up exactly" in render(toy_trace())
+
+
 # ------------------------------------------------------------------------------- in a real browser
 
 
@@ -184,6 +239,15 @@ def browser(chromium: str) -> Iterator[object]:
         )
         yield opened
         opened.close()
+
+
+def until(tab: Any, script: str) -> None:
+    """Wait for an expression to be true; the page's own policy forbids playwright's way to poll."""
+    for _ in range(200):
+        if tab.evaluate(script):
+            return
+        tab.wait_for_timeout(50)
+    raise AssertionError(f"never came: {script}")
 
 
 @pytest.mark.browser
@@ -212,22 +276,137 @@ def test_page_works_from_disk(
     tab.wait_for_selector("#memory .main-svg")
     assert "Experts by popularity" in tab.text_content("#heatmap .gtitle")
     tab.click('button[data-token="7"]')
-    tab.wait_for_function(
-        "document.querySelector('#heatmap .gtitle').textContent.includes('token 7')"
-    )
+    until(tab, "document.querySelector('#heatmap .gtitle').textContent.includes('token 7')")
     assert "Timeline of step 3" in tab.text_content("#timeline .gtitle")
     tab.keyboard.press("ArrowRight")
-    tab.wait_for_function(
-        "document.querySelector('#heatmap .gtitle').textContent.includes('token 8')"
-    )
+    until(tab, "document.querySelector('#heatmap .gtitle').textContent.includes('token 8')")
     background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
     tab.screenshot(path=artifacts / f"page-{shape[1]}-{scheme}.png", full_page=True)
     tab.keyboard.press("Enter")  # the same token again: back to popularity
-    tab.wait_for_function(
-        "document.querySelector('#heatmap .gtitle').textContent.includes('popularity')"
-    )
+    until(tab, "document.querySelector('#heatmap .gtitle').textContent.includes('popularity')")
     assert tab.evaluate("window.hacked") is None
     assert trouble == []
     assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [path.as_uri()]
+    context.close()
+
+
+def rows_of(work: dict[str, np.ndarray]) -> np.ndarray:
+    names = ("step", "layer", "expert", "lane", "kind", "tokens", "start", "end")
+    rows = np.stack([np.asarray(work[name], np.int64) for name in names], axis=1)
+    return rows[np.lexsort(rows.T)]
+
+
+def several_sequences() -> Trace:
+    """Steps of several tokens, so that experts have more than one in decoding, too."""
+    return synthetic_trace(toy_model(6, 16, 4), requests=3, prompt_tokens=20, decode_tokens=12)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("made", "plans"), [(demo.trace, 32), (several_sequences, 60)], ids=["demo", "batch"]
+)
+def test_page_answers_what_replay_says(browser: Any, tmp_path: Path, made: Any, plans: int) -> None:
+    """Random plans, every policy in turn: summary, ends of steps, places, every piece of work."""
+    trace, rng = made(), random.Random(0)
+    plan, sent = trace.plan, rehearse(trace)
+    machines = [None, *(name for name in HardwareSpec.presets() if name != plan.hardware)]
+    tab = browser.new_page()
+    tab.goto(to_html(trace, tmp_path / "run.html").as_uri())
+    tab.wait_for_selector("#memory .main-svg")
+    policies = list(sent["policies"])
+    for number in range(plans):
+        machine, room = rng.randrange(len(machines)), rng.randint(0, plan.grid[0] * plan.grid[1])
+        budget = plan.minimum_bytes + room * plan.expert_bytes
+        slots, policy = (
+            rng.choice([0, room, rng.randint(0, room)]),
+            policies[number % len(policies)],
+        )
+        asked = {"budget": budget, "slots": slots, "policy": policy, "machine": machine}
+        text = tab.evaluate(
+            """([asked, whole]) => {
+              const { summary, ends, pinned, place, work } = fiddlerPage.answer(asked);
+              const rest = { ends: [...ends], pinned: [...pinned], place: [...place] };
+              return JSON.stringify({ ...rest, summary, work: whole ? work : null });
+            }""",
+            [asked, plans == 60 and number < 20],
+        )
+        got = json.loads(text)
+        said = replay(
+            trace,
+            gpu_memory=budget,
+            cache_slots=slots,
+            policy=policy,
+            hardware=machines[machine],
+        ).trace
+        wanted = said.summary.to_dict()
+        for name, value in got["summary"].items():
+            truth = said.duration_ns if name == "duration" else wanted[name]
+            assert value == (list(truth.values()) if isinstance(truth, dict) else truth), asked
+        assert got["ends"] == said.steps["end_ns"].tolist(), asked
+        assert tuple(got["pinned"]) == said.plan.pinned, asked
+        assert got["place"] == places(said).ravel().tolist(), asked
+        if got["work"]:
+            found = vars(segments(said.work))
+            found = {name.removesuffix("_ns"): values for name, values in found.items()}
+            np.testing.assert_array_equal(rows_of(got["work"]), rows_of(found), err_msg=str(asked))
+    tab.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 800)])
+def test_sliders_are_moved_by_keys_and_everything_follows(
+    browser: Any, tmp_path: Path, artifacts: Path, scheme: str, width: int
+) -> None:
+    trace = toy_trace(model=toy_model(8, 8, 2), decode_tokens=20)
+    viewport = {"width": width, "height": 900}
+    context = browser.new_context(color_scheme=scheme, viewport=viewport)
+    tab = context.new_page()
+    trouble: list[str] = []
+    tab.on("console", lambda message: trouble.append(message.text))
+    tab.on("pageerror", lambda error: trouble.append(str(error)))
+    tab.goto(to_html(trace, tmp_path / "run.html").as_uri())
+    tab.wait_for_selector("#memory .main-svg")
+    pinned = "document.getElementById('heatmap')._fullData[2].x.length / 6"
+    own = len(trace.plan.pinned)
+    assert tab.evaluate(pinned) == own
+    assert tab.is_disabled("[name=back]")
+    decode = tab.inner_text("[data-tile=decode]")
+    assert f"{trace.summary.tokens_per_s:.3g}" in decode and "modelled" in decode
+
+    tab.focus("[name=budget]")
+    for _ in range(3):
+        tab.keyboard.press("ArrowRight")
+    until(tab, f"{pinned} == {own + 3}")
+    assert "predicted" in tab.text_content("#heatmap .gtitle")
+    budget = trace.plan.minimum_bytes + (own + 3) * trace.plan.expert_bytes
+    said = replay(trace, gpu_memory=budget).summary
+    assert f"{said.tokens_per_s:.3g}" in tab.inner_text("[data-tile=decode]")
+    assert f"{own + 3} of 64 experts pinned" in tab.inner_text("#whatif [role=status]")
+    words = "document.querySelector('[name=budget]').getAttribute('aria-valuetext')"
+    assert tab.evaluate(words) == f"{budget / 1e9:.1f} GB"
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+    tab.select_option("[name=policy]", "lru")  # brings its own slots: all the room there is
+    lru = replay(trace, gpu_memory=budget, policy="lru")
+    assert tab.input_value("[name=slots]") == str(lru.trace.plan.cache_slots)
+    rate = f"{lru.summary.tokens_per_s:.3g}"
+    until(tab, f"document.querySelector('[data-tile=decode]').innerText.includes('{rate}')")
+    tab.click("#heatmap ~ details summary")
+    assert "Predicted." in tab.inner_text("#heatmap ~ details p")
+    calls = lru.summary.calls
+    assert f"{calls['resident']:,} resident" in tab.inner_text("#heatmap ~ details p")
+    tab.click('button[data-token="9"]')
+    until(tab, "document.querySelector('#timeline .gtitle').textContent.includes('of step 5')")
+    shown = tab.evaluate("document.getElementById('timeline')._fullLayout.xaxis.range")
+    steps = lru.trace.steps
+    np.testing.assert_allclose(shown, [steps[f"{edge}_ns"][5] / 1e9 for edge in ("start", "end")])
+    tab.screenshot(path=artifacts / f"page-whatif-{width}-{scheme}.png", full_page=True)
+
+    tab.click("[name=back]")
+    tab.click('button[data-token="9"]')
+    until(tab, f"{pinned} == {own}")
+    assert "predicted" not in tab.text_content("#heatmap .gtitle")
+    assert tab.evaluate("document.activeElement.dataset.token") == "9"
+    assert trouble == []
     context.close()
