@@ -22,8 +22,9 @@ def check(trace: Trace) -> None:
     _within("steps.kind", steps["kind"], 0, len(StepKind))
     _within("steps.plan", steps["plan"], 0, len(trace.plan_list))
     _within("steps.complete", steps["complete"], 0, 2)
-    for name in ("tokens", "sequences", "context", "token"):
+    for name in ("sequences", "context", "token"):
         _within(f"steps.{name}", steps[name], 0)
+    _within("steps.tokens", steps["tokens"], 0, len(trace.token_rows) + 1)  # each has its row
     _within("tokens.step", tokens["step"], -1, many)
     for name in ("sequence", "beam"):
         _within(f"tokens.{name}", tokens[name], 0)
