@@ -261,8 +261,8 @@ def test_the_detail_panel_explains(
     panel.get_by_text("Up to 54 tokens").wait_for()
 
     panel.get_by_role("button", name="policies", exact=True).click()
+    page.locator(DETAIL).get_by_text(CHARTS["policies"]).wait_for()
     first = page.locator(f"{DETAIL} .points path").first
-    first.wait_for()
     at = first.bounding_box()
     page.mouse.click(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
     driver.root.locator(".fv-badge", has_text="what if").wait_for()
