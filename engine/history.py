@@ -145,10 +145,20 @@ class Ledger:
         begins = steps["start_ns"][first].copy()
         for at, step in enumerate(first.tolist()):
             done = int(np.searchsorted(self.step, step))
-            held, made = self.pinned[done] + self.cached[done], self.trace.plan_list[plan[step]][1]
-            if held > made.room and done < len(self.step):
+            held = int(self.pinned[done] + self.cached[done])
+            if held > self.trace.plan_list[int(plan[step])][1].room and done < len(self.step):
                 begins[at] = self.time_ns[done]
         return begins, plan[first]
+
+    @cached_property
+    def admitted_ns(self) -> NDArray[np.int64]:
+        """When experts took cache slots, ascending."""
+        return self.time_ns[np.isin(self.why, (int(Why.ADMIT), int(Why.FETCH)))]
+
+    @cached_property
+    def evicted_ns(self) -> NDArray[np.int64]:
+        """When experts gave cache slots up, ascending."""
+        return self.time_ns[self.why == Why.EVICT]
 
     def parts(self, upto: NDArray[np.int64], plan: NDArray[np.int64]) -> Columns:
         """The budget's parts after ``upto`` changes under the plan of that number, in bytes."""

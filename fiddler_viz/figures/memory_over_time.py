@@ -20,7 +20,7 @@ _S = 1e-9
 _PARTS = len(MEMORY)
 BUDGET, ADMITTED, EVICTED, PLANS = range(_PARTS, _PARTS + 4)
 """Where each trace is in ``figure.data``, after those of the parts."""
-_CAME_AT, _WENT_AT, _TOP = 1.16, 1.07, 1.24
+_CAME_AT, _WENT_AT, _TOP = 1.21, 1.09, 1.3
 """Heights over the budget, in budgets."""
 _GPU = Room()
 _ROWS = 1000
@@ -153,7 +153,7 @@ def update_memory_over_time(
                 y=np.full(len(some), at * most),
                 text=[f"{count(n, 'expert')} {word}" for n in counts[some].tolist()],
             )
-            figure.data[index].marker.size = 5 + 5 * np.sqrt(counts[some] / many)
+            figure.data[index].marker.size = 4 + 4 * np.sqrt(counts[some] / many)
         figure.data[PLANS].update(
             x=np.repeat(track.plan_ns * _S, 3),
             y=np.tile([0, _TOP * most, np.nan], len(track.plan_ns)),

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.events import Columns, Why
+from engine.events import Columns
 from engine.history import Ledger
 
 Ints = NDArray[np.int64]
 POINTS = 600
 """Changes in view up to which every one is drawn; more are looked at so many times."""
+MOST_CHANGES = 20_000
+"""Changes in view up to which it is worth counting the different times among them."""
 BINS = 60
 """Stretches of the view in which admissions and evictions are counted."""
-_CAME, _WENT = (Why.ADMIT, Why.FETCH), (Why.EVICT,)
 
 
 @dataclass(frozen=True)
@@ -48,31 +49,40 @@ class MemoryTrack:
 def memory_track(ledger: Ledger, start_ns: int, end_ns: int) -> MemoryTrack:
     """The ledger between two times, exact at each of ``time_ns``."""
     trace = ledger.trace
-    nothing = np.zeros(0, dtype=np.int64)
     end_ns = max(end_ns, start_ns + 1)
-    size = trace.plan.expert_bytes
-    if not len(trace.step_rows):
-        return MemoryTrack(start_ns, end_ns, nothing, ledger.at(nothing), *[nothing] * 5, size)
-    last = min(end_ns, max(trace.duration_ns, start_ns + 1))
     begins, numbers = ledger.plans
-    changes = np.concatenate([ledger.time_ns, begins[1:]])
-    changes = np.unique(changes[(changes > start_ns) & (changes < last)])
-    if len(changes) > POINTS:
-        changes = np.linspace(start_ns, last, POINTS, dtype=np.int64)[1:-1]
-    times = np.concatenate([[start_ns], changes, [last]]).astype(np.int64)
     edges = np.linspace(start_ns, end_ns, BINS + 1)
-    mine = (ledger.time_ns >= start_ns) & (ledger.time_ns < end_ns)
-    when, why = ledger.time_ns[mine], ledger.why[mine]
-    counted = (np.histogram(when[np.isin(why, kinds)], edges)[0] for kinds in (_CAME, _WENT))
+
+    def counted(times: Ints) -> Ints:
+        return np.diff(np.searchsorted(times, edges))
+
     seen = 1 + np.flatnonzero((begins[1:] >= start_ns) & (begins[1:] < end_ns))
+    times = _times(ledger, start_ns, end_ns)
     return MemoryTrack(
-        start_ns,
-        end_ns,
-        times,
-        ledger.at(times),
-        ((edges[1:] + edges[:-1]) / 2).astype(np.int64),
-        *counted,
-        begins[seen],
-        numbers[seen],
-        size,
+        start_ns=start_ns,
+        end_ns=end_ns,
+        time_ns=times,
+        parts=ledger.at(times),
+        bin_ns=((edges[1:] + edges[:-1]) / 2).astype(np.int64),
+        admitted=counted(ledger.admitted_ns),
+        evicted=counted(ledger.evicted_ns),
+        plan_ns=begins[seen],
+        plan_number=numbers[seen],
+        expert_bytes=trace.plan.expert_bytes,
     )
+
+
+def _times(ledger: Ledger, start_ns: int, end_ns: int) -> Ints:
+    """Every change between two times, and these; or some times, where changes are too many."""
+    if not len(ledger.trace.step_rows):
+        return np.zeros(0, dtype=np.int64)
+    last = min(end_ns, max(ledger.trace.duration_ns, start_ns + 1))
+    a, b = np.searchsorted(ledger.time_ns, (start_ns, last)).tolist()
+    if b - a > MOST_CHANGES:
+        return np.linspace(start_ns, last, POINTS).astype(np.int64)
+    begins = ledger.plans[0][1:]
+    changes = np.unique(np.concatenate([ledger.time_ns[a:b], begins]))
+    changes = changes[(changes > start_ns) & (changes < last)]
+    if len(changes) > POINTS - 2:
+        return np.linspace(start_ns, last, POINTS).astype(np.int64)
+    return np.concatenate([[start_ns], changes, [last]]).astype(np.int64)

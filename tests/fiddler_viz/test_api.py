@@ -52,6 +52,7 @@ def test_public_names() -> None:
         "likeness",
         "load",
         "memory",
+        "memory_over_time",
         "plans",
         "policy_lab",
         "regrets",
