@@ -35,11 +35,11 @@ def finding(view: Window) -> str:
     if lane is None:
         return LOOK_FOR
     said = (
-        f"{percent(times.critical(lane))} of the time all wait for {WAITED_FOR[lane]}, "
-        f"underlined: {_path_name(view)}"
+        f"{percent(times.critical(lane))} of the time all wait for {WAITED_FOR[lane]} "
+        f"({_path_name(view)})"
     )
     if math.isfinite(times.overlap):
-        said += f"; {percent(times.overlap)} of possible overlap achieved"
+        said += f"; {percent(times.overlap)} of the possible overlap"
     return said + "."
 
 

@@ -69,14 +69,14 @@ class TimelineView(widgets.VBox):
             description="zoom",
             tooltip="What to look at: the run, or the step or layer that is picked (else the last "
             "step, the first layer). Drag in the plot: zoom in; double-click: back.",
-            layout=widgets.Layout(width="150px"),
+            layout=widgets.Layout(width="168px"),
             style={"description_width": "38px"},
         )
         self.panel = widgets.Dropdown(
             options=[LANES, MEMORY],
             description="show",
             tooltip="What each lane was busy with, or what filled the GPU's memory.",
-            layout=widgets.Layout(width="112px"),
+            layout=widgets.Layout(width="124px"),
             style={"description_width": "38px"},
         )
         self.moves = {
