@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from engine.decision import Ints
 from engine.errors import InputError
 from engine.events import TOKENS, Action, Lane, Rows, StepKind
-from engine.happened import Calls, Recorded, Totals
+from engine.happened import Calls, Changes, Happened, Recorded, Totals
 from engine.lineage import searched
 from engine.trace import Trace
 
@@ -43,11 +43,18 @@ class Marks:
 class _Until:
     """What had happened by then: slices of the whole's rows, and sums known without counting."""
 
+    steps: int
     work_rows: Rows
     move_rows: Rows
     totals: Totals
     calls: Calls
+    changes: Changes
+    whole: Happened
     places: None = None
+
+    def spent(self, stop: int, grid: tuple[int, int]) -> Ints:
+        """As :meth:`engine.happened.Happened.spent`; no step of the beginning is cut in two."""
+        return self.whole.spent(min(stop, self.steps), grid)
 
     def window(self, first: int, stop: int) -> tuple[Rows, Rows]:
         """Rows of the steps ``first`` to ``stop`` (exclusive)."""
@@ -107,6 +114,8 @@ def until(trace: Trace, step: int) -> Trace:
     if routing.predicted is not None and len(routing) and (routing.predicted < 0).all():
         routing = replace(routing, predicted=None)  # nothing was, so far
     called = slice(int(at.called[many]))
+    changes = trace.happened.changes
+    changed = int(np.searchsorted(changes.step, many))
     names = ("step", "layer", "expert", "action")
     return replace(
         trace,
@@ -114,10 +123,13 @@ def until(trace: Trace, step: int) -> Trace:
         step_rows=trace.step_rows[:many],
         token_rows=rows,
         happened=_Until(
+            many,
             trace.work_rows[: at.work[many]],
             trace.move_rows[: at.moves[many]],
             Totals(*(tuple(sums[many].tolist()) for sums in (at.actions, at.bytes, at.busy_ns))),
             Calls(*(getattr(at.calls, name)[called] for name in names)),
+            Changes(*(getattr(changes, each.name)[:changed] for each in fields(Changes))),
+            trace.happened,
         ),
         plan_list=(
             trace.plan_list[0],

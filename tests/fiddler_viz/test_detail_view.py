@@ -262,6 +262,7 @@ def test_a_closed_explorer_waits_for_nothing(trace: Trace) -> None:
     explorer = Explorer(trace)
     explorer.screen.detail.menu.value = "policies"
     explorer.flush()
+    background = explorer.screen.detail.background
     explorer.close()
-    assert explorer.screen.detail.background.join(WAIT_S)
+    assert background.join(WAIT_S)
     assert not [t for t in threading.enumerate() if t.name == "fiddler-viz-detail"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import traitlets
 
+from engine.by_hand import ByHand
 from engine.errors import InputError
 from engine.history import places_at
 from engine.residency import Place
@@ -289,7 +290,7 @@ def test_a_cut_run_is_what_the_live_view_showed() -> None:
             rows.copy()
             for rows in (then.step_rows, then.token_rows, then.work_rows, then.move_rows)
         ]
-        grid = copy.deepcopy(_live_grid(live, places, "popularity"))
+        grid = copy.deepcopy(_live_grid(live, places, "popularity", None, ByHand()))
         seen.append((kept, then.texts, then.summary, grid))
 
     engine._step = stepping  # type: ignore[method-assign]
