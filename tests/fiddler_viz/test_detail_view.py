@@ -255,7 +255,7 @@ def test_heights_fill_the_screen(total: int) -> None:
     assert min(tall.heatmap, tall.detail) >= 100 and tall.timeline >= 130
     assert tall.larger > tall.detail + tall.timeline
     if total >= 780:
-        assert tall.detail >= 200
+        assert tall.detail >= 175
 
 
 def test_a_closed_explorer_waits_for_nothing(trace: Trace) -> None:
