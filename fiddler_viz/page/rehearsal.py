@@ -83,6 +83,8 @@ def rehearse(trace: Trace) -> dict[str, Any]:
             "budget": plan.gpu_memory,
             "slots": plan.cache_slots,
             "policy": _first_policy(plan, policies),
+            "by_hand": plan.by_hand.to_dict(),
+            "edits": str(plan.by_hand),
         }
         | {f"{name}_bytes": getattr(plan, f"{name}_bytes") for name in ("dense", "kv", "workspace")}
         | {"expert_bytes": plan.expert_bytes},
@@ -203,7 +205,8 @@ def _planner(plan: Plan, policy: type[Policy]) -> str:
 
 
 def _order(plan: Plan, policy: type[Policy], costs: CostModel) -> NDArray[np.int64]:
-    """Every expert, those pinned first first: with any room its first ones are pinned.
+    """Every expert as the planner would have it, those pinned first first: with any room its first
+    ones are pinned, less what was unpinned by hand, after what was pinned by hand.
 
     The planner by layers takes whole ones, from the last on.
     """

@@ -38,16 +38,30 @@ function running(sizes) {
   return first;
 }
 
-// Experts that fit beside what is reserved; and the slots where nobody says how many.
+// Experts that fit beside what is reserved; the slots there is room for beside what was pinned by
+// hand; and those where nobody says how many.
 const roomOf = (sent, budget) => Math.min(
   Math.floor((budget - sent.plan.least) / sent.plan.expert_bytes), sent.layers * sent.columns);
-const usualSlots = (sent, policy, room) => Math.floor(room * sent.policies[policy].share);
+const mostSlots = (sent, room) => room - sent.plan.by_hand.pinned.length;
+const usualSlots = (sent, policy, room) =>
+  Math.min(Math.floor(room * sent.policies[policy].share), mostSlots(sent, room));
+
+// Who gets the places: what was pinned by hand, then the first of an order that takes `size` at once.
+function pinnedOf({ by_hand }, order, places, size) {
+  const pinned = [...by_hand.pinned], apart = new Set([...pinned, ...by_hand.unpinned]);
+  for (let i = 0; i < order.length; i += size) {
+    const free = order.slice(i, i + size).filter((flat) => !apart.has(flat));
+    if (pinned.length + free.length > places) break;
+    pinned.push(...free);
+  }
+  return Int16Array.from(pinned).sort();
+}
 
 // As engine.replay.replay(trace, gpu_memory=budget, cache_slots=slots, policy=, hardware=).
 function replay(sent, { budget, slots, policy: name, machine }) {
   const policy = sent.policies[name], room = roomOf(sent, budget), { columns } = sent;
-  const places = policy.layers ? Math.floor((room - slots) / columns) * columns : room - slots;
-  const pinned = sent.orders[policy.order[machine]].slice(0, places).sort();
+  const order = sent.orders[policy.order[machine]];
+  const pinned = pinnedOf(sent.plan, order, room - slots, policy.layers ? columns : 1);
   const place = new Uint8Array(sent.layers * columns);
   for (const flat of pinned) place[flat] = PINNED;
   const own = sent.machines[machine];

@@ -21,9 +21,10 @@ function whatIf(sent, run, onAnswer) {
   }
 
   function settle() { // what the plan allows
-    const now = plan(), room = Number(budget.value), { admits, summary } = sent.policies[now.policy];
-    slots.max = room;
-    slots.disabled = !admits || !room;
+    const now = plan(), most = mostSlots(sent, Number(budget.value));
+    const { admits, summary } = sent.policies[now.policy];
+    slots.max = most;
+    slots.disabled = !admits || !most;
     policy.title = summary;
     label(budget, formatBytes(now.budget));
     label(slots, admits ? counted(Number(slots.value), "expert") : "no effect");
@@ -33,7 +34,7 @@ function whatIf(sent, run, onAnswer) {
     const now = plan(), made = replay(sent, now), { summary } = made;
     const card = sent.machines[now.machine].card_bytes;
     const beyond = now.budget <= card ? "" : card ? `, more than the card's ${formatBytes(card)}` : ", though there is no GPU";
-    words.textContent = `${formatBytes(now.budget)}${beyond}: ${made.pinned.length} of ${grouped(experts)} experts pinned`
+    words.textContent = `${formatBytes(now.budget)}${beyond}: ${made.pinned.length} of ${grouped(experts)} experts pinned${own.edits ? ` (${own.edits})` : ""}`
       + `${now.slots ? ` and ${counted(now.slots, "cache slot")}` : ""}. ${sent.policies[now.policy].title}: ${sent.policies[now.policy].summary}`;
     tell(panel, summary, run, sent.machines[now.machine].uncalibrated);
     return [made, now];
@@ -46,8 +47,8 @@ function whatIf(sent, run, onAnswer) {
     const now = Number(budget.value), usual = usualSlots(sent, name, now);
     const byDefault = name !== followed || (sent.policies[name].share && Number(slots.value) === before);
     if (event.target !== slots) {
-      slots.max = now;
-      slots.value = byDefault ? usual : Math.min(Number(slots.value), now);
+      slots.max = mostSlots(sent, now);
+      slots.value = byDefault ? usual : Math.min(Number(slots.value), mostSlots(sent, now));
     }
     [followed, room] = [name, now];
     settle();
@@ -61,9 +62,10 @@ function whatIf(sent, run, onAnswer) {
   }
 
   function toRun() {
+    budget.min = own.by_hand.pinned.length; // what was pinned by hand stays
     budget.max = experts;
     budget.value = ownRoom;
-    slots.max = ownRoom;
+    slots.max = mostSlots(sent, ownRoom);
     slots.value = own.slots;
     policy.value = own.policy;
     machine.value = 0;

@@ -302,9 +302,17 @@ def several_sequences() -> Trace:
     return synthetic_trace(toy_model(6, 16, 4), requests=3, prompt_tokens=20, decode_tokens=12)
 
 
+def edited() -> Trace:
+    """Of a run whose placement was edited by hand, on a machine with another link."""
+    pin, unpin = [(3, 1), (3, 2), (30, None), (31, 0)], [(31, 1), (29, None), (4, 6)]
+    return replay(demo.trace(), pin=pin, unpin=unpin, link_gbps=50).trace
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize(
-    ("made", "plans"), [(demo.trace, 32), (several_sequences, 60)], ids=["demo", "batch"]
+    ("made", "plans"),
+    [(demo.trace, 32), (several_sequences, 60), (edited, 32)],
+    ids=["demo", "batch", "edited"],
 )
 def test_page_answers_what_replay_says(browser: Any, tmp_path: Path, made: Any, plans: int) -> None:
     """Random plans, every policy in turn: summary, ends of steps, places, every piece of work."""
@@ -315,11 +323,13 @@ def test_page_answers_what_replay_says(browser: Any, tmp_path: Path, made: Any, 
     tab.goto(to_html(trace, tmp_path / "run.html").as_uri())
     tab.wait_for_selector("#memory .main-svg")
     policies = list(sent["policies"])
+    by_hand = len(plan.by_hand.pinned)
     for number in range(plans):
-        machine, room = rng.randrange(len(machines)), rng.randint(0, plan.grid[0] * plan.grid[1])
+        total = plan.grid[0] * plan.grid[1]
+        machine, room = rng.randrange(len(machines)), rng.randint(by_hand, total)
         budget = plan.minimum_bytes + room * plan.expert_bytes
         slots, policy = (
-            rng.choice([0, room, rng.randint(0, room)]),
+            rng.choice([0, room - by_hand, rng.randint(0, room - by_hand)]),
             policies[number % len(policies)],
         )
         asked = {"budget": budget, "slots": slots, "policy": policy, "machine": machine}
