@@ -100,6 +100,7 @@ def unlike(a: Trace, b: Trace) -> dict[str, tuple[str, str]]:
             "cache": f"{plan.cache_slots} experts",
             "policy": plan.policy,
             "planner": plan.planner,
+            "by hand": str(plan.by_hand).removesuffix(" by hand") or "nothing",
             "hardware": plan.hardware,
             "costed as": trace.model.name,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from engine.plan import Plan
 from engine.summary import Summary
@@ -10,6 +11,13 @@ from fiddler_viz.theme import count, rate
 
 MOST = 3
 """Experts named one by one; more are counted."""
+
+
+def edited(before: Plan, after: Plan) -> bool:
+    """Whether a plan came of another one by edits of its placement, and of nothing else."""
+    names = ("by_hand", "pinned", "cache_slots")
+    same = replace(before, **{name: getattr(after, name) for name in names}) == after
+    return same and before.by_hand != after.by_hand
 
 
 def edit_words(before: Plan, after: Plan, was: Summary | None, now: Summary | None) -> str:
@@ -23,7 +31,9 @@ def edit_words(before: Plan, after: Plan, was: Summary | None, now: Summary | No
         if more:
             out = set(before.pinned) - set(after.pinned) - fewer
             instead = f" instead of {_named(out, after)}" if out else ""
-            there = " (they were there)" if more <= set(before.pinned) else ""
+            there = ""
+            if more <= set(before.pinned):
+                there = " (it was there)" if len(more) == 1 else " (they were there)"
             parts.append(f"pinned {_named(more, after)}{there}{instead}")
         if fewer:
             into = set(after.pinned) - set(before.pinned) - more

@@ -55,7 +55,7 @@ def test_an_unpin_says_who_comes(plan: Plan) -> None:
 def test_what_changes_nothing_says_so(plan: Plan) -> None:
     there, not_there = first(plan, pinned=True), first(plan, pinned=False)
     words = edit_words(plan, edited(plan, pin=divmod(there, 8)), None, None)
-    assert words == f"Pinned {named(there)} (they were there)."
+    assert words == f"Pinned {named(there)} (it was there)."
     words = edit_words(plan, edited(plan, unpin=divmod(not_there, 8)), None, None)
     assert words == f"Unpinned {named(not_there)} (not there before)."
 
