@@ -198,6 +198,7 @@ class Explorer(widgets.VBox):
         self._state = "running" if self._session.engine is not None else "loading the model"
         status.say("")
         self._selection.clear()
+        self._selection.plan = "B"  # a run that begins is seen
         self._runner.start(runs.prompt.value, runs.tokens.value)
         self._mark()
 
@@ -304,6 +305,7 @@ class Explorer(widgets.VBox):
         if "_pump" in self.__dict__ and self.comm is not None:
             self._pump.close()
             self._runner.stop()
+            self._selection.unobserve_all()  # it may be linked with another's, which goes on
             self._screen.close(self)
             self.layout.close()
             self.children = ()

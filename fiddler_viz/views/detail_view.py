@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as widgets
 
 from engine.errors import FiddlerError
+from engine.trace import Trace
 from fiddler_viz.figures.base import new_figure
 from fiddler_viz.theme import Theme, safe
 from fiddler_viz.views.background import Answer, Background, Question, Same
@@ -21,6 +23,7 @@ from fiddler_viz.views.session import View
 
 NOTHING = "Nothing is shown yet."
 LIVE = "Of the run before: anew when this run ends."
+PLAYING = "Anew where the playhead stands."
 WORKING = "Working it out"
 
 
@@ -84,22 +87,28 @@ class DetailView(widgets.VBox):
         tall = self._heights
         return Room(self._theme, tall.larger if self.larger.value else tall.detail)
 
-    def draw(self, view: View, picked: Picked) -> bool:
-        """Show the chart that is chosen; True if anything was sent."""
+    def draw(
+        self, view: View, picked: Picked, whole: Trace | None = None, *, playing: bool = False
+    ) -> bool:
+        """Show the chart that is chosen; True if anything was sent.
+
+        Of a ``whole`` run the trace is the part up to the step in play; ``playing``: soon up to
+        another one, so that nothing that takes longer than a frame is begun.
+        """
         chart = self.charts[self.menu.value]
         for other in self.charts.values():
             if other.side is not None:
                 other.side.layout.display = None if other is chart else "none"
-        if view.live:
+        if view.live or (playing and not chart.quick):
             self.background.drop()
-            return self._note(LIVE, old=True)
+            return self._note(LIVE if view.live else PLAYING, old=True)
         try:
             question = chart.ask(view, picked)
             shown = (chart.name, question.key, Same(view.trace), self.room)
             if shown == self._shown:
                 self.background.drop()
                 return self._note("")
-            answer = self._answer(chart, view, question)
+            answer = self._answer(chart, whole or view.trace, question, view.trace)
         except FiddlerError as error:
             answer = Answer(error=error)
         if answer is None:
@@ -109,10 +118,13 @@ class DetailView(widgets.VBox):
         self._shown = shown
         return self._show(chart, chart.draw(answer.value, view, picked, self.room))
 
-    def _answer(self, chart: Chart, view: View, question: Question) -> Answer | None:
+    def _answer(
+        self, chart: Chart, whole: Trace, question: Question, trace: Trace
+    ) -> Answer | None:
         """At once, or from the background; None while that works."""
         if not chart.quick:
-            return self.background.ask(view.trace.routing, question)
+            upto = replace(question, key=(*question.key, trace.meta.get("until")))
+            return self.background.ask(whole.routing, upto)
         self.background.drop()
         return Answer(question.work(lambda *_: None))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from engine.bounds import Bound, bound
 from engine.trace import Trace
+from fiddler_viz.views.background import Same
 
 SOON_ROWS, LONG_ROWS = 1_000, 20_000
 """Choices of the router up to which a bound is at hand within a frame, and from which on it takes
@@ -103,4 +104,4 @@ class Light:
 def _key(trace: Trace) -> Hashable:
     """What a bound depends on; plans hold all of it, times in the run the share."""
     plans = tuple((step, plan.room, plan.costs) for step, plan in trace.plan_list)
-    return id(trace.routing), trace.model.name, plans, trace.duration_ns
+    return Same(trace.routing), trace.model.name, plans, trace.duration_ns

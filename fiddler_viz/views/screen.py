@@ -15,7 +15,7 @@ from fiddler_viz.figures import room_of
 from fiddler_viz.theme import Theme
 from fiddler_viz.views.beat import Beat
 from fiddler_viz.views.detail_view import DetailView
-from fiddler_viz.views.edit_words import edit_words
+from fiddler_viz.views.edit_words import edit_words, edited
 from fiddler_viz.views.heatmap_view import HeatmapView
 from fiddler_viz.views.heights import Heights
 from fiddler_viz.views.light import Light
@@ -128,17 +128,18 @@ class Screen:
         """Show a session; True if anything was sent to the browser."""
         moment = self.player.moment(session.view.trace)
         whole = None if moment is None else session.view.trace
+        predicted = session.view.predicted  # of all of the run
         session = session.until(moment)
         view, moving = session.view, session.view.live or self.player.playing
         state = self.player.state(state, moment)
         state_of_plan = (view.plan, session.shows, session.asks)
         before, self._drawn_plan = self._drawn_plan, state_of_plan
         replanned = state_of_plan != before
-        was, self._drawn_predicted = self._drawn_predicted, view.predicted
+        was, self._drawn_predicted = self._drawn_predicted, predicted
         if replanned or session.drives != self.controls.live:
             self.follow(session)
-        if before is not None and view.plan.by_hand != before[0].by_hand:
-            self.status.say(edit_words(before[0], view.plan, was, view.predicted))
+        if before and before[1] == session.shows and edited(before[0], view.plan):
+            self.status.say(edit_words(before[0], view.plan, was, predicted))
         elif replanned and not busy:
             self.status.say(plan_words(view, example=session.example) + asked_words(session))
         self.runs.busy(busy)
@@ -160,7 +161,7 @@ class Screen:
             self.memory.show(memory, room, size),
             self.timeline.draw(view.trace, picked, whole, growing=view.live),
             self.player.show(moment),
-            self.detail.draw(view, picked),
+            self.detail.draw(view, picked, whole, playing=self.player.playing),
             self.words.show(grid, memory, room, size, self.timeline.drawn, self.detail.said),
             self.tiles.show(tiles, fade=replanned and not view.live),
             self._show_plans(session),

@@ -83,6 +83,8 @@ class Session:
         self.kept: View | None = None
         """Plan A; B is the present one."""
         self._shows: Literal["A", "B"] = "B"
+        self._parts: list[tuple[Trace, int, Trace]] = []
+        """What was cut last, at which step, and what came of it."""
         if engine is None:
             if trace is None:
                 raise TypeError("a session needs an engine or a trace")
@@ -221,20 +223,38 @@ class Session:
     def until(self, step: int | None) -> Session:
         """To draw from: what is shown as it was at the end of a step; None: as it is.
 
-        What ran and what is shown instead of it are cut alike; a prediction of all of it stays.
+        What ran, what is shown instead of it and both plans are cut alike; a prediction of all of
+        it stays. Asked again, the same traces are given: what was worked out of them still holds.
         """
-        view, base = self.view, self.base
-        if step is None or view.live:
+        if step is None or self.view.live:
+            self._parts = []
             return self
-        trace = view.trace.until(step)
-        if view.what_if:
-            run = base.until(step).summary if base is not None and view.run is not None else None
-            seen = replace(view, trace=trace, predicted=trace.summary, run=run)
-        else:
-            seen = replace(view, trace=trace, run=None if view.run is None else trace.summary)
         session = copy(self)
-        session.view = seen
+        session.present = self._cut(self.present, step)
+        if self.kept is not None:
+            same = self.kept is self.present
+            session.kept = session.present if same else self._cut(self.kept, step)
         return session
+
+    def _cut(self, view: View, step: int) -> View:
+        if view.live:
+            return view
+        trace = self._part(view.trace, step)
+        if not view.what_if:
+            return replace(view, trace=trace, run=None if view.run is None else trace.summary)
+        run = None
+        if self.base is not None and view.run is not None:
+            run = self._part(self.base, step).summary
+        return replace(view, trace=trace, predicted=trace.summary, run=run)
+
+    def _part(self, trace: Trace, step: int) -> Trace:
+        """A trace up to the end of a step; those made last are kept."""
+        for whole, at, part in self._parts:
+            if whole is trace and at == step:
+                return part
+        part = trace.until(step)
+        self._parts = [(trace, step, part), *self._parts[:2]]  # of what ran, of A and of B
+        return part
 
     @property
     def running(self) -> bool:
@@ -300,9 +320,9 @@ class Session:
 
     def _live(self) -> None:
         """Drive the engine from now on: it gets what was only asked."""
-        self.at_once = True
         if self.drives and self.asks:
             self._apply()
+        self.at_once = True  # not where that was refused: the next change would begin elsewhere
 
     def _ask(self) -> None:
         self.at_once = False
