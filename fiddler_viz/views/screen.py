@@ -245,7 +245,7 @@ def plan_words(view: View, *, example: bool) -> str:
     budget = format_bytes(plan.gpu_memory)
     if plan.beyond_card:
         budget += f", {plan.beyond_card},"
-    edits = f", {plan.by_hand}," if plan.by_hand else ""
+    edits = f", {plan.by_hand}{',' if slots else ''}" if plan.by_hand else ""
     words = f"{budget} hold {len(plan.pinned)} of {total} experts{edits}{slots}."
     if example:
         return f"{words} Shown: the bundled run under this plan. Press Run for one of your own."

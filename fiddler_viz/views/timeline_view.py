@@ -49,6 +49,8 @@ class TimelineView(widgets.VBox):
         self._theme = theme
         self._selection = selection
         self._looked_at: int | None = None
+        self._brought: tuple[int, int] | None = None
+        """Where the token that was looked at last brought the view."""
         self._windows = Windows(trace)
         self._drawn = self._windows.at(*last_steps(trace, 8))
         figure = timeline_figure(self._drawn, theme, height=height_px)
@@ -122,10 +124,11 @@ class TimelineView(widgets.VBox):
         chosen = self._selection.within(whole or trace).time
         start, end = chosen or self._followed(trace, picked, whole)
         span = picked.span(trace)
-        if picked.token != self._looked_at:
+        stays = self._brought is not None and self._brought == self._selection.time
+        if picked.token != self._looked_at or stays:  # under another plan its step ran elsewhere
             self._looked_at = picked.token
-            if span is not None and (span[1] <= start or span[0] >= end):
-                start, end = self._selection.time = span
+            if span is not None and (stays or span[1] <= start or span[0] >= end):
+                start, end = self._selection.time = self._brought = span
         if self.panel.value == MEMORY:
             return self._draw_memory(trace, start, end, growing=growing)
         view = self._windows.at(start, end, quick=quick)

@@ -134,6 +134,26 @@ def test_two_plans_are_compared_up_to_the_step_in_play(
     assert table.value == whole
 
 
+def test_the_timeline_stays_at_the_token_under_another_plan(
+    opened: Callable[..., Explorer], trace: Trace
+) -> None:
+    explorer = opened(trace)
+
+    def step_s() -> tuple[int, int]:
+        steps, step = explorer.trace.steps, int(explorer.trace.tokens["step"][34])
+        return int(steps["start_ns"][step]), int(steps["end_ns"][step])
+
+    explorer.selection.token = 34
+    explorer.flush()
+    assert explorer.selection.time == explorer.screen.timeline.in_view == step_s()
+    before = step_s()
+    explorer.apply(gpu_memory="90GB")
+    assert before != step_s() == explorer.selection.time == explorer.screen.timeline.in_view
+    explorer.selection.time = (9, 7_000_000)  # the reader's own stays
+    explorer.apply(gpu_memory="40GB")
+    assert explorer.selection.time == explorer.screen.timeline.in_view == (9, 7_000_000)
+
+
 # ------------------------------------------------------------------- edits, plans and the engine
 
 
@@ -152,6 +172,13 @@ def test_only_an_edit_is_told_as_one(opened: Callable[..., Explorer], trace: Tra
     explorer._session.do("reset")  # edits and budget at once: neither alone made the difference
     explorer.flush()
     assert "planner" not in status_of(explorer) and "24.0 GB hold" in status_of(explorer)
+
+
+def test_a_plan_with_edits_is_a_sentence(opened: Callable[..., Explorer], trace: Trace) -> None:
+    explorer = opened(trace)
+    explorer.apply(pin=[(3, 1)])
+    explorer.apply(policy="fiddler")
+    assert "of 256 experts, 1 pinned by hand. Shown" in status_of(explorer)
 
 
 def test_an_edit_s_words_are_of_the_whole_run(

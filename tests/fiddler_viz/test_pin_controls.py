@@ -139,7 +139,7 @@ def test_no_room_is_an_error_and_nothing_is_lost(
     assert explorer.plan is before
     explorer.apply(gpu_memory="30GB")
     assert explorer.plan.by_hand == before.by_hand
-    assert "48 pinned by hand," in explorer.screen.status.text
+    assert "48 pinned by hand. Shown" in explorer.screen.status.text
     with pytest.raises(ValueError, match="pin: layer 99"):
         explorer.apply(pin=99)
 
