@@ -24,11 +24,8 @@ from fiddler_viz.figures.memory import (
     update_memory,
 )
 from fiddler_viz.figures.oneline import heatmap, inspect, memory, timeline, tokens
-from fiddler_viz.figures.policy_lab import (
-    describe_policy_lab,
-    policy_lab,
-    policy_lab_figure,
-)
+from fiddler_viz.figures.policy_lab import policy_lab, policy_lab_figure
+from fiddler_viz.figures.policy_lab_words import describe_policy_lab
 from fiddler_viz.figures.room import Room, room_of
 from fiddler_viz.figures.routing_flow import (
     describe_routing_flow,
