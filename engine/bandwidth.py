@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from torch import Tensor
 
 from engine.measured import Reading
-from engine.timing import Probe
+from engine.timing import Generation, Probe
 
 COPY_BYTES = 128 * 2**20
 """One copy: more than caches hold, less than a second anywhere."""
@@ -151,8 +151,7 @@ def _contended(probe: Probe, copy: Callable[[], object]) -> tuple[float, float]:
 
 def _expert_ns(probe: Probe) -> float:
     """One expert with one token, the median over a short generation."""
-    laps = probe.run(1, 4)
-    return float(np.median([ns for step in laps for ns in step.expert_ns]))
+    return Generation(0, probe.run(1, 4)).reading_ns
 
 
 class _Copies:

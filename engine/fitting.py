@@ -6,6 +6,7 @@ a measurement far off the others (a busy machine) loses weight instead of bendin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -120,12 +121,16 @@ def _two_lines(x: Floats, y: Floats, w: Floats) -> Curve | None:
 
 def _table(x: Floats, y: Floats, w: Floats) -> Curve:
     """Points at round token counts, where there are measurements, joined by straight lines."""
-    known = np.unique(x)
-    knots = [float(known[np.argmin(np.abs(known - knot))]) for knot in _KNOTS]
-    at = np.unique([known[0], *(k for k in knots if known[0] <= k <= known[-1]), known[-1]])
+    at = knots_among(np.unique(x))
     basis = np.stack([np.interp(x, at, row) for row in np.eye(len(at))], axis=1)
     ns = np.maximum(_solve(basis, y, w), 0.0)
     return Curve(points=tuple(zip(at.tolist(), ns.tolist(), strict=True)))
+
+
+def knots_among(known: Floats, more: Sequence[int] = ()) -> Floats:
+    """Of ``known`` token counts (ascending) those nearest to round ones, and to ``more``."""
+    knots = [float(known[np.argmin(np.abs(known - knot))]) for knot in (*_KNOTS, *more)]
+    return np.unique([known[0], *knots, known[-1]]).astype(np.float64)
 
 
 def _apart(plain: Curve, table: Curve) -> float:

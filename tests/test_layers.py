@@ -25,7 +25,7 @@ ENGINE_ABOVE = (
     ("errors", "native"),
     ("units", "strict", "destination", "unsupported", "kernels"),
     ("spec hardware_spec model_spec measured machine latency", "profile sample"),
-    ("events", "cost", "fitting"),
+    ("events", "cost", "fitting", "steady"),
     ("decision", "lineage", "crossover"),
     ("residency", "timeline", "routing", "stacks frequency"),
     ("policies", "layout"),
