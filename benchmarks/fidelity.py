@@ -11,17 +11,18 @@ a replay of its trace on the modelled clock.
 
 What a shared machine does meanwhile is no error of the model, and is told apart like this. Each
 case stands between two generations of the calibration, whose decode steps are the same work every
-time. What an expert took in them, by its median over all rounds, is the machine's pace beside the
-case. A case's time at the usual pace comes of its rounds' times and paces by the very fit with
-which the calibration brings its own parts to the usual pace (:mod:`engine.steady`): robust, with
-the share of the time that follows the pace fitted along. No prediction enters it. Beside it stands
-what was measured as it is, the median over rounds.
+time. How long they took by how long they usually take is the machine's pace beside the case. What a
+case's decode step, and its prefill, take at the usual pace comes of their times in all rounds and
+the paces beside them, by the very fit with which the calibration brings its own steps to the usual
+pace (:mod:`engine.steady`): robust, so that a step in which the machine paused does not count for
+all of its length, and with the share of the time that follows the pace fitted along. No prediction
+enters it. Beside it stands what was measured as it is: of a run's tokens per second, pauses and
+all, and of the prefill's time, the median over rounds.
 
 Last line: JSON with ``mape_percent`` and ``worst_percent`` (decode tokens/s over the cases),
 ``prefill_worst_percent``, the same three with ``as_measured`` (medians, the machine's drift in
 them), and how large that was: ``drift_percent``, half the range over the rounds of the time that
-one and the same decode work took, and ``pace``, the least and the most of an expert's time by the
-usual one.
+one and the same decode work took, and ``pace``, the least and the most of a generation's.
 """
 
 from __future__ import annotations
@@ -44,9 +45,7 @@ from engine.dense import FEW_TOKENS
 from engine.generated import generated_model
 from engine.machine import this_machine
 from engine.profile import Profile
-from engine.run import Run
 from engine.steady import at_usual_pace
-from engine.timing import Generation
 
 CALIBRATION = (1, 2, 4, 8, 16, FEW_TOKENS, FEW_TOKENS + 1, 64, 128, 256, 512, 768)
 HELD_OUT = ((6, 24), (24, 16), (48, 24), (96, 16), (180, 24), (350, 16), (600, 24))
@@ -62,38 +61,36 @@ class Case:
     prompt: int
     new: int
     trace: fv.Trace | None = None
-    times: list[tuple[float, list[int]]] = field(default_factory=list)
-    """By round: ns for a token in decode, and each prefill's ns."""
-    beside: list[tuple[Generation, Generation]] = field(default_factory=list)
-    """By round: the calibration's generations before and after."""
+    speeds: list[float] = field(default_factory=list)
+    """By round: decode tokens per second."""
+    steps: list[list[int]] = field(default_factory=list)
+    """By round: each decode step's ns."""
+    prefills: list[list[int]] = field(default_factory=list)
+    """By round: each prefill's ns."""
+    beside: list[int] = field(default_factory=list)
+    """By round: the number of the calibration's generation after it."""
 
     def run(self, engine: fv.HybridEngine) -> None:
         """One round's."""
-        run = self._generate(engine, self.new)
-        self.trace, found = run.trace, run.trace.summary
-        prefills = [found.prefill_ns]
+        self.trace = self._generate(engine, self.new)
+        first, *rest = (self.trace.steps["end_ns"] - self.trace.steps["start_ns"]).tolist()
+        prefills = [first]
         while sum(prefills) < PREFILL_S * 1e9:
-            prefills.append(self._generate(engine, 1).trace.summary.prefill_ns)
-        self.times.append((1e9 / found.tokens_per_s, prefills))
+            prefills.append(self._generate(engine, 1).summary.prefill_ns)
+        self.speeds.append(self.trace.summary.tokens_per_s)
+        self.steps.append(rest)
+        self.prefills.append(prefills)
 
-    def _generate(self, engine: fv.HybridEngine, new: int) -> Run:
+    def _generate(self, engine: fv.HybridEngine, new: int) -> fv.Trace:
         generator = torch.Generator().manual_seed(1000 + self.prompt)
         ids = torch.randint(32000, (self.prompt,), generator=generator).tolist()
-        return engine.generate(ids, new, do_sample=False, eos_token_id=None)
+        return engine.generate(ids, new, do_sample=False, eos_token_id=None).trace
 
-    def decode_ns(self, usual_ns: float | None) -> float:
-        """For a token, at the usual pace (None: the median as it is)."""
-        return self._typical([(ns, 1) for ns, _ in self.times], usual_ns)
-
-    def prefill_ns(self, usual_ns: float | None) -> float:
-        """Of the prompt, at the usual pace (None: the median as it is)."""
-        return self._typical([(float(np.mean(ns)), len(ns)) for _, ns in self.times], usual_ns)
-
-    def _typical(self, found: list[tuple[float, int]], usual_ns: float | None) -> float:
-        ns = [time for time, _ in found]
-        if usual_ns is None:
-            return float(np.median(ns))
-        pace = [(a.reading_ns + b.reading_ns) / 2 / usual_ns for a, b in self.beside]
+    def at_usual_pace(self, times: list[list[int]], paces: list[float]) -> float:
+        """Of ``steps`` or ``prefills`` what one takes at the usual pace, in ns."""
+        beside = [(paces[after - 1] + paces[after]) / 2 for after in self.beside]
+        ns = [one for found in times for one in found]
+        pace = [at for found, at in zip(times, beside, strict=True) for _ in found]
         return float(at_usual_pace(np.ones((len(ns), 1)), ns, pace).values[0])
 
 
@@ -119,17 +116,13 @@ def measure(engine: fv.HybridEngine, rounds: int, save: str | None) -> None:
     cases = [Case(*each) for each in HELD_OUT]
     for number in range(rounds):
         began = time.perf_counter()
-        done = 0
-        before = calibrator.measure_one(CALIBRATION[0])
+        left = list(cases)
+        calibrator.measure_one(CALIBRATION[0])
         for place, length in enumerate((*CALIBRATION[1:], CALIBRATION[0])):
-            if done < len(cases) * (place + 1) // len(CALIBRATION):
-                cases[done].run(engine)
-                after = calibrator.measure_one(length)
-                cases[done].beside.append((before, after))
-                done += 1
-            else:
-                after = calibrator.measure_one(length)
-            before = after
+            if len(cases) - len(left) < len(cases) * (place + 1) // len(CALIBRATION):
+                left[0].run(engine)
+                left.pop(0).beside.append(len(calibrator.samples.generations))
+            calibrator.measure_one(length)
         calibrator.rounds += 1
         took, load = time.perf_counter() - began, os.getloadavg()[0]
         print(f"round {number + 1}: {took:.0f} s, load {load:.1f}", file=sys.stderr, flush=True)
@@ -141,9 +134,9 @@ def measure(engine: fv.HybridEngine, rounds: int, save: str | None) -> None:
 
 
 def report(spec: fv.HardwareSpec, cases: list[Case], calibrator: Calibrator) -> None:
-    usual = calibrator.samples.usual_ns
+    paces = calibrator.samples.paces()
     print(
-        f"{'':15}decode, tokens/s{'':26}prefill, ms\n{'prompt':>6} {'new':>4}"
+        f"{'':13}decode, tokens/s{'':26}prefill, ms\n{'prompt':>6} {'new':>4}"
         + 2 * f"{'measured':>10} {'at usual pace':>13} {'predicted':>9} {'error':>7}"
     )
     errors: list[list[float]] = []
@@ -151,24 +144,24 @@ def report(spec: fv.HardwareSpec, cases: list[Case], calibrator: Calibrator) -> 
     for case in cases:
         assert case.trace is not None
         told = fv.replay(case.trace, hardware=spec).summary
-        decode, prefill = 1e9 / told.tokens_per_s, told.prefill_ns
-        as_is = case.decode_ns(None), case.prefill_ns(None)
-        at_usual = case.decode_ns(usual), case.prefill_ns(usual)
+        steps = case.at_usual_pace(case.steps, paces)
+        first = case.at_usual_pace(case.prefills, paces)
+        speed, as_is = 1e9 / steps, float(np.median(case.speeds))
+        first_as_is = float(np.median([np.mean(found) for found in case.prefills]))
         errors.append(
-            [100 * (ns / decode - 1) for ns in (at_usual[0], as_is[0])]  # of speeds
-            + [100 * (prefill / ns - 1) for ns in (at_usual[1], as_is[1])]  # of times
+            [100 * (told.tokens_per_s / found - 1) for found in (speed, as_is)]
+            + [100 * (told.prefill_ns / found - 1) for found in (first, first_as_is)]
         )
-        inside += told.tokens_per_s_low <= 1e9 / at_usual[0] <= told.tokens_per_s_high
+        inside += told.tokens_per_s_low <= speed <= told.tokens_per_s_high
         print(
-            f"{case.prompt:6} {case.new:4}{1e9 / as_is[0]:10.2f} {1e9 / at_usual[0]:13.2f} "
-            f"{told.tokens_per_s:9.2f} {errors[-1][0]:+6.1f}%{as_is[1] / 1e6:10.0f} "
-            f"{at_usual[1] / 1e6:13.0f} {prefill / 1e6:9.0f} {errors[-1][2]:+6.1f}%"
+            f"{case.prompt:6} {case.new:4}{as_is:10.2f} {speed:13.2f} {told.tokens_per_s:9.2f} "
+            f"{errors[-1][0]:+6.1f}%{first_as_is / 1e6:10.0f} {first / 1e6:13.0f} "
+            f"{told.prefill_ns / 1e6:9.0f} {errors[-1][2]:+6.1f}%"
         )
     stated = spec.calibration.models[0].relative_error if spec.calibration else 0.0
     print(f"{inside} of {len(cases)} speeds within the stated interval of {stated:.1%}")
     size = np.abs(np.array(errors))  # (cases, 4)
     mean, worst = size.mean(axis=0), size.max(axis=0)
-    reading = [each.reading_ns / usual for each in calibrator.samples.generations]
     figures = {
         "mape_percent": mean[0],
         "worst_percent": worst[0],
@@ -180,7 +173,7 @@ def report(spec: fv.HardwareSpec, cases: list[Case], calibrator: Calibrator) -> 
         "load": os.getloadavg()[0],
     }
     rounded = {name: round(float(value), 2) for name, value in figures.items()}
-    print(json.dumps(rounded | {"pace": [round(min(reading), 2), round(max(reading), 2)]}))
+    print(json.dumps(rounded | {"pace": [round(min(paces), 2), round(max(paces), 2)]}))
 
 
 if __name__ == "__main__":

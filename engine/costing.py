@@ -2,22 +2,24 @@
 
 **One pace.** A shared machine reads memory at 30 GB/s in one minute and at 50 in the next, so times
 of one prompt length and of another are of two machines. Each generation ends in decode steps, which
-are the same work every time: what an expert took in them, by its median over all generations, is
-the machine's pace at that moment, and all parts are fitted at the usual one
+are the same work every time but for the KV cache: how long they took by how long they usually take
+is the machine's pace at that moment, and all parts are fitted at the usual one
 (:mod:`engine.steady`).
 
-**Calls, not experts.** A layer's experts are one call of the kernels, and threads work on several
+**Steps, not experts.** A layer's experts are one call of the kernels, and threads work on several
 of them side by side: one that only reads gets more of the memory's rate while its neighbour
 computes, so an expert of one token has a share of 1.4 ms in a call of few tokens and of 1.1 ms in
-one of many. Shares are no costs. What is fitted is that the curve's values add up to each whole
-call's time; shares only say what is left open by that, to within a tenth.
+one of many. Shares are no costs. What is fitted is that the curve's values add up to what all
+layers' calls of a step took; shares only say what is left open by that, to within a tenth.
 
-**Means that add up.** Decode steps count by the mean of their generation, as a user's tokens per
-second do, and generations by Huber's rule: those in which the machine paused lose their weight.
+**Parts that add up.** A part now and then takes longer than usual, each at other times, and the sum
+of parts' usual times is less than a whole's. So the dense part of decode is what experts and head
+leave of whole steps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,18 +51,14 @@ def model_costs(
     """
     if not samples.generations:
         raise FiddlerError("nothing was measured: call measure() first")
-    paced = _paced(samples)
+    paced = list(zip(samples.generations, samples.paces(), strict=True))
     experts = _experts(paced, switch_tokens)
     cpu = experts.curve
-    dense, kv_ns, decode = _dense(paced)
-    head = at_usual_pace(
-        np.ones((len(paced), 1)),
-        [np.mean([laps.head_ns for laps in each.steps]) for each, _ in paced],
-        [pace for _, pace in paced],
-        weights=[len(each.steps) for each, _ in paced],
-    )
+    every = [(laps, pace) for each, pace in paced for laps in each.steps]
+    head = _usual([(laps.head_ns, pace) for laps, pace in every])
     head_ns = float(head.values[0])
-    residual = float(np.hypot(experts.residual, decode.residual))
+    dense, kv_ns, decode = _dense(paced, cpu, head_ns)
+    residual = max(experts.residual, decode.residual)
     costs = ModelCosts(
         model=spec.name,
         shape=ModelCosts.shape_of(spec),
@@ -86,7 +84,7 @@ def model_costs(
         readings.append(
             Reading("CPU kernels, up to", switch_tokens, "tokens", 0.0, 0, "measured; torch beyond")
         )
-    many = sum(len(each.steps) for each, _ in paced)
+    many = len(every)
     last, last_ns = dense.points[-1]
     readings += [
         Reading("dense part of a layer, decode", dense(1) / 1e6, "ms", decode.residual, many,
@@ -104,9 +102,10 @@ Paced = list[tuple[Generation, float]]
 """Generations, each with the machine's pace at that moment."""
 
 
-def _paced(samples: Samples) -> Paced:
-    usual = samples.usual_ns
-    return [(each, each.reading_ns / usual) for each in samples.generations]
+def _usual(found: Sequence[tuple[float, float]]) -> Steady:
+    """One part, measured alone: of each measurement its ns, and the pace."""
+    ns, pace = zip(*found, strict=True)
+    return at_usual_pace(np.ones((len(ns), 1)), ns, pace)
 
 
 @dataclass(frozen=True)
@@ -119,13 +118,13 @@ class _Experts:
 
 def _experts(paced: Paced, switch_tokens: int | None) -> _Experts:
     """The curve whose values add up to what whole calls took."""
-    sums: list[tuple[list[int], int, float, int]] = []  # token counts, ns, pace, layers
+    sums: list[tuple[list[int], int, float]] = []  # of each step: token counts, ns, pace
     shares: dict[int, list[int]] = {}
     for each, pace in paced:
-        for steps in (each.decode, *([laps] for laps in each.prefill)):
-            counts = [count for laps in steps for layer in laps.counts for count in layer]
-            ns = [ns for laps in steps for layer in laps.expert_ns for ns in layer]
-            sums.append((counts, sum(ns), pace, sum(laps.layers for laps in steps)))
+        for laps in each.steps:
+            counts = [count for layer in laps.counts for count in layer]
+            ns = [ns for layer in laps.expert_ns for ns in layer]
+            sums.append((counts, sum(ns), pace))
             for count, share in zip(counts, ns, strict=True):
                 shares.setdefault(count, []).append(share)
     known = np.array(sorted(shares))
@@ -137,9 +136,8 @@ def _experts(paced: Paced, switch_tokens: int | None) -> _Experts:
     typical = np.array([float(np.median(shares[count])) for count in known.tolist()])
     made = at_usual_pace(
         [np.sum([hats[count] for count in counts], axis=0) for counts, *_ in sums],
-        [ns for _, ns, _, _ in sums],
-        [pace for _, _, pace, _ in sums],
-        weights=[layers for *_, layers in sums],
+        [ns for _, ns, _ in sums],
+        [pace for *_, pace in sums],
         prior=(np.interp(at, known, typical), SHARES),
     )
     times = {count: len(found) for count, found in shares.items()}
@@ -148,37 +146,36 @@ def _experts(paced: Paced, switch_tokens: int | None) -> _Experts:
     return _Experts(fit.curve, made.residual, times)
 
 
-def _dense(paced: Paced) -> tuple[Curve, float, Steady]:
-    """The dense part of a layer by tokens, what reading a cached position takes, and how decode's
-    means are off."""
-    pace = np.array([pace for _, pace in paced])
-    context = np.array([np.mean([laps.context for laps in each.decode]) for each, _ in paced])
-    ns = [np.mean([laps.dense_ns / laps.layers for laps in each.decode]) for each, _ in paced]
-    alike = [len(each.decode) for each, _ in paced]
-    single = at_usual_pace(
-        np.stack([np.ones_like(context), context], axis=1), ns, pace, weights=alike
-    )
-    base, kv_ns = single.values.tolist()
-    if kv_ns <= 0 or len(np.unique(context)) < 2:
-        single = at_usual_pace(np.ones((len(ns), 1)), ns, pace, weights=alike)
-        base, kv_ns = float(single.values[0]), 0.0
+def _dense(paced: Paced, cpu: Curve, head_ns: float) -> tuple[Curve, float, Steady]:
+    """The dense part of a layer by tokens, what reading a cached position takes, and whole decode
+    steps, by what they are off."""
+    steps = [(laps, pace) for each, pace in paced for laps in each.decode]
+    layers = steps[0][0].layers
+    context = [float(laps.context) for laps, _ in steps]
+    ns, pace = [laps.whole_ns for laps, _ in steps], [pace for _, pace in steps]
+    whole = at_usual_pace(np.stack([np.ones_like(context), context], axis=1), ns, pace)
+    if whole.values[1] <= 0 or len(set(context)) < 2:
+        whole = _usual([(laps.whole_ns, pace) for laps, pace in steps])
+    fixed, *slope = whole.values.tolist()
+    kv_ns = slope[0] / layers if slope else 0.0
+    experts = sum(cpu(count) for layer in steps[0][0].counts for count in layer)
+    base = max((fixed - head_ns - experts) / layers, 1.0)
     lengths: dict[int, list[tuple[float, float]]] = {}
     for each, now in paced:
         for laps in each.prefill:
             lengths.setdefault(laps.tokens, []).append((laps.dense_ns / laps.layers, now))
     points = [(1.0, base)]
     for tokens, found in sorted(lengths.items()):
-        times, paces = zip(*found, strict=True)
-        value = float(at_usual_pace(np.ones((len(times), 1)), times, paces).values[0])
+        value = float(_usual(found).values[0])
         points.append((float(tokens), max(value - kv_ns * tokens, 1.0)))
-    return Curve(points=tuple(points)), kv_ns, single
+    return Curve(points=tuple(points)), kv_ns, whole
 
 
 def drift_of(samples: Samples) -> float:
     """Half the range of a round's decode time, as a fraction: how steady the machine was."""
     rounds: dict[int, list[int]] = {}
     for each in samples.generations:
-        whole = [laps.end_ns - laps.start_ns for laps in each.decode]
+        whole = [laps.whole_ns for laps in each.decode]
         rounds.setdefault(each.round, []).extend(whole)
     if len(rounds) == 1:  # its first half against its second
         (steps,) = rounds.values()

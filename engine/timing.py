@@ -24,6 +24,7 @@ from engine.decision import Decision
 from engine.dense import onto_kernels
 from engine.devices.host import HostDevice
 from engine.events import Clock
+from engine.fitting import fit_line
 from engine.hook import attach
 from engine.notes import Span
 from engine.orchestrator import Change
@@ -58,6 +59,11 @@ class Laps:
         """MoE layers that ran."""
         return len(self.counts)
 
+    @property
+    def whole_ns(self) -> int:
+        """From the step's begin to its end."""
+        return self.end_ns - self.start_ns
+
 
 @dataclass
 class Generation:
@@ -77,10 +83,14 @@ class Generation:
         return [laps for laps in self.steps if laps.tokens == 1]
 
     @property
-    def reading_ns(self) -> float:
-        """An expert of one token in decode, the median: the machine's pace at that moment."""
-        calls = [sum(ns) / len(ns) for laps in self.decode for ns in laps.expert_ns]
-        return float(np.median(calls))
+    def context(self) -> float:
+        """KV positions read by a decode step, the mean."""
+        return float(np.mean([laps.context for laps in self.decode]))
+
+    @property
+    def step_ns(self) -> float:
+        """A decode step, the median."""
+        return float(np.median([laps.whole_ns for laps in self.decode]))
 
 
 @dataclass
@@ -89,10 +99,17 @@ class Samples:
 
     generations: list[Generation] = field(default_factory=list)
 
-    @property
-    def usual_ns(self) -> float:
-        """The median of all generations' ``reading_ns``: that of the usual pace."""
-        return float(np.median([each.reading_ns for each in self.generations]))
+    def paces(self) -> list[float]:
+        """How fast the machine was in each generation: its decode steps by the usual ones.
+
+        1 is the usual, 1.5 half as slow again. What steps usually take at their context is a line
+        through all generations, robust, of which the median is 1.
+        """
+        contexts = np.array([each.context for each in self.generations])
+        ns = np.array([each.step_ns for each in self.generations])
+        fixed, slope = fit_line(contexts, ns)
+        by_line = ns / (fixed + slope * contexts)
+        return (by_line / np.median(by_line)).tolist()
 
     def take(self, round_: int, steps: Sequence[Laps]) -> Generation:
         """Enter a generation's steps, of which one at least is a decode step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -9,7 +10,7 @@ from transformers import PreTrainedModel
 from engine.generated import generated_model
 from engine.loader import model_spec
 from engine.store import ExpertStore
-from engine.timing import Probe, Samples
+from engine.timing import Laps, Probe, Samples
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +49,20 @@ def test_samples_are_generations(probe: Probe) -> None:
         [6, 7],
         [1, 2, 3],
     ]
-    shares = [ns for laps in first.decode for layer in laps.expert_ns for ns in layer]
-    assert min(shares) <= first.reading_ns <= max(shares)
-    assert samples.usual_ns == (first.reading_ns + second.reading_ns) / 2
+    whole = [laps.whole_ns for laps in first.decode]
+    assert min(whole) <= first.step_ns <= max(whole)
+    assert first.context == 6.5
+
+
+def test_the_pace_is_that_of_the_same_decode_steps() -> None:
+    """Longer contexts take longer, at the same pace."""
+    samples = Samples()
+    for at, pace in enumerate((1.0, 1.5, 1.0, 0.8, 1.0)):
+        for context in (10, 1000, 2000):
+            ns = round(pace * (1_000_000 + 500 * context))
+            samples.take(at, [Laps(5, 1, context, end_ns=5 + ns)])
+    paces = np.array(samples.paces()).reshape(5, 3)
+    assert paces == pytest.approx(np.array([[1.0, 1.5, 1.0, 0.8, 1.0]]).T * np.ones(3), rel=0.02)
 
 
 def test_the_model_is_left_as_it_was(probe: Probe, model: PreTrainedModel) -> None:
