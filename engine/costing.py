@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import FiddlerError
-from engine.fitting import fit_curve, knots_among
+from engine.fitting import fit_curve, hats, knots_among
 from engine.latency import Curve
 from engine.measured import ModelCosts, Reading
 from engine.spec import ModelSpec
@@ -129,19 +129,16 @@ def _experts(paced: Paced, switch_tokens: int | None) -> _Experts:
                 shares.setdefault(count, []).append(share)
     known = np.array(sorted(shares))
     at = knots_among(known, () if switch_tokens is None else (switch_tokens, switch_tokens + 1))
-    hats = {
-        count: np.array([np.interp(count, at, row) for row in np.eye(len(at))])
-        for count in known.tolist()
-    }
+    row = dict(zip(known.tolist(), hats(at, known), strict=True))
     typical = np.array([float(np.median(shares[count])) for count in known.tolist()])
     made = at_usual_pace(
-        [np.sum([hats[count] for count in counts], axis=0) for counts, *_ in sums],
+        [np.sum([row[count] for count in counts], axis=0) for counts, *_ in sums],
         [ns for _, ns, _ in sums],
         [pace for *_, pace in sums],
         prior=(np.interp(at, known, typical), SHARES),
     )
     times = {count: len(found) for count, found in shares.items()}
-    near = [sum(hats[count][j] * times[count] for count in times) for j in range(len(at))]
+    near = np.sum([abs(row[count]) * many for count, many in times.items()], axis=0)
     fit = fit_curve(at, np.maximum(made.values, 1.0), np.sqrt(np.maximum(near, 1e-3)))
     return _Experts(fit.curve, made.residual, times)
 

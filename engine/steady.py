@@ -23,6 +23,8 @@ FOLLOWS = 0.5, 0.5
 """Mean and spread of what is assumed of the share of a time that follows the pace, before anything
 is measured: all between none and all of it. It matters where the pace hardly changed, and there
 the share does not."""
+FAR = 2.0
+"""Where the pace is so many times the usual one, or a part of it, someone else has the cores."""
 _ROUNDS = 12
 _SIGMA = 1.4826
 """A normal distribution's standard deviation over its median deviation."""
@@ -50,7 +52,8 @@ def at_usual_pace(
 
     Fits ``ns = sum over j of parts[:, j] * values[j] * (1 + follows[j] * (pace - 1))`` by relative
     least squares, reweighted by Huber's rule so that outliers (pauses of the machine) count by
-    their distance, not by its square; ``follows`` has the normal prior :data:`FOLLOWS`.
+    their distance, not by its square; ``follows`` has the normal prior :data:`FOLLOWS`. What was
+    measured at a pace beyond :data:`FAR` tells nothing and is left out, unless all was.
 
     Args:
         parts: ``(n, k)``: how many of each part a measurement is the sum of.
@@ -70,6 +73,9 @@ def at_usual_pace(
         )
     if not all((np.isfinite(given) & (given > 0)).all() for given in (y, p, w)):
         raise InputError("at_usual_pace: times, paces and weights must be above 0")
+    near = (p <= FAR) & (p >= 1 / FAR)
+    if near.any():
+        basis, y, p, w = basis[near], y[near], p[near], w[near]
     count = basis.shape[1]
     columns = np.concatenate([basis, basis * (p - 1)[:, None]], axis=1)  # (n, 2k)
     size = np.full(count, y.sum() / basis.sum())  # of each value, for what is relative to it
@@ -82,9 +88,9 @@ def at_usual_pace(
         wanted.append(np.zeros(count))
         if prior is not None:
             known = np.asarray(prior[0], np.float64)
-            near = np.diag(sigma / prior[1] / known)
-            rows.append(np.concatenate([near, np.zeros_like(near)], axis=1))
-            wanted.append(near @ known)
+            about = np.diag(sigma / prior[1] / known)
+            rows.append(np.concatenate([about, np.zeros_like(about)], axis=1))
+            wanted.append(about @ known)
         solved = np.linalg.lstsq(np.concatenate(rows), np.concatenate(wanted), rcond=None)[0]
         found = cast("Floats", solved)
         size = np.maximum(np.abs(found[:count]), 1e-3 * np.abs(found[:count]).max() + 1e-9)

@@ -73,3 +73,12 @@ def test_a_prior_holds_what_sums_leave_open() -> None:
 def test_what_cannot_be_fitted(parts: Any, ns: Any, pace: Any, weights: Any) -> None:
     with pytest.raises(InputError, match="at_usual_pace"):
         at_usual_pace(parts, ns, pace, weights=weights)
+
+
+def test_when_someone_else_has_the_cores_nothing_is_learnt() -> None:
+    """A pace of ten would outweigh all others in what follows it."""
+    pace = np.array([1.0, 0.8, 1.2, 1.0, 10.0, 10.0])
+    ns = 1e6 * np.array([1.0, 0.8, 1.2, 1.0, 3.0, 2.0])
+    assert at_usual_pace(np.ones((6, 1)), ns, pace).values == pytest.approx([1e6], rel=0.01)
+    only = at_usual_pace(np.ones((2, 1)), ns[4:], pace[4:]).values
+    assert 1e5 < only[0] < 1e6  # better than nothing
