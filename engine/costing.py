@@ -130,7 +130,7 @@ def _experts(paced: Paced, switch_tokens: int | None) -> _Experts:
     known = np.array(sorted(shares))
     at = knots_among(known, () if switch_tokens is None else (switch_tokens, switch_tokens + 1))
     row = dict(zip(known.tolist(), hats(at, known), strict=True))
-    typical = np.array([float(np.median(shares[count])) for count in known.tolist()])
+    typical = np.array([max(float(np.median(shares[count])), 1.0) for count in known.tolist()])
     made = at_usual_pace(
         [np.sum([row[count] for count in counts], axis=0) for counts, *_ in sums],
         [ns for _, ns, _ in sums],
