@@ -79,7 +79,8 @@ def at_usual_pace(
     count = basis.shape[1]
     columns = np.concatenate([basis, basis * (p - 1)[:, None]], axis=1)  # (n, 2k)
     size = np.full(count, y.sum() / basis.sum())  # of each value, for what is relative to it
-    found, trust, sigma = np.zeros(2 * count), np.ones(len(y)), 0.05
+    found, error, trust = np.zeros(2 * count), np.zeros(len(y)), np.ones(len(y))
+    sigma = 0.05
     for _ in range(_ROUNDS):
         root = np.sqrt(w * trust) / y
         rows, wanted = [columns * root[:, None]], [y * root]
@@ -88,7 +89,7 @@ def at_usual_pace(
         wanted.append(np.zeros(count))
         if prior is not None:
             known = np.asarray(prior[0], np.float64)
-            about = np.diag(sigma / prior[1] / known)
+            about: Floats = np.diag(sigma / prior[1] / known)
             rows.append(np.concatenate([about, np.zeros_like(about)], axis=1))
             wanted.append(about @ known)
         solved = np.linalg.lstsq(np.concatenate(rows), np.concatenate(wanted), rcond=None)[0]
