@@ -83,13 +83,14 @@ def at_usual_pace(
     sigma = 0.05
     for _ in range(_ROUNDS):
         root = np.sqrt(w * trust) / y
-        rows, wanted = [columns * root[:, None]], [y * root]
-        follows = np.diag(sigma / FOLLOWS[1] / size)
+        rows: list[Floats] = [columns * root[:, None]]
+        wanted: list[Floats] = [y * root]
+        follows = cast("Floats", np.diag(sigma / FOLLOWS[1] / size))
         rows.append(np.concatenate([-FOLLOWS[0] * follows, follows], axis=1))
         wanted.append(np.zeros(count))
         if prior is not None:
             known = np.asarray(prior[0], np.float64)
-            about: Floats = np.diag(sigma / prior[1] / known)
+            about = cast("Floats", np.diag(sigma / prior[1] / known))
             rows.append(np.concatenate([about, np.zeros_like(about)], axis=1))
             wanted.append(about @ known)
         solved = np.linalg.lstsq(np.concatenate(rows), np.concatenate(wanted), rcond=None)[0]
