@@ -76,7 +76,7 @@ def at_usual_pace(
     near = (p <= FAR) & (p >= 1 / FAR)
     if near.any():
         basis, y, p, w = basis[near], y[near], p[near], w[near]
-    count = basis.shape[1]
+    count: int = basis.shape[1]
     columns = np.concatenate([basis, basis * (p - 1)[:, None]], axis=1)  # (n, 2k)
     size = np.full(count, y.sum() / basis.sum())  # of each value, for what is relative to it
     found, error, trust = np.zeros(2 * count), np.zeros(len(y)), np.ones(len(y))
@@ -85,12 +85,12 @@ def at_usual_pace(
         root = np.sqrt(w * trust) / y
         rows: list[Floats] = [columns * root[:, None]]
         wanted: list[Floats] = [y * root]
-        follows = cast("Floats", np.diag(sigma / FOLLOWS[1] / size))
+        follows = np.diag(sigma / FOLLOWS[1] / size)
         rows.append(np.concatenate([-FOLLOWS[0] * follows, follows], axis=1))
         wanted.append(np.zeros(count))
         if prior is not None:
             known = np.asarray(prior[0], np.float64)
-            about = cast("Floats", np.diag(sigma / prior[1] / known))
+            about = np.diag(sigma / prior[1] / known)
             rows.append(np.concatenate([about, np.zeros_like(about)], axis=1))
             wanted.append(about @ known)
         solved = np.linalg.lstsq(np.concatenate(rows), np.concatenate(wanted), rcond=None)[0]
