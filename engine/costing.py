@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.errors import FiddlerError
 from engine.fitting import fit_curve, hats, knots_among
@@ -38,8 +37,6 @@ LEAST_ERROR = 0.03
 SHARES = 0.1
 """So far is an expert's share of a call from what it costs, as a fraction."""
 _MEASURED = "measured"
-
-Ints = NDArray[np.int64]
 
 
 def model_costs(
