@@ -15,14 +15,16 @@ time. How long they took by how long they usually take is the machine's pace bes
 case's decode step, and its prefill, take at the usual pace comes of their times in all rounds and
 the paces beside them, by the very fit with which the calibration brings its own steps to the usual
 pace (:mod:`engine.steady`): robust, so that a step in which the machine paused does not count for
-all of its length, and with the share of the time that follows the pace fitted along. No prediction
-enters it. Beside it stands what was measured as it is: of a run's tokens per second, pauses and
+all of its length, with the share of the time that follows the pace fitted along, and without what
+stands beside a pace of more than twice the usual, for then someone else has the cores. No
+prediction enters it. Beside it stands what was measured as it is: of a run's tokens per second, pauses and
 all, and of the prefill's time, the median over rounds.
 
 Last line: JSON with ``mape_percent`` and ``worst_percent`` (decode tokens/s over the cases),
 ``prefill_worst_percent``, the same three with ``as_measured`` (medians, the machine's drift in
 them), and how large that was: ``drift_percent``, half the range over the rounds of the time that
-one and the same decode work took, and ``pace``, the least and the most of a generation's.
+one and the same decode work took, ``pace``, the least and the most of a generation's, and
+``left_out``, how many rounds of cases stood beside a pace too far off.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from engine.dense import FEW_TOKENS
 from engine.generated import generated_model
 from engine.machine import this_machine
 from engine.profile import Profile
-from engine.steady import at_usual_pace
+from engine.steady import FAR, at_usual_pace
 
 CALIBRATION = (1, 2, 4, 8, 16, FEW_TOKENS, FEW_TOKENS + 1, 64, 128, 256, 512, 768)
 HELD_OUT = ((6, 24), (24, 16), (48, 24), (96, 16), (180, 24), (350, 16), (600, 24))
@@ -86,9 +88,13 @@ class Case:
         ids = torch.randint(32000, (self.prompt,), generator=generator).tolist()
         return engine.generate(ids, new, do_sample=False, eos_token_id=None).trace
 
+    def paces(self, paces: list[float]) -> list[float]:
+        """By round: the machine's pace beside the case, of all generations' paces."""
+        return [(paces[after - 1] + paces[after]) / 2 for after in self.beside]
+
     def at_usual_pace(self, times: list[list[int]], paces: list[float]) -> float:
         """Of ``steps`` or ``prefills`` what one takes at the usual pace, in ns."""
-        beside = [(paces[after - 1] + paces[after]) / 2 for after in self.beside]
+        beside = self.paces(paces)
         ns = [one for found in times for one in found]
         pace = [at for found, at in zip(times, beside, strict=True) for _ in found]
         return float(at_usual_pace(np.ones((len(ns), 1)), ns, pace).values[0])
@@ -162,6 +168,7 @@ def report(spec: fv.HardwareSpec, cases: list[Case], calibrator: Calibrator) -> 
     print(f"{inside} of {len(cases)} speeds within the stated interval of {stated:.1%}")
     size = np.abs(np.array(errors))  # (cases, 4)
     mean, worst = size.mean(axis=0), size.max(axis=0)
+    beside = [pace for case in cases for pace in case.paces(paces)]
     figures = {
         "mape_percent": mean[0],
         "worst_percent": worst[0],
@@ -172,8 +179,10 @@ def report(spec: fv.HardwareSpec, cases: list[Case], calibrator: Calibrator) -> 
         "drift_percent": 100 * drift_of(calibrator.samples),
         "load": os.getloadavg()[0],
     }
-    rounded = {name: round(float(value), 2) for name, value in figures.items()}
-    print(json.dumps(rounded | {"pace": [round(min(paces), 2), round(max(paces), 2)]}))
+    found: dict[str, object] = {name: round(float(value), 2) for name, value in figures.items()}
+    found["pace"] = [round(min(paces), 2), round(max(paces), 2)]
+    found["left_out"] = f"{sum(not 1 / FAR <= pace <= FAR for pace in beside)} of {len(beside)}"
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
