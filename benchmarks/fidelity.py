@@ -17,8 +17,8 @@ the paces beside them, by the very fit with which the calibration brings its own
 pace (:mod:`engine.steady`): robust, so that a step in which the machine paused does not count for
 all of its length, with the share of the time that follows the pace fitted along, and without what
 stands beside a pace of more than twice the usual, for then someone else has the cores. No
-prediction enters it. Beside it stands what was measured as it is: of a run's tokens per second, pauses and
-all, and of the prefill's time, the median over rounds.
+prediction enters it. Beside it stands what was measured as it is: of a run's tokens per second,
+pauses and all, and of the prefill's time, the median over rounds.
 
 Last line: JSON with ``mape_percent`` and ``worst_percent`` (decode tokens/s over the cases),
 ``prefill_worst_percent``, the same three with ``as_measured`` (medians, the machine's drift in
