@@ -70,13 +70,12 @@ def test_a_busy_round_is_left_out_but_widens_the_interval() -> None:
 def test_a_machine_of_two_paces(compute: float | None) -> None:
     """Each length meets them as chance has it, most of them another one than decode's median.
 
-    Costs are those at one pace nevertheless, whether computing follows it or not.
+    Costs are those at the pace that was more often, whether computing follows it or not.
     """
     samples = made_up((1.0, 1.0, 1.0, 1.0, 1.45, 1.45, 1.45), compute, seed=5)
-    usual = 1.0  # of the two the one that was more often
     costs, _ = model_costs(samples, MODEL)
     for tokens in (1, 2, 8, 24):
-        told = laps(tokens, tokens, usual, compute)
+        told = laps(tokens, tokens, 1.0, compute)
         assert costs.cpu(tokens) == pytest.approx(told.expert_ns[0][0], rel=0.03)
         dense = costs.dense(tokens) + costs.kv_ns * tokens
         assert dense == pytest.approx(told.dense_ns, rel=0.03)
