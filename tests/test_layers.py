@@ -29,7 +29,7 @@ ENGINE_ABOVE = (
         "profile sample",
         "by_hand",
     ),
-    ("events", "cost", "fitting", "schemes"),
+    ("events", "cost", "fitting", "steady", "schemes"),
     ("decision", "lineage", "crossover", "basis", "lane_times", "tracks"),
     ("residency", "timeline", "routing", "stacks frequency"),
     ("policies", "layout"),
