@@ -1,4 +1,4 @@
-"""Dense projections of few tokens on the kernels: in decode they only read weights, as experts."""
+"""Dense layers of few tokens on the kernels: in decode they only read weights, as experts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from torch import Tensor, nn
 
+from engine.attention_kernel import attention_on_kernels
 from engine.expert_kernel import linear, takes_dtype
 from engine.kernels import Pool
+from engine.norm_kernel import norm_on_kernels
+from engine.router_kernel import router_on_kernels
 
 FEW_TOKENS = 32
 """Up to so many a layer reads weights more than it computes, and the kernels are the faster way."""
@@ -18,17 +21,22 @@ LEAST_BYTES = 1 << 20
 
 
 def onto_kernels(model: nn.Module, pool: Pool | None) -> list[nn.Module]:
-    """Let the kernels compute a model's large linear layers where they are given few tokens.
+    """Let the kernels compute a model's dense layers where they are given few tokens.
 
-    Layers that are not plain, or not on the CPU, stay as they are, and so do all without a pool.
-    Returns those that changed.
+    That is attention of a decode step, routers, norms, and large linear layers. Those that are not
+    plain, or not on the CPU, stay as they are, and so do all without a pool. Returns those that
+    changed.
     """
     if pool is None:
         return []
-    found = [module for module in model.modules() if _fits(module)]
-    for module in found:
-        module.forward = _forward(module, pool)  # on this module only, hides its class's
-    return found
+    changed = attention_on_kernels(model, pool)
+    for module in model.modules():
+        if _fits(module):
+            module.forward = _forward(module, pool)  # on this module only, hides its class's
+            changed.append(module)
+        elif norm_on_kernels(module, pool) or router_on_kernels(module, pool):
+            changed.append(module)
+    return changed
 
 
 def _forward(module: nn.Module, pool: Pool) -> Callable[[Tensor], Tensor]:

@@ -171,6 +171,8 @@ typedef struct {
 
 /* Run phases one after the other, each on all threads; the caller is thread 0. Holds the pool. */
 void pool_run(Pool *pool, const Phase *phases, int64_t count);
+/* The same on the caller's thread alone: what is done sooner than others wake. */
+void pool_run_alone(Pool *pool, const Phase *phases, int64_t count);
 int pool_threads(const Pool *pool);
 const Isa *pool_isa(const Pool *pool);
 void pool_lock(Pool *pool);

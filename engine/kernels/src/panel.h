@@ -38,4 +38,21 @@ INLINE int64_t multiply(const Isa *isa, int dtype, const Panel *panel, const voi
     return tokens;
 }
 
+/* Two groups of rows from `row` on of a weight of `outputs` rows, as multiply; says how many of each
+ * there are. */
+INLINE int64_t multiply_rows(const Isa *isa, int dtype, const Panel *panel, const void *w,
+                             int64_t stride, int64_t outputs, int64_t row, int64_t k, int64_t token,
+                             int64_t tokens, int64_t rows[2], float *out) {
+    const int64_t bytes = element_bytes(dtype) * stride, later = row + 2 * GROUP;
+    const char *at = (const char *)w + row * bytes, *then = at + 2 * GROUP * bytes;
+    const void *parts[2] = {at, at + GROUP * bytes}, *next[2] = {NULL, NULL};
+    for (int i = 0; i < 2; i++) {
+        const int64_t left = outputs - row - i * GROUP;
+        rows[i] = left > 0 ? least(GROUP, left) : 0;
+        if (later + i * GROUP < outputs) next[i] = then + i * GROUP * bytes;
+    }
+    return multiply(isa, dtype, panel, parts, token ? NULL : next, stride, rows, k, token, tokens,
+                    out);
+}
+
 #endif
