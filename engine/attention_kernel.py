@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from engine.expert_kernel import DTYPES
+from engine.expert_kernel import DTYPES, wants_gradients
 from engine.growing import GrowingLayer
 from engine.kernels import MOST_HEAD, Attention, Pool
 from engine.norm_kernel import read_norm
@@ -117,7 +117,13 @@ class _Kernel:
         self, hidden: Tensor, turn: Any, mask: Tensor | None, cache: Any
     ) -> GrowingLayer | None:
         """The cache's layer, where this call is the kernel's."""
-        if mask is not None or hidden.ndim != 3 or hidden.shape[1] != 1 or turn is None:
+        if (
+            wants_gradients(hidden)
+            or mask is not None
+            or hidden.ndim != 3
+            or hidden.shape[1] != 1
+            or turn is None
+        ):
             return None
         if type(cache) is not DynamicCache or cache.offloading or self.module.training:
             return None

@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from torch import Tensor, nn
 
 from engine.attention_kernel import attention_on_kernels
-from engine.expert_kernel import linear, takes_dtype
+from engine.expert_kernel import linear, takes_dtype, wants_gradients
 from engine.kernels import Pool
 from engine.norm_kernel import norm_on_kernels
 from engine.router_kernel import router_on_kernels
@@ -44,7 +44,7 @@ def _forward(module: nn.Module, pool: Pool) -> Callable[[Tensor], Tensor]:
 
     def forward(x: Tensor) -> Tensor:
         tokens = x.numel() // x.shape[-1]
-        if not 0 < tokens <= FEW_TOKENS or x.dtype != weight.dtype:
+        if wants_gradients(x) or not 0 < tokens <= FEW_TOKENS or x.dtype != weight.dtype:
             return F.linear(x, weight, module.bias)
         flat = x.reshape(tokens, x.shape[-1])
         flat = flat if flat.stride(1) == 1 else flat.contiguous()

@@ -212,6 +212,11 @@ def takes_dtype(dtype: torch.dtype) -> bool:
     return dtype in DTYPES
 
 
+def wants_gradients(x: Tensor) -> bool:
+    """Whether what is made of ``x`` has to be followed back: the kernels do not."""
+    return x.requires_grad and torch.is_grad_enabled()
+
+
 def linear(pool: Pool, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
     """``F.linear`` of a few tokens ``(T, K)`` on the kernels, into ``out`` ``(T, N)``; returns it.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from engine.expert_kernel import DTYPES
+from engine.expert_kernel import DTYPES, wants_gradients
 from engine.kernels import Pool
 
 FEW_ROWS = 64
@@ -65,7 +65,12 @@ def _forward(
 
     def forward(x: Tensor) -> Tensor:
         rows = x.numel() // width
-        if not 0 < rows <= FEW_ROWS or x.dtype != dtype or x.shape[-1] != width:
+        if (
+            wants_gradients(x)
+            or not 0 < rows <= FEW_ROWS
+            or x.dtype != dtype
+            or x.shape[-1] != width
+        ):
             return usual(x)
         x = x.contiguous()
         out = torch.empty_like(x)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from torch import Tensor, nn
 
-from engine.expert_kernel import DTYPES
+from engine.expert_kernel import DTYPES, wants_gradients
 from engine.kernels import Pool
 
 FEW_TOKENS = 32
@@ -90,7 +90,12 @@ def _forward(
     def forward(hidden_states: Tensor) -> Routed:
         x = hidden_states.reshape(-1, width)
         tokens = len(x)
-        if not 0 < tokens <= FEW_TOKENS or x.dtype != weight.dtype or x.stride(1) != 1:
+        if (
+            wants_gradients(x)
+            or not 0 < tokens <= FEW_TOKENS
+            or x.dtype != weight.dtype
+            or x.stride(1) != 1
+        ):
             return usual(hidden_states)
         logits = torch.empty(tokens, experts, dtype=x.dtype)
         weights, chosen = torch.empty(tokens, top), torch.empty(tokens, top, dtype=torch.int64)
