@@ -12,6 +12,7 @@ from engine.attention_kernel import attention_on_kernels
 from engine.expert_kernel import linear, takes_dtype, wants_gradients
 from engine.kernels import Pool
 from engine.norm_kernel import norm_on_kernels
+from engine.rotary import rotary_from_table
 from engine.router_kernel import router_on_kernels
 
 FEW_TOKENS = 32
@@ -30,6 +31,7 @@ def onto_kernels(model: nn.Module, pool: Pool | None) -> list[nn.Module]:
     if pool is None:
         return []
     changed = attention_on_kernels(model, pool)
+    rotary_from_table(model)
     for module in model.modules():
         if _fits(module):
             module.forward = _forward(module, pool)  # on this module only, hides its class's

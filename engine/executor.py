@@ -96,7 +96,7 @@ class Executor:
         if waiting is not None and len(on_cpu) == len(parts):  # all of it is the lane's
             self._copy(decision)
             out, spans = waiting()
-            return out.to(hidden.dtype), spans
+            return self.lane.rounded(out, hidden.dtype), spans
         out = torch.zeros(hidden.shape, dtype=torch.float32)  # (T, H)
         spans = [(0, 0)] * len(parts)
         for at, (expert, rows, by) in enumerate(parts):

@@ -65,7 +65,8 @@ class GrowingLayer(DynamicLayer):
 
     def _show(self, count: int) -> None:
         assert self._room is not None
-        self.keys, self.values = (part[:, :, :count] for part in self._room)
+        keys, values = self._room
+        self.keys, self.values = keys.narrow(2, 0, count), values.narrow(2, 0, count)
 
 
 def _begins(room: Tensor, part: Tensor, count: int) -> bool:

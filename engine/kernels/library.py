@@ -69,6 +69,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
             *(c_void_p, c_double, c_double, c_void_p),  # weight, offset, eps, out
         ),
     ),
+    "fiddler_round": (None, (c_int64, c_void_p, c_int64, c_void_p)),  # dtype, from, count, to
     "fiddler_stream": (None, (c_void_p, c_void_p, c_int64, c_int64, POINTER(c_uint64))),
 }
 

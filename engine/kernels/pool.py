@@ -248,6 +248,10 @@ class Pool:
         """``x / sqrt(mean(x**2) + eps) * (weight + offset)``, on the caller's thread."""
         self._found.fiddler_norm(dtype, x, rows, width, weight, offset, eps, out)
 
+    def round(self, dtype: Dtype, floats: int, count: int, out: int) -> None:
+        """So many float32 as numbers of the dtype, on the caller's thread."""
+        self._found.fiddler_round(dtype, floats, count, out)
+
     def stream(self, address: int, n_bytes: int, *, prefetch: bool) -> int:
         """Read memory and do next to nothing with it: returns the bytes read.
 

@@ -2,7 +2,7 @@
  * the caller's thread does it alone; a call costs less than one operation of a framework. */
 #include <math.h>
 
-#include "exponential.h"
+#include "kernels.h"
 
 enum { PARTS = 16 }; /* sums side by side */
 
@@ -49,4 +49,14 @@ API void fiddler_norm(int64_t dtype, const void *x, int64_t rows, int64_t k, con
             }
         }
     }
+}
+
+/* to = from, rounded to the dtype. */
+API void fiddler_round(int64_t dtype, const float *from, int64_t count, void *to) {
+    if (dtype == BF16)
+        for (int64_t i = 0; i < count; i++) ((uint16_t *)to)[i] = to_bf16(from[i]);
+    else if (dtype == F16)
+        for (int64_t i = 0; i < count; i++) ((uint16_t *)to)[i] = to_f16(from[i]);
+    else
+        __builtin_memcpy(to, from, (size_t)count * sizeof *from);
 }
