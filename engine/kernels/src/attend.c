@@ -214,7 +214,7 @@ API int64_t fiddler_attend(Pool *pool, const FiddlerAttention *a, const void *x,
                            void *keys, void *values, int64_t sequence_stride, int64_t head_stride,
                            int64_t past, void *out, int64_t out_stride) {
     const Isa *isa = pool_isa(pool);
-    const int dtype = (int)a->dtype, tiled = dtype == BF16 && isa->tiles && tokens >= isa->tiles_from;
+    const int dtype = (int)a->dtype, tiled = dtype == BF16 && suits_tiles(isa, tokens);
     const Panel panel = {.tiled = tiled, .bf16 = dtype == BF16 && (tiled || isa->native_bf16)};
     Attend d = {
         .isa = isa, .a = a, .dtype = dtype, .x = panel, .y = panel, .hidden = x, .cos = cos,

@@ -66,6 +66,7 @@ typedef struct {
     const char *name;
     int native_bf16; /* panels of bf16 weights are bf16; else all panels are float */
     int tiles_from;  /* from so many tokens on, bf16 weights take `tiles`; 0: never */
+    int tiles_full;  /* but not where tokens that are not there cost much time, too */
     Dot *dot[DTYPES];
     Wide *wide[DTYPES];
     Tiles *tiles;

@@ -56,7 +56,7 @@ API int64_t fiddler_linear(Pool *pool, int64_t dtype, const void *x, int64_t x_s
                            int64_t tokens, const void *w, int64_t w_stride, int64_t outputs,
                            int64_t k, const void *bias, void *out, int64_t out_stride) {
     const Isa *isa = pool_isa(pool);
-    const int tiled = dtype == BF16 && isa->tiles && tokens >= isa->tiles_from;
+    const int tiled = dtype == BF16 && suits_tiles(isa, tokens);
     Linear l = {
         .isa = isa, .dtype = (int)dtype,
         .panel = {.tiled = tiled, .bf16 = dtype == BF16 && (tiled || isa->native_bf16)},

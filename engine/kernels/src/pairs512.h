@@ -17,23 +17,36 @@ INLINE void pairs_block(const int rows, const int tiles, const uint16_t *w, int6
 #pragma GCC unroll 2
         for (int t = 0; t < tiles; t++)
             sum[r][t] = more ? _mm512_loadu_ps(out + r * ld + t * TILE) : _mm512_setzero_ps();
+    /* Where four rows begin, and what lies between: a pointer for each row would fill the registers,
+     * and compilers make them unless they cannot see that these move together. */
+    const char *four[4];
+    int64_t one = stride * (int64_t)sizeof *w, three = 3 * one;
+#pragma GCC unroll 4
+    for (int f = 0; f < (rows + 3) / 4; f++) four[f] = (const char *)w + 4 * f * one;
+    __asm__("" : "+r"(one), "+r"(three));
     for (int64_t p = 0; p < pairs; p += 2) {
-        if (lines) __builtin_prefetch(lines + 32 * p, 0, 2);
+        if (lines) __builtin_prefetch(lines, 0, 2), lines += 64;
+#pragma GCC unroll 4
+        for (int f = 0; f < (rows + 3) / 4; f++) __asm__("" : "+r"(four[f]));
 #pragma GCC unroll 2
         for (int q = 0; q < 2; q++) {
             __m512bh v[2];
 #pragma GCC unroll 2
             for (int t = 0; t < tiles; t++)
-                v[t] = (__m512bh)_mm512_loadu_si512(x + t * x_tile + (p + q) * TILE_K);
+                v[t] = (__m512bh)_mm512_loadu_si512(x + t * x_tile + q * TILE_K);
 #pragma GCC unroll 16
             for (int r = 0; r < rows; r++) {
+                const int64_t in = r % 4 == 3 ? three : r % 4 * one;
                 int32_t pair;
-                __builtin_memcpy(&pair, w + r * stride + 2 * (p + q), sizeof pair);
+                __builtin_memcpy(&pair, four[r / 4] + in + 4 * q, sizeof pair);
                 const __m512bh u = (__m512bh)_mm512_set1_epi32(pair);
 #pragma GCC unroll 2
                 for (int t = 0; t < tiles; t++) sum[r][t] = _mm512_dpbf16_ps(sum[r][t], v[t], u);
             }
         }
+        x += 2 * TILE_K;
+#pragma GCC unroll 4
+        for (int f = 0; f < (rows + 3) / 4; f++) four[f] += 8;
     }
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)

@@ -9,6 +9,15 @@ typedef struct {
     void *memory;
 } Panel;
 
+/* Whether so many bf16 tokens are the faster way in tiles: a SLIVER of them, or a TILE, takes as long
+ * as a full one. */
+INLINE int suits_tiles(const Isa *isa, int64_t tokens) {
+    if (!isa->tiles || !isa->tiles_from || tokens < isa->tiles_from) return 0;
+    const int64_t rest = tokens % SLIVER;
+    const int64_t paid = tokens - rest + (rest > TILE ? SLIVER : rest ? TILE : 0);
+    return !isa->tiles_full || 8 * tokens >= 7 * paid;
+}
+
 /* Elements from row to row: a line more than the rows, or rows of a size that is a multiple of a
  * page would all fall on the same few lines of the nearest cache. */
 INLINE int64_t panel_stride(int64_t k) { return round_up(k, PAD) + 32; }
