@@ -151,8 +151,8 @@ def _contended(probe: Probe, copy: Callable[[], object]) -> tuple[float, float]:
 
 def _expert_ns(probe: Probe) -> float:
     """One expert with one token, the median over a short generation."""
-    laps = probe.run(1, 4)
-    return float(np.median([ns for step in laps for ns in step.expert_ns]))
+    calls = [ns for laps in probe.run(1, 4) for ns in laps.expert_ns]
+    return float(np.median([each for call in calls for each in call]))
 
 
 class _Copies:

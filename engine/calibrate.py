@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from engine import bandwidth
 from engine.bandwidth import Rates
 from engine.costing import drift_of, kernel_tflops, model_costs
+from engine.dense import FEW_TOKENS
 from engine.destination import prepare
 from engine.errors import FiddlerError, InputError
 from engine.generated import generated_model
@@ -30,10 +31,12 @@ from engine.measured import Calibration, ModelCosts, Reading
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware
 from engine.store import ExpertStore
 from engine.strict import check_number
-from engine.timing import Probe, Samples
+from engine.timing import Generation, Probe, Samples
 
-QUICK_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-THOROUGH_LENGTHS = (1, 2, 3, 5, 8, 12, 20, 32, 48, 72, 112, 176, 264, 400, 608, 912, 1360, 2048)
+QUICK_LENGTHS = (1, 2, 4, 8, 16, FEW_TOKENS, FEW_TOKENS + 1, 64, 128, 256, 512)
+THOROUGH_LENGTHS = (1, 2, 3, 5, 8, 12, 20, FEW_TOKENS, FEW_TOKENS + 1, 48, 72, 112, 176, 264, 400,
+                    608, 912, 1360, 2048)  # fmt: skip
+"""Prompt lengths; where the dense layers change from the kernels to torch, both sides of it."""
 NEW_TOKENS = 6
 """Decode steps after each prompt, which are timed, too."""
 
@@ -69,9 +72,9 @@ class Calibrator:
             cost = time.perf_counter() - began
         self.rounds += 1
 
-    def measure_one(self, prompt_tokens: int) -> None:
+    def measure_one(self, prompt_tokens: int) -> Generation:
         """One generation of the round under way."""
-        self.samples.take(self.rounds, self.probe.run(prompt_tokens, NEW_TOKENS))
+        return self.samples.take(self.rounds, self.probe.run(prompt_tokens, NEW_TOKENS))
 
     def spec(self, name: str = "this-machine") -> HardwareSpec:
         """The machine as measured so far."""

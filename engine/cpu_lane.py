@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from ctypes import memset
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
@@ -16,11 +17,14 @@ import torch
 from torch import Tensor
 
 from engine.expert import run_expert
-from engine.expert_kernel import ExpertKernel, measured_switch
+from engine.expert_kernel import DTYPES, ExpertKernel, measured_switch
 from engine.kernels import open_pool
 from engine.notes import Span
 from engine.store import ExpertStore
 from engine.threads import torch_team
+
+FEW_NUMBERS = 1 << 17
+"""More are rounded faster by torch's threads."""
 
 Part = tuple[int, Tensor | None, Tensor]
 """An expert of the layer, the rows it takes (int64; None: all), their weights (float32)."""
@@ -70,7 +74,7 @@ class CpuLane:
 
         ``hidden`` is ``(T, H)``. Spans are ``time.perf_counter_ns``, in the order of ``parts``.
         """
-        out = torch.zeros(hidden.shape, dtype=torch.float32)
+        out = zeros(hidden.shape)
         kernel = self.kernels[layer]
         if kernel is None:
             return out, [self._by_torch(layer, hidden, part, out) for part in parts]
@@ -78,6 +82,14 @@ class CpuLane:
         start = time.perf_counter_ns()
         spent = kernel.run(hidden.contiguous(), groups, out)
         return out, _laid(start, time.perf_counter_ns(), spent)
+
+    def rounded(self, out: Tensor, dtype: torch.dtype) -> Tensor:
+        """A result ``(T, H)`` in float32 as another dtype."""
+        if self.pool is None or dtype not in DTYPES or out.numel() > FEW_NUMBERS:
+            return out.to(dtype)
+        made = torch.empty(out.shape, dtype=dtype)
+        self.pool.round(DTYPES[dtype], out.data_ptr(), out.numel(), made.data_ptr())
+        return made
 
     def _by_torch(self, layer: int, hidden: Tensor, part: Part, out: Tensor) -> Span:
         """One expert, added to ``out``."""
@@ -88,6 +100,14 @@ class CpuLane:
         y = y.float() * by[:, None]
         out.add_(y) if rows is None else out.index_add_(0, rows, y)
         return start, time.perf_counter_ns()
+
+
+def zeros(shape: torch.Size) -> Tensor:
+    """As ``torch.zeros``, float32. Between two experts torch's code is in no cache: a call of its
+    takes tens of microseconds, and this one does not."""
+    out = torch.empty(shape)
+    memset(out.data_ptr(), 0, out.nbytes)
+    return out
 
 
 def _laid(start: int, end: int, spent: Sequence[int]) -> list[Span]:

@@ -1,4 +1,4 @@
-"""Dense projections of few tokens on the kernels: in decode they only read weights, as experts."""
+"""Dense layers of few tokens on the kernels: in decode they only read weights, as experts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from torch import Tensor, nn
 
-from engine.expert_kernel import linear, takes_dtype
+from engine.attention_kernel import attention_on_kernels
+from engine.expert_kernel import linear, takes_dtype, wants_gradients
 from engine.kernels import Pool
+from engine.norm_kernel import norm_on_kernels
+from engine.rotary import rotary_from_table
+from engine.router_kernel import router_on_kernels
 
 FEW_TOKENS = 32
 """Up to so many a layer reads weights more than it computes, and the kernels are the faster way."""
@@ -18,17 +22,23 @@ LEAST_BYTES = 1 << 20
 
 
 def onto_kernels(model: nn.Module, pool: Pool | None) -> list[nn.Module]:
-    """Let the kernels compute a model's large linear layers where they are given few tokens.
+    """Let the kernels compute a model's dense layers where they are given few tokens.
 
-    Layers that are not plain, or not on the CPU, stay as they are, and so do all without a pool.
-    Returns those that changed.
+    That is attention of a decode step, routers, norms, and large linear layers. Those that are not
+    plain, or not on the CPU, stay as they are, and so do all without a pool. Returns those that
+    changed.
     """
     if pool is None:
         return []
-    found = [module for module in model.modules() if _fits(module)]
-    for module in found:
-        module.forward = _forward(module, pool)  # on this module only, hides its class's
-    return found
+    changed = attention_on_kernels(model, pool)
+    rotary_from_table(model)
+    for module in model.modules():
+        if _fits(module):
+            module.forward = _forward(module, pool)  # on this module only, hides its class's
+            changed.append(module)
+        elif norm_on_kernels(module, pool) or router_on_kernels(module, pool):
+            changed.append(module)
+    return changed
 
 
 def _forward(module: nn.Module, pool: Pool) -> Callable[[Tensor], Tensor]:
@@ -36,7 +46,7 @@ def _forward(module: nn.Module, pool: Pool) -> Callable[[Tensor], Tensor]:
 
     def forward(x: Tensor) -> Tensor:
         tokens = x.numel() // x.shape[-1]
-        if not 0 < tokens <= FEW_TOKENS or x.dtype != weight.dtype:
+        if wants_gradients(x) or not 0 < tokens <= FEW_TOKENS or x.dtype != weight.dtype:
             return F.linear(x, weight, module.bias)
         flat = x.reshape(tokens, x.shape[-1])
         flat = flat if flat.stride(1) == 1 else flat.contiguous()

@@ -49,8 +49,8 @@ def _parts(experts: list[int], index: Tensor, weights: Tensor) -> list[Part]:
     """Of each expert the rows of the tokens that chose it, and the weights they give it."""
     routed = weights.float()  # (T, K)
     if index.shape == (1, len(experts)):  # decode, each expert named once: no look-up of tokens
-        ranks = index[0].tolist()
-        return [(e, None, routed[0, (at := ranks.index(e)) : at + 1]) for e in experts]
+        ranks, each = index[0].tolist(), routed.view(-1, 1).unbind()
+        return [(expert, None, each[ranks.index(expert)]) for expert in experts]
     parts: list[Part] = []
     for expert in experts:
         rows, rank = torch.where(index == expert)  # (tokens,), (tokens,)
@@ -93,8 +93,12 @@ class Executor:
         shared = self._shared[layer]
         if shared is not None:
             shared.begin(hidden)
+        if waiting is not None and len(on_cpu) == len(parts):  # all of it is the lane's
+            self._copy(decision)
+            out, spans = waiting()
+            return self.lane.rounded(out, hidden.dtype), spans
         out = torch.zeros(hidden.shape, dtype=torch.float32)  # (T, H)
-        spans: list[Span] = [(0, 0)] * len(parts)
+        spans = [(0, 0)] * len(parts)
         for at, (expert, rows, by) in enumerate(parts):
             if decision.actions[at] == _CPU:
                 continue
@@ -104,16 +108,20 @@ class Executor:
             y = run_expert(self.store.modules[layer], fetched, x).float() * by[:, None]
             out.add_(y) if rows is None else out.index_add_(0, rows, y)
             spans[at] = start, time.perf_counter_ns()
-        for flat in decision.unused:
-            self.device.stage(self.store.weights(*divmod(flat, self.store.experts)))
-        for flat in decision.fetch:
-            self.device.put(flat, self.store.weights(*divmod(flat, self.store.experts)))
+        self._copy(decision)
         if waiting is not None:
             theirs, measured = waiting()
             out += theirs
             for at, span in zip(on_cpu, measured, strict=True):
                 spans[at] = span
         return out.to(hidden.dtype), spans
+
+    def _copy(self, decision: Decision) -> None:
+        """What a decision copies besides the experts that run now."""
+        for flat in decision.unused:
+            self.device.stage(self.store.weights(*divmod(flat, self.store.experts)))
+        for flat in decision.fetch:
+            self.device.put(flat, self.store.weights(*divmod(flat, self.store.experts)))
 
     def _start(
         self, layer: int, hidden: Tensor, parts: list[Part]

@@ -19,11 +19,12 @@ from engine.store import ExpertWeights
 Group = tuple[ExpertWeights, Tensor | None, Tensor | None]
 """One expert, the rows it takes (int64; None: all), and their routing weights (None: ones)."""
 
-_DTYPES = {
+DTYPES = {
     torch.float32: Dtype.FLOAT32,
     torch.bfloat16: Dtype.BFLOAT16,
     torch.float16: Dtype.FLOAT16,
 }
+"""What the kernels call torch's dtypes."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class ExpertKernel:
         with an activation that is none of theirs.
         """
         dtype = dtype or weights.up.dtype
-        if pool is None or dtype not in _DTYPES or module.has_post_expert_norm:
+        if pool is None or dtype not in DTYPES or module.has_post_expert_norm:
             return None
         first = 2 if weights.bits else 0  # levels and scales have dtypes of their own
         last = 4 if weights.bits else len(weights)
@@ -74,7 +75,7 @@ class ExpertKernel:
         layer = Layer(
             hidden=hidden,
             intermediate=inner,
-            dtype=_DTYPES[dtype],
+            dtype=DTYPES[dtype],
             gated=module.has_gate,
             interleaved=gate.interleaved,
             transposed=module.is_transposed and not weights.bits,
@@ -208,7 +209,12 @@ def _torch_only(kernel: ExpertKernel) -> Callable[[Tensor, Sequence[Group], Tens
 
 def takes_dtype(dtype: torch.dtype) -> bool:
     """Whether the kernels compute with weights of this dtype."""
-    return dtype in _DTYPES
+    return dtype in DTYPES
+
+
+def wants_gradients(x: Tensor) -> bool:
+    """Whether what is made of ``x`` has to be followed back: the kernels do not."""
+    return x.requires_grad and torch.is_grad_enabled()
 
 
 def linear(pool: Pool, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
@@ -217,11 +223,11 @@ def linear(pool: Pool, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tens
     All of one dtype, rows contiguous.
     """
     parts = [x, weight, out] if bias is None else [x, weight, out, bias]
-    assert all(p.dtype == x.dtype and p.stride(-1) == 1 for p in parts) and x.dtype in _DTYPES
+    assert all(p.dtype == x.dtype and p.stride(-1) == 1 for p in parts) and x.dtype in DTYPES
     tokens, inputs = x.shape
     assert weight.shape[1] == inputs and out.shape == (tokens, len(weight))
     pool.linear(
-        _DTYPES[x.dtype],
+        DTYPES[x.dtype],
         *(x.data_ptr(), x.stride(0), tokens),
         *(weight.data_ptr(), weight.stride(0), len(weight), inputs),
         0 if bias is None else bias.data_ptr(),

@@ -6,6 +6,7 @@ a measurement far off the others (a busy machine) loses weight instead of bendin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -121,11 +122,30 @@ def _two_lines(x: Floats, y: Floats, w: Floats) -> Curve | None:
 def _table(x: Floats, y: Floats, w: Floats) -> Curve:
     """Points at round token counts, where there are measurements, joined by straight lines."""
     known = np.unique(x)
-    knots = [float(known[np.argmin(np.abs(known - knot))]) for knot in _KNOTS]
-    at = np.unique([known[0], *(k for k in knots if known[0] <= k <= known[-1]), known[-1]])
-    basis = np.stack([np.interp(x, at, row) for row in np.eye(len(at))], axis=1)
-    ns = np.maximum(_solve(basis, y, w), 0.0)
+    at = np.union1d(knots_among(known), known[-1:])
+    ns = np.maximum(_solve(hats(at, x), y, w), 0.0)
     return Curve(points=tuple(zip(at.tolist(), ns.tolist(), strict=True)))
+
+
+def knots_among(known: Floats, more: Sequence[int] = ()) -> Floats:
+    """Of ``known`` token counts (ascending) the first, and those nearest to round ones and ``more``
+    as far as they go."""
+    wanted = [knot for knot in (*_KNOTS, *more) if knot <= known[-1]]
+    near = [float(known[np.argmin(np.abs(known - knot))]) for knot in wanted]
+    return np.unique([known[0], *near]).astype(np.float64)
+
+
+def hats(at: Floats, x: Floats) -> Floats:
+    """Of each ``x`` the share of each point in ``at`` when straight lines join them, ``(n, k)``.
+
+    Beyond the last point as between the last two, before the first as at it: as a Curve's points.
+    """
+    made = np.stack([np.interp(x, at, row) for row in np.eye(len(at))], axis=1)
+    beyond = x > at[-1]
+    if len(at) > 1:
+        made[beyond, -1] = (x[beyond] - at[-2]) / (at[-1] - at[-2])
+        made[beyond, -2] = 1 - made[beyond, -1]
+    return made
 
 
 def _apart(plain: Curve, table: Curve) -> float:

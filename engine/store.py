@@ -113,6 +113,8 @@ class ExpertStore:
         self.probe = probe(model, require_experts(model))
         self.modules = list(self.probe.modules)
         self._layers = [self._of(module) for module in self.modules]
+        self._views: dict[tuple[int, int], ExpertWeights] = {}
+        """Of experts that were asked for: making them again takes longer than looking them up."""
         first = self._layers[0]
         self.experts = first.up.shape[0]
         shapes = {tuple(tuple(part.shape) for part in layer.parts) for layer in self._layers}
@@ -168,8 +170,13 @@ class ExpertStore:
             setattr(module, name, nn.Parameter(levels, requires_grad=False))
             setattr(module, f"{name}_scales", nn.Parameter(scales, requires_grad=False))
         self._layers[layer] = fused
+        self._views.clear()
 
     def weights(self, layer: int, expert: int) -> ExpertWeights:
         """Views of one expert's parameters."""
-        fused = self._layers[layer]
-        return ExpertWeights(*(None if part is None else part[expert] for part in fused))
+        found = self._views.get((layer, expert))
+        if found is None:
+            fused = self._layers[layer]
+            found = ExpertWeights(*(None if part is None else part[expert] for part in fused))
+            self._views[layer, expert] = found
+        return found

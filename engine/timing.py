@@ -2,7 +2,8 @@
 
 What is timed is what a user runs: transformers' ``generate`` through the engine's session and
 executor, so weights stream from memory as they do in use (each pass reads far more than a cache
-holds), threads wake as they do in use, and attention reads a real KV cache. Nothing is recorded.
+holds), threads wake as they do in use, attention reads a real KV cache, and steps are recorded, for
+that takes time, too; the recording is thrown away.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,6 +23,8 @@ from engine.cost import CostModel
 from engine.decision import Decision
 from engine.dense import onto_kernels
 from engine.devices.host import HostDevice
+from engine.events import Clock
+from engine.fitting import fit_line
 from engine.hook import attach
 from engine.notes import Span
 from engine.orchestrator import Change
@@ -32,49 +36,85 @@ from engine.spec import ModelSpec
 from engine.store import ExpertStore
 from engine.threads import choose_threads, torch_threads
 
-_Step = tuple[int, int]
-"""Tokens processed, KV positions read."""
-
 
 @dataclass
-class Samples:
-    """Times in ns by what was done; of each, one list for each round of the calibration."""
-
-    experts: dict[int, dict[int, list[int]]] = field(default_factory=dict)
-    """By token count, then round."""
-    dense: dict[_Step, dict[int, list[int]]] = field(default_factory=dict)
-    """By step, then round: one layer's share of the step's dense time."""
-    head: dict[int, list[int]] = field(default_factory=dict)
-    """By round."""
-    decode: dict[int, list[int]] = field(default_factory=dict)
-    """By round: whole decode steps, which show how the machine drifts."""
-
-    def take(self, round_: int, steps: Sequence[_Laps]) -> None:
-        """Enter a generation's steps."""
-        for laps in steps:
-            key = laps.tokens, laps.context
-            share = laps.dense_ns // max(laps.layers, 1)
-            self.dense.setdefault(key, {}).setdefault(round_, []).append(share)
-            self.head.setdefault(round_, []).append(laps.head_ns)
-            if laps.tokens == 1:
-                self.decode.setdefault(round_, []).append(laps.end_ns - laps.start_ns)
-            for tokens, ns in zip(laps.counts, laps.expert_ns, strict=True):
-                self.experts.setdefault(tokens, {}).setdefault(round_, []).append(ns)
-
-
-@dataclass
-class _Laps:
+class Laps:
     """One step's times, added up as they come."""
 
     start_ns: int
     tokens: int = 0
     context: int = 0
-    layers: int = 0
+    """KV positions read."""
     dense_ns: int = 0
+    """Of all layers."""
     head_ns: int = 0
     end_ns: int = 0
-    counts: list[int] = field(default_factory=list)
-    expert_ns: list[int] = field(default_factory=list)
+    counts: list[list[int]] = field(default_factory=list)
+    """By layer: of each expert its tokens."""
+    expert_ns: list[list[int]] = field(default_factory=list)
+    """By layer: of each expert its share of the layer's call, to which they add up."""
+
+    @property
+    def layers(self) -> int:
+        """MoE layers that ran."""
+        return len(self.counts)
+
+    @property
+    def whole_ns(self) -> int:
+        """From the step's begin to its end."""
+        return self.end_ns - self.start_ns
+
+
+@dataclass
+class Generation:
+    """The complete steps of one prompt, the prefill first. At least one decode step."""
+
+    round: int
+    steps: Sequence[Laps]
+
+    @property
+    def prefill(self) -> Sequence[Laps]:
+        """Steps of several tokens: none where the prompt is of one."""
+        return [laps for laps in self.steps if laps.tokens > 1]
+
+    @property
+    def decode(self) -> Sequence[Laps]:
+        """Steps of one token, all the same work but for what they read of the KV cache."""
+        return [laps for laps in self.steps if laps.tokens == 1]
+
+    @property
+    def context(self) -> float:
+        """KV positions read by a decode step, the mean."""
+        return float(np.mean([laps.context for laps in self.decode]))
+
+    @property
+    def step_ns(self) -> float:
+        """A decode step, the median."""
+        return float(np.median([laps.whole_ns for laps in self.decode]))
+
+
+@dataclass
+class Samples:
+    """All generations of a calibration, in their order."""
+
+    generations: list[Generation] = field(default_factory=list)
+
+    def paces(self) -> list[float]:
+        """How fast the machine was in each generation: its decode steps by the usual ones.
+
+        1 is the usual, 1.5 half as slow again. What steps usually take at their context is a line
+        through all generations, robust, of which the median is 1.
+        """
+        contexts = np.array([each.context for each in self.generations])
+        ns = np.array([each.step_ns for each in self.generations])
+        fixed, slope = fit_line(contexts, ns)
+        by_line = ns / (fixed + slope * contexts)
+        return (by_line / np.median(by_line)).tolist()
+
+    def take(self, round_: int, steps: Sequence[Laps]) -> Generation:
+        """Enter a generation's steps, of which one at least is a decode step."""
+        self.generations.append(Generation(round_, steps))
+        return self.generations[-1]
 
 
 class _Watch:
@@ -83,7 +123,7 @@ class _Watch:
     def __init__(self, costs: CostModel) -> None:
         self.costs = costs
         self.now_ns = 0
-        self.steps: list[_Laps] = []
+        self.steps: list[Laps] = []
         self._last = 0
 
     def pins(self, changes: Sequence[Change], costs: CostModel) -> None:
@@ -92,7 +132,7 @@ class _Watch:
     def begin(self) -> None:
         """A step begins."""
         self._last = time.perf_counter_ns()
-        self.steps.append(_Laps(self._last))
+        self.steps.append(Laps(self._last))
 
     def layer(
         self, layer: int, tokens: int, context: int, decision: Decision, spans: Sequence[Span]
@@ -100,12 +140,11 @@ class _Watch:
         """What came before the first expert was dense."""
         laps = self.steps[-1]
         laps.tokens, laps.context = tokens, context
-        laps.layers += 1
         laps.dense_ns += spans[0][0] - self._last
-        laps.counts += decision.tokens
-        laps.expert_ns += [end - start for start, end in spans]
+        laps.counts.append(decision.tokens)
+        laps.expert_ns.append([end - start for start, end in spans])
         self._last = spans[-1][1]
-        return ()
+        return spans
 
     def head(self, tokens: int) -> None:
         """What ran since the last expert."""
@@ -165,7 +204,7 @@ class Probe:
         """The model with this probe's session; afterwards with the one it had."""
         modules = self._session.store.modules
         before = [getattr(module, "fiddler_session", None) for module in modules]
-        hooks = attach(self.model, self._session, lambda ids: [])
+        hooks = attach(self.model, self._session, lambda ids: [""] * len(ids))
         try:
             yield
         finally:
@@ -180,12 +219,12 @@ class Probe:
         with torch_threads(self.threads, self._usual), torch.no_grad():
             yield
 
-    def run(self, prompt_tokens: int, new_tokens: int) -> list[_Laps]:
+    def run(self, prompt_tokens: int, new_tokens: int) -> list[Laps]:
         """Generate from a random prompt; returns the laps of its complete steps."""
         ids = torch.randint(self._vocabulary, (1, prompt_tokens), generator=self._random)
         owner = object()
         try:
-            self._session.begin_run(owner, partial(Recorder, self.spec), record=False)
+            self._session.begin_run(owner, partial(Recorder, self.spec, clock=Clock.MEASURED))
             with self._attached(), self.running():
                 self.model.generate(
                     ids,

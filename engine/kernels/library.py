@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import warnings
-from ctypes import POINTER, c_char_p, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_int64, c_uint64, c_void_p
 from functools import cache
 from itertools import count
 from typing import Any
@@ -42,6 +42,34 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
             *(c_void_p, c_void_p, c_int64),  # bias, out, its stride
         ),
     ),
+    "fiddler_route": (
+        c_int64,
+        (
+            *(c_void_p, c_int64),  # pool, dtype
+            *(c_void_p, c_int64, c_int64),  # x, its stride, tokens
+            *(c_void_p, c_int64, c_int64, c_int64),  # w, its stride, experts, k
+            *(c_int64, c_int64),  # chosen for a token, whether normalised
+            *(c_void_p, c_void_p, c_void_p),  # logits, weights, chosen
+        ),
+    ),
+    "fiddler_attend": (
+        c_int64,
+        (
+            *(c_void_p, c_void_p),  # pool, attention
+            *(c_void_p, c_int64, c_int64),  # x, its stride, tokens
+            *(c_void_p, c_void_p, c_int64),  # cos, sin, their stride
+            *(c_void_p, c_void_p, c_int64, c_int64, c_int64),  # keys, values, strides, past
+            *(c_void_p, c_int64),  # out, its stride
+        ),
+    ),
+    "fiddler_norm": (
+        None,
+        (
+            *(c_int64, c_void_p, c_int64, c_int64),  # dtype, x, rows, k
+            *(c_void_p, c_double, c_double, c_void_p),  # weight, offset, eps, out
+        ),
+    ),
+    "fiddler_round": (None, (c_int64, c_void_p, c_int64, c_void_p)),  # dtype, from, count, to
     "fiddler_stream": (None, (c_void_p, c_void_p, c_int64, c_int64, POINTER(c_uint64))),
 }
 

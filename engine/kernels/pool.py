@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from engine.errors import DeviceError, InputError
+from engine.kernels.attention import Attention
 from engine.kernels.cores import physical_cores
 from engine.kernels.library import choose_isa, isas, library, warn_once
 
@@ -177,6 +178,79 @@ class Pool:
             *(bias, out, out_stride),
         )
         self._check(failed)
+
+    def route(
+        self,
+        dtype: Dtype,
+        x: int,
+        x_stride: int,
+        tokens: int,
+        w: int,
+        w_stride: int,
+        experts: int,
+        inputs: int,
+        top: int,
+        normalised: bool,
+        logits: int,
+        weights: int,
+        chosen: int,
+    ) -> None:
+        """The ``top`` experts of each token (int64), by the softmax of ``x @ w.T``, best first.
+
+        ``logits`` takes the product, of the dtype; ``weights`` (float32) the softmax's values of
+        those chosen, divided by their sum where ``normalised``.
+        """
+        failed = self._found.fiddler_route(
+            *(self._pool, dtype, x, x_stride, tokens, w, w_stride, experts, inputs),
+            *(top, normalised, logits, weights, chosen),
+        )
+        self._check(failed)
+
+    def attend(
+        self,
+        attention: Attention,
+        x: int,
+        x_stride: int,
+        tokens: int,
+        cos: int,
+        sin: int,
+        turn_stride: int,
+        keys: int,
+        values: int,
+        sequence_stride: int,
+        head_stride: int,
+        past: int,
+        out: int,
+        out_stride: int,
+    ) -> None:
+        """Attention of one token of each of so many sequences: see ``src/attend.c``.
+
+        ``keys`` and ``values`` hold ``past`` rows of each head, and room for one more, which is
+        filled.
+        """
+        failed = self._found.fiddler_attend(
+            *(self._pool, byref(attention), x, x_stride, tokens, cos, sin, turn_stride),
+            *(keys, values, sequence_stride, head_stride, past, out, out_stride),
+        )
+        self._check(failed)
+
+    def norm(
+        self,
+        dtype: Dtype,
+        x: int,
+        rows: int,
+        width: int,
+        weight: int,
+        offset: float,
+        eps: float,
+        out: int,
+    ) -> None:
+        """``x / sqrt(mean(x**2) + eps) * (weight + offset)``, on the caller's thread."""
+        self._found.fiddler_norm(dtype, x, rows, width, weight, offset, eps, out)
+
+    def round(self, dtype: Dtype, floats: int, count: int, out: int) -> None:
+        """So many float32 as numbers of the dtype, on the caller's thread."""
+        self._found.fiddler_round(dtype, floats, count, out)
 
     def stream(self, address: int, n_bytes: int, *, prefetch: bool) -> int:
         """Read memory and do next to nothing with it: returns the bytes read.

@@ -33,11 +33,8 @@ from fiddler_viz.figures.memory_over_time import (
 from fiddler_viz.figures.oneline import heatmap, inspect, memory, timeline, tokens
 from fiddler_viz.figures.plans import comparison, plans, plans_figure
 from fiddler_viz.figures.plans_words import describe_plans
-from fiddler_viz.figures.policy_lab import (
-    describe_policy_lab,
-    policy_lab,
-    policy_lab_figure,
-)
+from fiddler_viz.figures.policy_lab import policy_lab, policy_lab_figure
+from fiddler_viz.figures.policy_lab_words import describe_policy_lab
 from fiddler_viz.figures.room import Room, room_of
 from fiddler_viz.figures.routing_flow import (
     describe_routing_flow,

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 
 from engine import crossover as data
 from engine.cost import TABLE_TOKENS, CostModel
@@ -19,11 +18,11 @@ from engine.crossover import Crossover
 from engine.errors import InputError
 from engine.events import Action
 from engine.spec import UNCALIBRATED, HardwareSpec, ModelSpec, resolve_hardware, resolve_model
-from engine.trace import Trace
 from engine.units import format_bytes, format_ns
 from engine.what_if import words
 from fiddler_viz import demo
 from fiddler_viz.figures.base import legend_style
+from fiddler_viz.figures.crossover_calls import STEMS_AXIS, Calls, calls_of, shares, stems
 from fiddler_viz.figures.lines import axis, edge_label, fade, titled
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.theme import ACTIONS, Theme, count, percent, theme
@@ -35,8 +34,6 @@ WAYS = {
     Action.RESIDENT: ("resident_ns", "on the GPU already", "dot"),
 }
 """Field, name and dash of each line, in the order drawn."""
-Calls = tuple[data.Ints, data.Ints]
-"""Token counts, ascending, and how many calls of an expert were for so many."""
 _MARGIN = {"l": 66, "r": 20, "b": 84}
 _S = 1e-9
 
@@ -115,13 +112,6 @@ def crossing(
     )
 
 
-def calls_of(trace: Trace) -> Calls:
-    """How often a run called one expert for so many tokens."""
-    calls = np.bincount(trace.batch.count)
-    tokens = np.flatnonzero(calls)
-    return tokens, calls[tokens]
-
-
 def crossover_figure(
     found: Crossover,
     look: str | Theme = "light",
@@ -144,7 +134,7 @@ def crossover_figure(
     if found.measured:
         figure.add_trace(_points(found, look))
     if calls is not None and len(calls[0]):
-        figure.add_traces(_stems(found, calls))
+        figure.add_traces(stems(found, calls))
     ticks = [4**power for power in range(11) if 4**power <= found.largest]
     figure.update_xaxes(
         **axis(look, "tokens that one expert serves at once"),
@@ -165,8 +155,7 @@ def crossover_figure(
         legend=legend_style(), hovermode="x unified", **_marks(found, look), dragmode="pan"
     )
     if calls is not None:
-        stems = {"overlaying": "y", "visible": False, "range": [0, 3.2], "fixedrange": True}
-        figure.update_layout(yaxis2=stems)
+        figure.update_layout(yaxis2=STEMS_AXIS)
     return figure
 
 
@@ -202,53 +191,6 @@ def _line(
         hovertemplate="%{text}",
     )
     return [band, line]
-
-
-def _stems(found: Crossover, calls: Calls) -> list[go.Scatter]:
-    """Of the run's calls: how many were for so many tokens, in two kinds."""
-    tokens, many = calls
-    shown = tokens <= found.largest
-    tokens, share = tokens[shown], many[shown] / many.sum()
-    copied = _copy_wins(found, tokens)
-    made: list[go.Scatter] = []
-    for action, mine in ((Action.CPU, ~copied), (Action.STREAM, copied)):
-        kind, way = ACTIONS[action], "the CPU" if action == Action.CPU else "a copy"
-        x, y = tokens[mine], share[mine]
-        made.append(
-            go.Scatter(
-                x=x,
-                y=y,
-                yaxis="y2",
-                name=f"calls: {percent(float(y.sum()))} sooner by {way}",
-                mode="markers",
-                marker={"symbol": kind.marker, "size": 7, "color": kind.color},
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": np.zeros(len(y)),
-                    "arrayminus": y,
-                    "color": kind.color,
-                    "thickness": 3,
-                    "width": 0,
-                },
-                text=[f"{percent(float(part))} of the run's calls" for part in y],
-                hovertemplate="%{text}<extra></extra>",
-            )
-        )
-    return made
-
-
-def _copy_wins(found: Crossover, tokens: data.Ints) -> NDArray[np.bool_]:
-    if not found.accelerator or found.break_even is None:
-        return np.zeros(len(tokens), dtype=np.bool_)
-    return tokens >= found.break_even
-
-
-def shares(found: Crossover, calls: Calls) -> tuple[float, float]:
-    """Which shares of a run's calls are sooner on the CPU, and by a copy; of those missing."""
-    tokens, many = calls
-    copied = float(many[_copy_wins(found, tokens)].sum() / max(many.sum(), 1))
-    return 1 - copied, copied
 
 
 def _points(found: Crossover, look: Theme) -> go.Scatter:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from engine.errors import InputError
-from engine.fitting import fit_curve, fit_line
+from engine.fitting import fit_curve, fit_line, hats, knots_among
+from engine.latency import Curve
 
 TOKENS = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512])
 
@@ -67,6 +68,23 @@ def test_outliers_do_not_bend_it() -> None:
     ns[::10] *= 10
     fit = fit_curve(tokens, ns)
     assert fit.curve.array(TOKENS) == pytest.approx(3e6 + 1.1e5 * TOKENS, rel=0.05)
+
+
+def test_hats_are_a_curve_s_points() -> None:
+    """Beyond the last point, too."""
+    at, ns = np.array([1.0, 4.0, 16.0]), np.array([3e6, 2e6, 5e6])
+    tokens = np.array([0, 1, 2, 4, 10, 16, 40])
+    curve = Curve(points=tuple(zip(at.tolist(), ns.tolist(), strict=True)))
+    assert hats(at, tokens.astype(float)) @ ns == pytest.approx(curve.array(tokens))
+    assert hats(at[:1], np.array([1.0, 9.0])).tolist() == [[1.0], [1.0]]
+
+
+def test_knots_are_where_measurements_are() -> None:
+    known = np.array([2.0, 3.0, 17.0, 45.0, 300.0])
+    assert knots_among(known).tolist() == [2, 3, 17, 45, 300]
+    assert knots_among(known[:4]).tolist() == [2, 3, 17, 45]
+    assert knots_among(np.array([1.0, 30.0, 700.0])).tolist() == [1, 30, 700]
+    assert knots_among(np.array([1.0, 37.0, 40.0, 41.0]), (40, 41)).tolist() == [1, 37, 40, 41]
 
 
 def test_weights_say_what_counts() -> None:

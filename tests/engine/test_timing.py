@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -9,7 +10,7 @@ from transformers import PreTrainedModel
 from engine.generated import generated_model
 from engine.loader import model_spec
 from engine.store import ExpertStore
-from engine.timing import Probe, Samples
+from engine.timing import Laps, Probe, Samples
 
 
 @pytest.fixture(scope="module")
@@ -29,23 +30,39 @@ def test_all_of_a_generation_is_timed(probe: Probe) -> None:
     steps = probe.run(5, 4)
     assert [(laps.tokens, laps.context) for laps in steps] == [(5, 5), (1, 6), (1, 7), (1, 8)]
     for laps in steps:
-        assert laps.layers == 3
-        assert sum(laps.counts) == 3 * 2 * laps.tokens  # top-2 in three layers
-        assert len(laps.counts) == len(laps.expert_ns)
-        parts = laps.dense_ns + sum(laps.expert_ns) + laps.head_ns
+        assert laps.layers == len(laps.counts) == len(laps.expert_ns) == 3
+        assert [sum(counts) for counts in laps.counts] == [2 * laps.tokens] * 3  # top-2
+        assert list(map(len, laps.counts)) == list(map(len, laps.expert_ns))
+        parts = laps.dense_ns + sum(map(sum, laps.expert_ns)) + laps.head_ns
         assert 0 < parts <= laps.end_ns - laps.start_ns
-    assert steps[1].counts == [1] * 6
+    assert steps[1].counts == [[1, 1]] * 3
 
 
-def test_samples_by_what_was_done(probe: Probe) -> None:
+def test_samples_are_generations(probe: Probe) -> None:
     samples = Samples()
-    samples.take(0, probe.run(5, 3))
-    samples.take(1, probe.run(5, 3))
-    assert set(samples.dense) == {(5, 5), (1, 6), (1, 7)}
-    assert {number: len(found) for number, found in samples.dense[1, 6].items()} == {0: 1, 1: 1}
-    assert {number: len(found) for number, found in samples.decode.items()} == {0: 2, 1: 2}
-    assert len(samples.experts[1][0]) >= 12
-    assert len(samples.head[0]) == 3
+    first = samples.take(0, probe.run(5, 3))
+    second = samples.take(1, probe.run(1, 3))
+    assert samples.generations == [first, second]
+    assert [each.round for each in samples.generations] == [0, 1]
+    assert [[laps.context for laps in each.prefill] for each in (first, second)] == [[5], []]
+    assert [[laps.context for laps in each.decode] for each in (first, second)] == [
+        [6, 7],
+        [1, 2, 3],
+    ]
+    whole = [laps.whole_ns for laps in first.decode]
+    assert min(whole) <= first.step_ns <= max(whole)
+    assert first.context == 6.5
+
+
+def test_the_pace_is_that_of_the_same_decode_steps() -> None:
+    """Longer contexts take longer, at the same pace."""
+    samples = Samples()
+    for at, pace in enumerate((1.0, 1.5, 1.0, 0.8, 1.0)):
+        for context in (10, 1000, 2000):
+            ns = round(pace * (1_000_000 + 500 * context))
+            samples.take(at, [Laps(5, 1, context, end_ns=5 + ns)])
+    paces = np.array(samples.paces()).reshape(5, 3)
+    assert paces == pytest.approx(np.array([[1.0, 1.5, 1.0, 0.8, 1.0]]).T * np.ones(3), rel=0.02)
 
 
 def test_the_model_is_left_as_it_was(probe: Probe, model: PreTrainedModel) -> None:

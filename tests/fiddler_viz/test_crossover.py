@@ -12,7 +12,7 @@ from engine.cost import CostModel
 from engine.crossover import Crossover, crossover
 from engine.spec import HardwareSpec, ModelSpec
 from fiddler_viz.figures import crossing, crossover_figure, describe_crossover
-from fiddler_viz.figures.crossover import calls_of, shares
+from fiddler_viz.figures.crossover_calls import calls_of, shares
 from fiddler_viz.theme import ACTIONS
 from tests.engine.test_measured import MODEL, calibrated
 from tests.fiddler_viz.make_trace import HOSTILE, toy_trace

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,19 +27,6 @@ SLOW = ("hit rates", "budgets", "flow", "policies")
 @pytest.fixture(scope="module")
 def trace() -> Trace:
     return synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=6)
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[..., Explorer]]:
-    explorers: list[Explorer] = []
-
-    def make(*args: Any, **options: Any) -> Explorer:
-        explorers.append(Explorer(*args, **options))
-        return explorers[-1]
-
-    yield make
-    for explorer in explorers:
-        explorer.close()
 
 
 def choose(explorer: Explorer, name: str) -> Any:

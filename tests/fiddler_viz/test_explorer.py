@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,19 +25,6 @@ from tests.fiddler_viz.fake_engine import FakeEngine
 @pytest.fixture(scope="module")
 def trace() -> Trace:
     return synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=24)
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[..., Explorer]]:
-    explorers: list[Explorer] = []
-
-    def make(*args: Any, **options: Any) -> Explorer:
-        explorers.append(Explorer(*args, **options))
-        return explorers[-1]
-
-    yield make
-    for explorer in explorers:
-        explorer.close()
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:

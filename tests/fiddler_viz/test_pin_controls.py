@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,19 +21,6 @@ from tests.fiddler_viz.test_selection import click
 @pytest.fixture(scope="module")
 def trace() -> Trace:
     return synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=24)
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[..., Explorer]]:
-    explorers: list[Explorer] = []
-
-    def make(*args: Any, **options: Any) -> Explorer:
-        explorers.append(Explorer(*args, **options))
-        return explorers[-1]
-
-    yield make
-    for explorer in explorers:
-        explorer.close()
 
 
 def cell(explorer: Explorer, *, pinned: bool) -> tuple[int, int]:

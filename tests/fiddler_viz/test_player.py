@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from fiddler_viz.views.selection import Selection
 from fiddler_viz.views.session import Session
 from tests.fiddler_viz.fake_engine import FakeEngine
 from tests.fiddler_viz.make_trace import empty_trace
+from tests.fiddler_viz.test_explorer import wait_for
 
 
 class Clock:
@@ -43,33 +44,21 @@ def trace() -> Trace:
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[..., Explorer]]:
-    explorers: list[Explorer] = []
+def opened(opened: Callable[..., Explorer]) -> Callable[..., Explorer]:
+    """With a clock of the test's own."""
 
     def make(*args: Any, **options: Any) -> Explorer:
-        explorers.append(Explorer(*args, **options))
-        clock = Clock()
-        explorers[-1].screen.player._playback._now_s = clock
-        explorers[-1].clock = clock  # type: ignore[attr-defined]
-        return explorers[-1]
+        explorer = opened(*args, **options)
+        explorer.clock = explorer.screen.player._playback._now_s = Clock()  # type: ignore[attr-defined]
+        return explorer
 
-    yield make
-    for explorer in explorers:
-        explorer.close()
+    return make
 
 
 def says(player: Player, event: str, value: Any = None, page: str = "a", number: int = 1) -> None:
     """As the browser's side of the row does."""
     content = {"event": event, "value": value, "page": page, "number": number}
     player._handle_custom_msg(content, [])
-
-
-def wait_for(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > end:
-            pytest.fail("did not happen in time")
-        time.sleep(0.01)
 
 
 def paints(explorer: Explorer) -> None:

@@ -13,7 +13,8 @@ from engine.replay import replay
 from engine.trace import Trace
 from fiddler_viz.figures import describe_policy_lab, policy_lab_figure
 from fiddler_viz.figures.budget_speeds import now
-from fiddler_viz.figures.policy_lab import KINDS, ROWS, headline, kind_of, ranked
+from fiddler_viz.figures.policy_lab import KINDS, ROWS, kind_of
+from fiddler_viz.figures.policy_lab_words import headline, ranked
 from fiddler_viz.theme import rate
 from tests.fiddler_viz.make_trace import empty_trace, toy_trace
 

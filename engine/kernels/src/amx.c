@@ -133,18 +133,19 @@ void amx_pack(const uint16_t *const *rows, int64_t tokens, int64_t k, uint16_t *
 
 void amx_store(const float *from, int64_t ld, int64_t rows, int64_t tokens, int64_t at, int64_t k,
                void *to) {
+    static const float zeros[TILE] = {0};
     const int64_t tiles = (k + TILE_K - 1) / TILE_K;
     for (int64_t t = 0; t < tokens; t += TILE) {
         uint16_t *tile = (uint16_t *)to + (t / TILE * tiles + at / TILE_K) * TILE_ELEMENTS;
         /* the last rows fill their tile up with zeros */
         const int64_t end = at + rows == k ? TILE_K - at % TILE_K : rows;
-        for (int64_t r = 0; r < end; r++) {
-            uint16_t *pair = tile + (at % TILE_K + r) / 2 * TILE_K + r % 2;
-            const float *row = from + r * ld + t;
-            if (r < rows)
-                for (int c = 0; c < TILE; c++) pair[2 * c] = to_bf16(row[c]);
-            else
-                for (int c = 0; c < TILE; c++) pair[2 * c] = 0;
+        for (int64_t r = 0; r < end; r += 2) {
+            uint32_t pairs[TILE];
+            const float *one = r < rows ? from + r * ld + t : zeros;
+            const float *two = r + 1 < rows ? from + (r + 1) * ld + t : zeros;
+            for (int c = 0; c < TILE; c++)
+                pairs[c] = to_bf16(one[c]) | (uint32_t)to_bf16(two[c]) << 16;
+            __builtin_memcpy(tile + (at % TILE_K + r) / 2 * TILE_K, pairs, sizeof pairs);
         }
     }
 }

@@ -334,14 +334,14 @@ static void run(Pool *pool, Batch *batch) {
 typedef struct {
     const FiddlerLayer *layer;
     const Isa *isa;
-    int64_t tiles_from;
 } Form;
 
 /* Panels of a segment; its memory comes later. */
 static void shape(const Form *form, Segment *s) {
     const FiddlerLayer *layer = form->layer;
-    const int tiled = layer->dtype == BF16 && !layer->transposed && form->isa->tiles &&
-                      form->tiles_from > 0 && s->n >= form->tiles_from;
+    const int wanted = layer->tiles_from ? form->isa->tiles && s->n >= layer->tiles_from
+                                         : suits_tiles(form->isa, s->n);
+    const int tiled = layer->dtype == BF16 && !layer->transposed && wanted;
     const int bf16 = layer->dtype == BF16 && !layer->transposed &&
                      (tiled || form->isa->native_bf16);
     s->x = s->h = (Panel){.tiled = tiled, .bf16 = bf16};
@@ -359,7 +359,7 @@ API int64_t fiddler_experts(Pool *pool, const FiddlerLayer *layer, const Fiddler
                             int64_t count, const void *x, int64_t x_stride, float *out,
                             int64_t out_stride, int64_t *spent) {
     const Isa *isa = pool_isa(pool);
-    const Form form = {layer, isa, layer->tiles_from ? layer->tiles_from : isa->tiles_from};
+    const Form form = {layer, isa};
     const double limit = layer->limit > 0 ? layer->limit : (double)INFINITY;
     Batch batch = {
         .layer = layer,

@@ -24,12 +24,20 @@ INLINE __m512bh load_pairs(const uint16_t *p) { return (__m512bh)_mm512_loadu_si
 #define MAC(acc, w, x) _mm512_dpbf16_ps(acc, w, x)
 #include "dot.h"
 #include "few512.h"
+#ifdef HAS_AMX
+#include "pairs512.h"
+#endif
 
 const Isa isa_avx512_bf16 = {
     .name = "avx512_bf16",
     .native_bf16 = 1,
     .dot = {dot_f32, dot_pairs, dot_f16},
     .wide = {wide_f32, wide_bf16, wide_f16},
+#ifdef HAS_AMX
+    .tiles = pairs,
+    .tiles_from = 14,
+    .tiles_full = 1,
+#endif
     .fill = fill_few,
     .few = few,
     .activate = activate,

@@ -66,6 +66,7 @@ typedef struct {
     const char *name;
     int native_bf16; /* panels of bf16 weights are bf16; else all panels are float */
     int tiles_from;  /* from so many tokens on, bf16 weights take `tiles`; 0: never */
+    int tiles_full;  /* but not where tokens that are not there cost much time, too */
     Dot *dot[DTYPES];
     Wide *wide[DTYPES];
     Tiles *tiles;
@@ -171,6 +172,8 @@ typedef struct {
 
 /* Run phases one after the other, each on all threads; the caller is thread 0. Holds the pool. */
 void pool_run(Pool *pool, const Phase *phases, int64_t count);
+/* The same on the caller's thread alone: what is done sooner than others wake. */
+void pool_run_alone(Pool *pool, const Phase *phases, int64_t count);
 int pool_threads(const Pool *pool);
 const Isa *pool_isa(const Pool *pool);
 void pool_lock(Pool *pool);

@@ -9,6 +9,15 @@ typedef struct {
     void *memory;
 } Panel;
 
+/* Whether so many bf16 tokens are the faster way in tiles: a SLIVER of them, or a TILE, takes as long
+ * as a full one. */
+INLINE int suits_tiles(const Isa *isa, int64_t tokens) {
+    if (!isa->tiles || !isa->tiles_from || tokens < isa->tiles_from) return 0;
+    const int64_t rest = tokens % SLIVER;
+    const int64_t paid = tokens - rest + (rest > TILE ? SLIVER : rest ? TILE : 0);
+    return !isa->tiles_full || 8 * tokens >= 7 * paid;
+}
+
 /* Elements from row to row: a line more than the rows, or rows of a size that is a multiple of a
  * page would all fall on the same few lines of the nearest cache. */
 INLINE int64_t panel_stride(int64_t k) { return round_up(k, PAD) + 32; }
@@ -36,6 +45,23 @@ INLINE int64_t multiply(const Isa *isa, int dtype, const Panel *panel, const voi
             isa->dot[dtype](w[i], stride, rows[i], k, panel_at(panel, k, token),
                             panel_stride(k), tokens, out + i * GROUP * SLIVER, tokens);
     return tokens;
+}
+
+/* Two groups of rows from `row` on of a weight of `outputs` rows, as multiply; says how many of each
+ * there are. */
+INLINE int64_t multiply_rows(const Isa *isa, int dtype, const Panel *panel, const void *w,
+                             int64_t stride, int64_t outputs, int64_t row, int64_t k, int64_t token,
+                             int64_t tokens, int64_t rows[2], float *out) {
+    const int64_t bytes = element_bytes(dtype) * stride, later = row + 2 * GROUP;
+    const char *at = (const char *)w + row * bytes, *then = at + 2 * GROUP * bytes;
+    const void *parts[2] = {at, at + GROUP * bytes}, *next[2] = {NULL, NULL};
+    for (int i = 0; i < 2; i++) {
+        const int64_t left = outputs - row - i * GROUP;
+        rows[i] = left > 0 ? least(GROUP, left) : 0;
+        if (later + i * GROUP < outputs) next[i] = then + i * GROUP * bytes;
+    }
+    return multiply(isa, dtype, panel, parts, token ? NULL : next, stride, rows, k, token, tokens,
+                    out);
 }
 
 #endif

@@ -150,6 +150,14 @@ static void take_part(Pool *pool, int number) {
     denormals_restore(denormals);
 }
 
+void pool_run_alone(Pool *pool, const Phase *phases, int64_t count) {
+    const uint64_t denormals = denormals_off();
+    if (pool->isa->thread_begin) pool->isa->thread_begin();
+    for (int64_t i = 0; i < count; i++) phases[i].work(phases[i].context, 0, phases[i].units, 0);
+    if (pool->isa->thread_end) pool->isa->thread_end();
+    denormals_restore(denormals);
+}
+
 static void pin(const Pool *pool, int number) {
 #if defined(__linux__)
     if (!pool->cores) return;

@@ -16,6 +16,8 @@ from fiddler_viz.views.session import View
 
 BELOW_PX = 26
 """What an axis without a title takes."""
+LINE_PX = 16
+"""Of the panel's heading, which has room for two."""
 
 
 @dataclass(frozen=True)

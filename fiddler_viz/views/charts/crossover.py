@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 
 from engine.crossover import Crossover
 from fiddler_viz.figures import crossing, crossover_figure, describe_crossover
-from fiddler_viz.figures.crossover import Calls, calls_of, headline, shares
+from fiddler_viz.figures.crossover import headline
+from fiddler_viz.figures.crossover_calls import Calls, calls_of, shares
 from fiddler_viz.theme import percent
 from fiddler_viz.views.background import Question, Same
 from fiddler_viz.views.charts.base import Chart, Drawn, Room, slim

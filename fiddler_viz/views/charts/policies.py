@@ -10,12 +10,8 @@ import plotly.graph_objects as go
 from engine.budgets import BudgetCurve
 from engine.replay import playable
 from fiddler_viz.figures.budget_speeds import now, replays_of
-from fiddler_viz.figures.policy_lab import (
-    ROWS,
-    describe_policy_lab,
-    headline,
-    policy_lab_figure,
-)
+from fiddler_viz.figures.policy_lab import ROWS, policy_lab_figure
+from fiddler_viz.figures.policy_lab_words import describe_policy_lab, headline
 from fiddler_viz.views.background import Question
 from fiddler_viz.views.charts.base import Chart, Drawn, Room, legend_beside, slim
 from fiddler_viz.views.selection import Picked

@@ -10,9 +10,12 @@ from engine.inspection import Inspection, inspect_call, latest_step
 from fiddler_viz.figures import describe_inspection, inspector_figure, update_inspector
 from fiddler_viz.figures.inspector_words import where, why
 from fiddler_viz.views.background import Question, Same
-from fiddler_viz.views.charts.base import BELOW_PX, Chart, Drawn, Room, slim
+from fiddler_viz.views.charts.base import BELOW_PX, LINE_PX, Chart, Drawn, Room, slim
 from fiddler_viz.views.selection import Picked
 from fiddler_viz.views.session import View
+
+_LETTERS = 112
+"""Of a sentence that stands in one line of the panel."""
 
 
 class Why(Chart):
@@ -36,14 +39,16 @@ class Why(Chart):
         """Updated in place: a reader who walks through the text sees the bars move."""
         texts, theme = view.trace.texts, room.theme
         text = texts[answer.token] if answer.token is not None and texts else None
+        sentence = why(answer)
+        height_px = room.height_px - (LINE_PX if len(sentence) > _LETTERS else 0)
 
         def figure() -> go.Figure:
             made = inspector_figure(answer, theme, text=text)
-            return slim(made, room.height_px, l=12, b=BELOW_PX, t=2).update_layout(showlegend=False)
+            return slim(made, height_px, l=12, b=BELOW_PX, t=2).update_layout(showlegend=False)
 
         def update(shown: Any) -> None:
             update_inspector(shown, answer, theme, text=text)
-            shown.layout.title = {"text": ""}
+            shown.layout.update(title={"text": ""}, height=height_px)
 
         aside = where(answer, text)
         if picked == Picked():
@@ -51,7 +56,7 @@ class Why(Chart):
         return Drawn(
             f"Layer {answer.layer}, expert {answer.expert}",
             aside,
-            why(answer),
+            sentence,
             describe_inspection(answer, text),
             figure,
             update,

@@ -1,0 +1,53 @@
+"""Rotary angles of decode steps, from a table: each is six operations of torch's otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from engine.expert_kernel import wants_gradients
+
+BLOCK = 64
+"""Positions whose angles are computed together."""
+_STEADY = ("default", "linear", "llama3", "yarn")
+"""Kinds of which a position's angles never change, however long the text."""
+
+Turn = tuple[Tensor, Tensor]
+"""Cosines and sines, ``(1, positions, elements)`` each."""
+
+
+def rotary_from_table(model: nn.Module) -> bool:
+    """Look the angles of single positions up; False, and nothing changed, where they may change."""
+    decoder = getattr(model, "get_decoder", lambda: None)()
+    module = getattr(decoder, "rotary_emb", None)
+    if not isinstance(module, nn.Module) or "forward" in vars(module):
+        return False
+    if getattr(module, "rope_type", None) not in _STEADY:
+        return False
+    if any(buffer.device.type != "cpu" for buffer in module.buffers()):
+        return False
+    module.forward = _forward(module)  # on this module only, hides its class's
+    return True
+
+
+def _forward(module: nn.Module) -> Callable[..., Turn]:
+    usual = module.forward
+    tables: dict[tuple[torch.dtype, int], Turn] = {}
+
+    def forward(x: Tensor, *args: Tensor, **kwargs: Tensor) -> Turn:
+        position = kwargs.get("position_ids", args[0] if args else None)
+        if position is None or position.shape != (1, 1) or len(args) + len(kwargs) != 1:
+            return usual(x, *args, **kwargs)
+        if x.device.type != "cpu" or wants_gradients(x):
+            return usual(x, *args, **kwargs)
+        block, at = divmod(int(position), BLOCK)
+        table = tables.get((x.dtype, block))
+        if table is None:
+            positions = torch.arange(block * BLOCK, (block + 1) * BLOCK)[None]  # (1, BLOCK)
+            table = tables[x.dtype, block] = usual(x, positions)
+        cos, sin = table
+        return cos.narrow(1, at, 1), sin.narrow(1, at, 1)
+
+    return forward
