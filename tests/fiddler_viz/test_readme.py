@@ -33,3 +33,9 @@ def test_the_steps_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = here.generate("To be", 4)
     assert here.device.name == "host" and run.summary.clock == "measured"
     fv.Explorer(here).close()
+
+
+def test_every_function_has_its_line() -> None:
+    (block, *_) = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    functions = {name for name in fv.__all__ if name.islower()}
+    assert functions <= set(re.findall(r"\bfv\.(\w+)\(", block))
