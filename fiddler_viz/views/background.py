@@ -14,6 +14,9 @@ KEPT = 24
 """Answers kept, so that coming back to one is instant."""
 PATIENCE_S = 0.5
 """How long a reader waits without being told how far it is."""
+JOIN_S = 2.0
+POLL_S = 0.05
+"""How often one that rests looks whether it is still wanted."""
 
 
 class OvertakenError(Exception):
@@ -43,6 +46,8 @@ class Question:
     key: tuple[Any, ...]
     work: Callable[[Progress], Any]
     """Answers it, telling its progress now and then; may raise."""
+    rest_s: float = 0.0
+    """For so long no other one has to come before it is worked on."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,13 @@ class Background:
     """Answers questions about one run at a time; ``on_news`` is called when there is more to show.
 
     :meth:`ask` may be called from any thread and returns at once. The thread lives only while
-    there is something to answer.
+    there is something to answer; :meth:`close` ends it.
     """
 
-    def __init__(self, on_news: Callable[[], None]) -> None:
+    def __init__(self, on_news: Callable[[], None], name: str = "detail") -> None:
         self._on_news = on_news
+        self._name = name
+        self._closed = threading.Event()
         self._lock = threading.Lock()
         self._about: Any = None
         self._known: list[tuple[tuple[Any, ...], Answer]] = []
@@ -99,9 +106,9 @@ class Background:
                     return answer
             if self._wanted is None or self._wanted.key != question.key:
                 self._wanted, self.progress, self._began = question, None, time.monotonic()
-            if self._thread is None:
+            if self._thread is None and not self._closed.is_set():
                 self._thread = threading.Thread(
-                    target=self._run, name="fiddler-viz-detail", daemon=True
+                    target=self._run, name=f"fiddler-viz-{self._name}", daemon=True
                 )
                 self._thread.start()
             return None
@@ -118,13 +125,23 @@ class Background:
             thread.join(timeout_s)
         return not self.busy
 
+    def close(self) -> None:
+        """Answer nothing any more; the thread ends when it next tells its progress, or is done."""
+        self._closed.set()
+        self.drop()
+        self.join(JOIN_S)
+
     def _run(self) -> None:
         while True:
             with self._lock:
                 question, about = self._wanted, self._about
-                if question is None:
+                if question is None or self._closed.is_set():
                     self._thread = None
                     return
+                rest_s = self._began + question.rest_s - time.monotonic()
+            if rest_s > 0:
+                self._closed.wait(min(rest_s, POLL_S))
+                continue
             answer = self._answer(question)
             if answer is None:
                 continue
@@ -133,7 +150,8 @@ class Background:
                     self._known = [*self._known[1 - KEPT :], (question.key, answer)]
                 if self._wanted is question:
                     self._wanted = None
-            self._on_news()
+            if not self._closed.is_set():
+                self._on_news()
 
     def _answer(self, question: Question) -> Answer | None:
         """What comes of it; None where nobody waits any more."""

@@ -125,3 +125,18 @@ def test_same_is_equal_to_itself_alone() -> None:
     one, other = [1], [1]
     assert Same(one) == Same(one) != Same(other)
     assert {Same(one): 1}[Same(one)] == 1 and Same(one) != one
+
+
+def test_what_rests_may_be_replaced_before_it_begins() -> None:
+    news, asked = News(), list[str]()
+    of = Background(news, "resting")
+    for name in ("one", "two", "three"):
+        of.ask("a run", Question((name,), lambda _, name=name: asked.append(name), 0.1))
+    news.wait()
+    assert asked == ["three"]
+    of.ask("a run", Question(("four",), lambda _: asked.append("four"), 60.0))
+    assert any(thread.name == "fiddler-viz-resting" for thread in threading.enumerate())
+    of.close()
+    assert of.ask("a run", question("five", lambda _: asked.append("five"))) is None
+    assert asked == ["three"] and not of.busy
+    assert not any(thread.name == "fiddler-viz-resting" for thread in threading.enumerate())

@@ -37,7 +37,9 @@ def test_a_long_run_s_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
         assert made.of(each) is None
     assert came.wait(10)
     assert made.of(others[-1]) == bound(others[-1])
-    assert repr(made) == "Light(1 known)"  # what was asked in between was not worked out
+    assert (
+        repr(made) == "Light(Background(1 answers))"
+    )  # what was asked in between was not worked out
     tiles = make_tiles(None, trace.summary, what_if=False, pending=True)
     assert tiles[-1].value == "…"
     shown, known = Tiles(), make_tiles(None, trace.summary, what_if=False, light=bound(trace))
