@@ -27,7 +27,7 @@ from fiddler_viz.views.selection import Picked, Selection
 class HeatmapView(widgets.VBox):
     """Layers down, experts across; shows and changes what is picked.
 
-    ``on_change`` is called when a control was moved.
+    ``on_change`` is called when a control was moved, ``on_edit`` when an edit was asked for.
     """
 
     def __init__(

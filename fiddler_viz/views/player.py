@@ -43,7 +43,8 @@ class Player(anywidget.AnyWidget):
     it. ``on_change`` is called, in any thread, when the reader used a control.
     """
 
-    _esm = Path(__file__).with_name("player.js")
+    # As text: anywidget watches a file for changes, and the watch keeps every widget alive.
+    _esm = Path(__file__).with_name("player.js").read_text(encoding="utf-8")
     view = traitlets.Dict().tag(sync=True)
     """What the row shows: see :meth:`show`."""
     speeds = traitlets.List(list(SPEEDS)).tag(sync=True)

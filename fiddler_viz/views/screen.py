@@ -14,6 +14,7 @@ from engine.units import format_bytes
 from fiddler_viz.figures import room_of
 from fiddler_viz.theme import Theme
 from fiddler_viz.views.beat import Beat
+from fiddler_viz.views.closing import close_children, close_whole
 from fiddler_viz.views.detail_view import DetailView
 from fiddler_viz.views.edit_words import edit_words, edited
 from fiddler_viz.views.heatmap_view import HeatmapView
@@ -229,7 +230,7 @@ class Screen:
     def close(self, root: widgets.Box) -> None:
         """Close all widgets below ``root``, and those that stand nowhere."""
         self.light.close()
-        self.detail.background.drop()
+        self.detail.background.close()
         close_children(root)
         for hidden in (self.beat, self.plotly):
             close_whole(hidden)
@@ -264,22 +265,6 @@ def asked_words(session: Session) -> str:
         held = format_bytes(session.in_force.gpu_memory)
         return f"{words} Only asked: the engine keeps its plan ({held}) until Apply."
     return words
-
-
-def close_children(box: widgets.Box) -> None:
-    """Close a box's children, theirs, and the models of their looks."""
-    for child in box.children:
-        if isinstance(child, widgets.Box):
-            close_children(child)
-        close_whole(child)
-
-
-def close_whole(widget: widgets.Widget) -> None:
-    """Close a widget and the models of its looks."""
-    for look in (getattr(widget, "layout", None), getattr(widget, "style", None)):
-        if isinstance(look, widgets.Widget):  # a figure's layout is plotly's, not a widget
-            look.close()
-    widget.close()
 
 
 def _classed(name: str, box: widgets.Box) -> widgets.Box:

@@ -16,6 +16,7 @@ from fiddler_viz.figures.picked import add_time_marks, mark_time
 from fiddler_viz.figures.timeline import BARS, GAPS
 from fiddler_viz.figures.timeline_words import finding
 from fiddler_viz.theme import Segment, Theme
+from fiddler_viz.views.closing import close_whole
 from fiddler_viz.views.figure_view import FigureView, without_legend
 from fiddler_viz.views.heading import Heading
 from fiddler_viz.views.legend import timeline_legend
@@ -239,7 +240,7 @@ class TimelineView(widgets.VBox):
     def close(self) -> None:
         """Also what is not shown at the moment."""
         for child in (*self._lanes[2:], *self.memory.widgets()):
-            child.close()
+            close_whole(child)
         super().close()
 
 

@@ -38,8 +38,7 @@ class WhatIfControls:
     """The row that the toggle shows. Values go to ``on_change`` by the name of an argument of
     :func:`engine.placement.change_plan`, buttons to ``on_action`` by name.
 
-    ``models``: those that may be costed on this routing, the loaded one first; ``others``: names of
-    the presets that may not. :meth:`follow` sets the controls without calling anybody.
+    :meth:`follow` sets the controls without calling anybody.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import traitlets
+from ipywidgets.widgets.widget import _instances
 
 from engine.errors import InputError
 from engine.synthetic import synthetic_trace
@@ -110,7 +111,6 @@ def test_the_bound_of_a_cut_run_comes_in(
         assert time.monotonic() < end, "it never came"
         time.sleep(0.02)
         explorer.flush()
-    assert repr(explorer.screen.light) != "Light(0 known)"
 
 
 def test_two_plans_are_compared_up_to_the_step_in_play(
@@ -237,6 +237,19 @@ def test_a_run_that_begins_is_seen(opened: Callable[..., Explorer]) -> None:
     assert explorer._runner.join(20)
     explorer.flush()
     assert explorer.selection.plan == "B" and explorer._session.kept is not None
+
+
+def test_nothing_is_left_of_what_is_not_in_view(trace: Trace) -> None:
+    before = set(_instances)
+    for panel in ("lanes", "memory"):
+        explorer = Explorer(trace)
+        explorer.screen.timeline.panel.value = "memory"
+        explorer.flush()
+        explorer.screen.timeline.panel.value = panel
+        explorer.screen.detail.larger.value = True
+        explorer.flush()
+        explorer.close()
+    assert [_instances[key] for key in set(_instances) - before] == []
 
 
 def test_a_closed_explorer_lets_a_link_go_on(opened: Callable[..., Explorer], trace: Trace) -> None:
