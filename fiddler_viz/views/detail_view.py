@@ -19,7 +19,7 @@ from fiddler_viz.views.heading import Heading
 from fiddler_viz.views.heights import Heights
 from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.selection import Picked
-from fiddler_viz.views.session import View
+from fiddler_viz.views.view import View
 
 NOTHING = "Nothing is shown yet."
 LIVE = "Of the run before: anew when this run ends."

@@ -29,12 +29,13 @@ from fiddler_viz.views.player import Player
 from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.run_controls import RunControls
 from fiddler_viz.views.selection import Picked, Selection
-from fiddler_viz.views.session import Session, View
+from fiddler_viz.views.session import Session
 from fiddler_viz.views.status import Header, Status
 from fiddler_viz.views.style import style_sheet
 from fiddler_viz.views.text_view import TextView
 from fiddler_viz.views.tiles import Tile, Tiles, make_tiles
 from fiddler_viz.views.timeline_view import TimelineView
+from fiddler_viz.views.view import View
 from fiddler_viz.views.what_if_controls import WhatIfControls
 from fiddler_viz.views.words import Words
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from engine.by_hand import named
@@ -18,35 +18,13 @@ from engine.errors import BudgetError, InputError
 from engine.placement import change_plan
 from engine.plan import Plan
 from engine.replay import replay_plan
-from engine.spec import ModelSpec
 from engine.summary import Summary
 from engine.trace import Trace
 from fiddler_viz.figures import as_trace
 from fiddler_viz.figures.source import about
 from fiddler_viz.views.earlier import Earlier
 from fiddler_viz.views.live_state import LiveState
-
-
-@dataclass(frozen=True)
-class View:
-    """What there is to draw."""
-
-    trace: Trace
-    plan: Plan
-    predicted: Summary | None = None
-    """What the plan would give, modelled on the last run's routing."""
-    run: Summary | None = None
-    """What the run gave."""
-    what_if: bool = False
-    """Whether ``trace`` is a replay under another plan instead of what ran."""
-    live: bool = False
-    """Whether ``trace`` is still growing."""
-
-    @property
-    def model(self) -> ModelSpec:
-        """What the plan costs."""
-        return self.trace.model if self.plan.basis is None else self.plan.basis.model
-
+from fiddler_viz.views.view import Cuts, View
 
 Action = Literal["apply", "reset", "keep", "clear", "live", "ask"]
 """What can be done besides moving a control: hand the asked plan to the engine, go back to the one
@@ -83,8 +61,7 @@ class Session:
         self.kept: View | None = None
         """Plan A; B is the present one."""
         self._shows: Literal["A", "B"] = "B"
-        self._parts: list[tuple[Trace, int, Trace]] = []
-        """What was cut last, at which step, and what came of it."""
+        self._cuts = Cuts()
         if engine is None:
             if trace is None:
                 raise TypeError("a session needs an engine or a trace")
@@ -98,13 +75,6 @@ class Session:
     def view(self) -> View:
         """What is shown: A where that was kept and is wanted, else the present."""
         return self.kept if self.kept is not None and self._shows == "A" else self.present
-
-    @view.setter
-    def view(self, view: View) -> None:
-        if self.shows == "A":
-            self.kept = view
-        else:
-            self.present = view
 
     @property
     def shows(self) -> Literal["A", "B"]:
@@ -227,34 +197,14 @@ class Session:
         it stays. Asked again, the same traces are given: what was worked out of them still holds.
         """
         if step is None or self.view.live:
-            self._parts = []
+            self._cuts.forget()
             return self
         session = copy(self)
-        session.present = self._cut(self.present, step)
+        session.present = self._cuts.of(self.present, self.base, step)
         if self.kept is not None:
             same = self.kept is self.present
-            session.kept = session.present if same else self._cut(self.kept, step)
+            session.kept = session.present if same else self._cuts.of(self.kept, self.base, step)
         return session
-
-    def _cut(self, view: View, step: int) -> View:
-        if view.live:
-            return view
-        trace = self._part(view.trace, step)
-        if not view.what_if:
-            return replace(view, trace=trace, run=None if view.run is None else trace.summary)
-        run = None
-        if self.base is not None and view.run is not None:
-            run = self._part(self.base, step).summary
-        return replace(view, trace=trace, predicted=trace.summary, run=run)
-
-    def _part(self, trace: Trace, step: int) -> Trace:
-        """A trace up to the end of a step; those made last are kept."""
-        for whole, at, part in self._parts:
-            if whole is trace and at == step:
-                return part
-        part = trace.until(step)
-        self._parts = [(trace, step, part), *self._parts[:2]]  # of what ran, of A and of B
-        return part
 
     @property
     def running(self) -> bool:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from fiddler_viz.theme import Theme
 from fiddler_viz.views.background import Question
 from fiddler_viz.views.selection import Picked
-from fiddler_viz.views.session import View
+from fiddler_viz.views.view import View
 
 BELOW_PX = 26
 """What an axis without a title takes."""

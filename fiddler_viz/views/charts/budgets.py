@@ -10,7 +10,7 @@ from fiddler_viz.figures.budget_speeds import headline, now, replays_of
 from fiddler_viz.views.background import Question
 from fiddler_viz.views.charts.base import Chart, Drawn, Room, legend_beside, slim
 from fiddler_viz.views.selection import Picked
-from fiddler_viz.views.session import View
+from fiddler_viz.views.view import View
 
 LOOK_FOR = (
     "Where a line is steep, memory buys speed. Below the dotted line there is room for a better "

@@ -16,7 +16,7 @@ from fiddler_viz.views.background import Question, Same
 from fiddler_viz.views.charts.base import Chart, Drawn, Room, slim
 from fiddler_viz.views.machine_sliders import MachineSliders
 from fiddler_viz.views.selection import Picked
-from fiddler_viz.views.session import View
+from fiddler_viz.views.view import View
 
 
 class CrossoverChart(Chart):

@@ -10,7 +10,7 @@ from fiddler_viz.frames import Flow, flow
 from fiddler_viz.views.background import Question
 from fiddler_viz.views.charts.base import Chart, Drawn, Room, slim
 from fiddler_viz.views.selection import Picked
-from fiddler_viz.views.session import View
+from fiddler_viz.views.view import View
 
 LOOK_FOR = "A wide striped band is a habit: it can be known one layer early."
 

@@ -10,7 +10,7 @@ from fiddler_viz.figures.hit_rates import curves_of, headline, here
 from fiddler_viz.views.background import Question
 from fiddler_viz.views.charts.base import Chart, Drawn, Room, legend_beside, slim
 from fiddler_viz.views.selection import Picked
-from fiddler_viz.views.session import View
+from fiddler_viz.views.view import View
 
 LOOK_FOR = (
     "Left of the dashed line an LRU drops every expert before its next use. "

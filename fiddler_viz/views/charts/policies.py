@@ -15,7 +15,7 @@ from fiddler_viz.figures.policy_lab_words import describe_policy_lab, headline
 from fiddler_viz.views.background import Question
 from fiddler_viz.views.charts.base import Chart, Drawn, Room, legend_beside, slim
 from fiddler_viz.views.selection import Picked
-from fiddler_viz.views.session import View
+from fiddler_viz.views.view import View
 
 LOOK_FOR = (
     "All share the costs' interval: the order is surer than the heights. Click a bar to take that "

@@ -12,7 +12,7 @@ from fiddler_viz.figures.inspector_words import where, why
 from fiddler_viz.views.background import Question, Same
 from fiddler_viz.views.charts.base import BELOW_PX, LINE_PX, Chart, Drawn, Room, slim
 from fiddler_viz.views.selection import Picked
-from fiddler_viz.views.session import View
+from fiddler_viz.views.view import View
 
 _LETTERS = 112
 """Of a sentence that stands in one line of the panel."""
