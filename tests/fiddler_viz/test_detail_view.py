@@ -56,6 +56,10 @@ def test_why_follows_what_is_picked(opened: Callable[..., Explorer], trace: Trac
     explorer.selection.pick(token=None)  # the newest call of that expert
     explorer.flush()
     assert detail.figure._replaced == made  # in place
+    explorer.apply(policy="lru")  # whose reasons are longer: the heading takes a line more
+    sent = detail.figure.get_state()["_widget_layout"]
+    assert detail.figure._replaced == made and sent["title"]["text"] == ""
+    assert sent["height"] < detail.room.height_px
     explorer.selection.clear()
     explorer.flush()
     assert "for example" in detail.heading.value

@@ -9,13 +9,10 @@ typedef struct {
     void *memory;
 } Panel;
 
-/* Whether so many bf16 tokens are the faster way in tiles: a SLIVER of them, or a TILE, takes as long
- * as a full one. */
+/* Whether so many bf16 tokens are the faster way in tiles: a SLIVER may take as long as a full one. */
 INLINE int suits_tiles(const Isa *isa, int64_t tokens) {
     if (!isa->tiles || !isa->tiles_from || tokens < isa->tiles_from) return 0;
-    const int64_t rest = tokens % SLIVER;
-    const int64_t paid = tokens - rest + (rest > TILE ? SLIVER : rest ? TILE : 0);
-    return !isa->tiles_full || 8 * tokens >= 7 * paid;
+    return !isa->tiles_full || 8 * tokens >= 7 * round_up(tokens, SLIVER);
 }
 
 /* Elements from row to row: a line more than the rows, or rows of a size that is a multiple of a

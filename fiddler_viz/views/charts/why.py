@@ -48,7 +48,8 @@ class Why(Chart):
 
         def update(shown: Any) -> None:
             update_inspector(shown, answer, theme, text=text)
-            shown.layout.update(title={"text": ""}, height=height_px)
+            shown.layout.title = {"text": ""}
+            shown.layout.height = height_px
 
         aside = where(answer, text)
         if picked == Picked():
