@@ -24,7 +24,7 @@ from engine.units import format_bytes
 
 @dataclass(frozen=True)
 class Plan:
-    """What the device's memory is for, from one step on. Made by :func:`engine.placement.make_plan`."""
+    """What the device's memory is for, from one step on: :func:`engine.placement.make_plan`."""
 
     grid: tuple[int, int]
     """MoE layers, experts per layer."""
