@@ -84,6 +84,7 @@ def hostile_trace() -> Trace:
         hardware=PAYLOADS[6],
         hardware_title=f"{PAYLOADS[3]}{PAYLOADS[36]}",
         profile=replace(plan.profile, source=PAYLOADS[5]),
+        basis=None if plan.basis is None else replace(plan.basis, model=model),
     )
     made = replace(made, model=model, texts=PAYLOADS, plan_list=((0, plan),))
     words = ("loaded", "ended", "as_model", "prompt", "device", "fiddler_viz", PAYLOADS[0])

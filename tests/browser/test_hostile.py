@@ -135,7 +135,7 @@ def test_the_explorer_and_figures_show_payloads_as_text(
     page.get_by_text("in words").first.click()
     for name, many in (("layer", 2), ("expert", 2)):
         driver.root.get_by_label(name, exact=True).select_option(index=many)
-    for menu in driver.root.locator("select").all():
+    for menu in driver.root.locator("select:visible").all():
         menu.hover()
     driver.move_memory(2)
     page.wait_for_timeout(500)
