@@ -60,7 +60,7 @@ def test_a_click_and_keys_edit_the_placement(
     page.wait_for_function(f"{HAND} == {1 + experts}")
     assert driver.shown().pinned <= before
     for name in ("on the GPU", "hit rate", "time", "difference"):
-        driver.root.locator("select").filter(has_text="popularity").first.select_option(label=name)
+        driver.root.locator(".fv-heatmap select").first.select_option(label=name)
         wanted = {"on the GPU": "time on", "hit rate": "hit rate", "time": "lanes"}.get(
             name, "used"
         )
