@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -35,6 +36,8 @@ def read_norm(module: nn.Module) -> tuple[float, float] | None:
     if not isinstance(weight, Tensor) or weight.ndim != 1 or weight.dtype not in DTYPES:
         return None
     if "RMSNorm" not in type(module).__name__ or weight.device.type != "cpu":
+        return None
+    if len(inspect.signature(module.forward).parameters) != 1:  # gated ones take a second input
         return None
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not isinstance(eps, float):

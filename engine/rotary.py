@@ -46,8 +46,20 @@ def _forward(module: nn.Module) -> Callable[..., Turn]:
         table = tables.get((x.dtype, block))
         if table is None:
             positions = torch.arange(block * BLOCK, (block + 1) * BLOCK)[None]  # (1, BLOCK)
-            table = tables[x.dtype, block] = usual(x, positions)
+            table = usual(x, positions)
+            if not _is_turn(table):
+                return usual(x, *args, **kwargs)
+            tables[x.dtype, block] = table
         cos, sin = table
         return cos.narrow(1, at, 1), sin.narrow(1, at, 1)
 
     return forward
+
+
+def _is_turn(found: object) -> bool:
+    """Whether angles are cosines and sines: some models turn by complex numbers."""
+    return (
+        isinstance(found, tuple)
+        and len(found) == 2
+        and all(isinstance(part, Tensor) and part.ndim == 3 for part in found)
+    )
