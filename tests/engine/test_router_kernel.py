@@ -46,6 +46,20 @@ def test_as_the_modules_own(name: str, dtype: torch.dtype, tokens: int) -> None:
     torch.testing.assert_close(logits.gather(1, chosen), logits.gather(1, by_own.indices))
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+@pytest.mark.parametrize("seed", range(20))
+def test_whether_weights_are_made_to_add_up_to_1_is_read_whatever_the_weights(
+    scale: float, seed: int
+) -> None:
+    """Where one expert takes nearly all, both kinds answer alike."""
+    torch.manual_seed(seed)
+    for name, normalised in (("qwen3", False), ("qwen3 normalised", True)):
+        module = routers()[name].requires_grad_(False)
+        nn.init.normal_(module.weight, std=scale)
+        found = read_router(module)
+        assert found is not None and found[1] == normalised
+
+
 def test_not_a_number_chooses_someone() -> None:
     pool = open_pool(1)
     module = routers()["mixtral"].requires_grad_(False)
