@@ -71,7 +71,8 @@ def test_200_runs_of_a_cell_leave_no_more_than_one(kernel: Any) -> None:
     widgets, threads, files, size = evaluate(kernel, "result = held()")
     grown = size - before[3]
     print(f"200 re-runs: {grown / 1e6:+.1f} MB")
-    assert [widgets, threads, files] == before[:3]
+    assert [widgets, threads] == before[:2]
+    assert files <= before[2]  # fewer: what the kernel's own start had opened was collected
     assert grown < 200 * 20_000, "20 kB a run are the notebook's own record of results"
 
 
