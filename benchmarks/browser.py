@@ -6,7 +6,7 @@ In JupyterLab:
   benchmarks/replay.py: 2,000 tokens on 48 x 128 experts, top-8), until the page has painted the
   new plan: the memory bar and, before it, the timeline. Timed in the page, by its own clock.
 - The same on the demo model while its engine generates.
-- Live: frames painted each second while the engine generates, as the browser confirms them.
+- Live: how often the page draws the timeline in a second while the engine generates.
 - Slowdown: the engine's own decode speed by the wall clock, a page with the explorer open against
   no explorer at all, in turns.
 
@@ -55,11 +55,20 @@ explorer = fv.Explorer(engine)
 explorer
 """
 GENERATE = """
+import threading
 import time
+
 def generate(tokens):
     began = time.perf_counter()
-    run = engine.generate("To be, or not to be, that is the question:", tokens, eos_token_id=None)
-    return len(run.tokens) / (time.perf_counter() - began)
+    engine.generate("To be, or not to be, that is the question:", tokens, eos_token_id=None)
+    return tokens / (time.perf_counter() - began)
+
+def keep_on():
+    while not over.is_set():
+        generate(600)
+
+over = threading.Event()
+keep = threading.Thread(target=keep_on)
 """
 KEY = """() => {
   if (globalThis.fvKeys) return;
@@ -77,6 +86,13 @@ KEY = """() => {
     look();
   }, true);
 }"""
+COUNT = """() => {
+  const plot = document.querySelector('.fv-timeline .js-plotly-plot');
+  let drawn = 0;
+  plot.on('plotly_afterplot', () => drawn++);
+  globalThis.fvFrames = () => drawn;
+}"""
+"""How often the timeline is drawn from now on; every frame of a run draws it."""
 PRESS_TIMEOUT_MS = 20_000
 PAUSE_S = 0.25
 
@@ -130,16 +146,20 @@ def live(
     with notebook(page, ENGINE, GENERATE, OPEN) as kernel:
         driver = Driver(page)
         driver.opened()
-        driver.run(tokens=4000)
+        evaluate(kernel, "keep.start()")
+        driver.until("s.state == 'running' && s.title.includes('live, after step')")
         key_to_page(driver, 6)
         keys = key_to_page(driver, presses)
-        driver.stop()
+        evaluate(kernel, "over.set(); engine.stop(); keep.join()")
+        driver.until("s.state == 'ready'")
         frames: list[float] = []
         ratios: list[float] = []
         address = page.url
         for number in range(rounds):
             evaluate(kernel, f"result = generate({tokens // 4})")
-            opened, fps = evaluate(kernel, watched(tokens))
+            page.evaluate(COUNT)
+            opened = evaluate(kernel, f"result = generate({tokens})")
+            fps = page.evaluate("fvFrames()") * opened / tokens
             page.goto("about:blank")
             evaluate(kernel, "explorer.close()")
             evaluate(kernel, f"result = generate({tokens // 4})")
@@ -158,16 +178,6 @@ def live(
                 driver.opened()
                 time.sleep(2)
         return keys, frames, ratios
-
-
-def watched(tokens: int) -> str:
-    """Statements: the engine's tokens per second, and frames that the browser confirmed."""
-    return f"""
-beat = explorer.screen.beat
-before, began = beat.shown, time.perf_counter()
-speed = generate({tokens})
-result = [speed, (beat.shown - before) / (time.perf_counter() - began)]
-"""
 
 
 def main() -> None:
