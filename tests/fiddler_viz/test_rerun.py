@@ -71,9 +71,11 @@ def test_200_runs_of_a_cell_leave_no_more_than_one(kernel: Any) -> None:
     widgets, threads, files, size = evaluate(kernel, "result = held()")
     grown = size - before[3]
     print(f"200 re-runs: {grown / 1e6:+.1f} MB")
-    assert [widgets, threads] == before[:2]
-    assert files <= before[2]  # fewer: what the kernel's own start had opened was collected
-    assert grown < 200 * 20_000, "20 kB a run are the notebook's own record of results"
+    assert widgets == before[0]
+    # Fewer threads and files: what had just ended when we looked first, or the kernel's start left.
+    assert threads <= before[1] and files <= before[2]
+    # One that stays takes 1 MB; the notebook's own record of a closed one some 20 kB.
+    assert grown < 200 * 50_000
 
 
 def test_explorers_of_other_cells_and_of_the_same_execution_stay(kernel: Any) -> None:
