@@ -72,8 +72,8 @@ def test_200_runs_of_a_cell_leave_no_more_than_one(kernel: Any) -> None:
     grown = size - before[3]
     print(f"200 re-runs: {grown / 1e6:+.1f} MB")
     assert widgets == before[0]
-    # Fewer threads and files: what had just ended when we looked first, or the kernel's start left.
-    assert threads <= before[1] and files <= before[2]
+    # A kernel's own threads and sockets come and go by a few; a leak is at least one for each run.
+    assert threads - before[1] < 20 and files - before[2] < 20
     # One that stays takes 1 MB; the notebook's own record of a closed one some 20 kB.
     assert grown < 200 * 50_000
 
