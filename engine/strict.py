@@ -32,10 +32,13 @@ def check_keys(what: str, data: object, expected: Iterable[str]) -> dict[str, An
 
 def check_int(what: str, value: object, *, least: int) -> None:
     """Raise InputError unless `value` is an int (no bool) of at least `least`, in 64 bits."""
-    if type(value) is not int or not least <= value < 2**63:
+    if type(value) is not int or value < least:
         raise InputError(
-            f"{what}: expected a whole number of at least {least} that fits in 64 bits, got "
-            f"{reprlib.repr(value)}."
+            f"{what}: expected a whole number of at least {least}, got {reprlib.repr(value)}."
+        )
+    if value >= 2**63:
+        raise InputError(
+            f"{what}: expected a whole number that fits in 64 bits, got {reprlib.repr(value)}."
         )
 
 

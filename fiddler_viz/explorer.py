@@ -171,7 +171,7 @@ class Explorer(widgets.VBox):
 
     def _painted(self, frame: int) -> None:
         self._pump.answered(frame)
-        if self._screen.player.playing:  # which waits for that: it plays only to who looks
+        if self._screen.player.wait_s() is not None:  # it plays only to who looks
             self._pump.mark()
 
     def _mark(self) -> None:

@@ -88,10 +88,15 @@ class Playback:
         return float(self._ends_ns[at + 1] - self._ends_ns[at]) / _NS
 
     def wait_s(self) -> float | None:
-        """Until the step under way ends; None where nothing moves."""
-        if not self.playing:
+        """Until the step under way ends, 0 at the end until it is paused; None where it stands.
+
+        At the end it still has to be drawn, by whoever asked a moment before it got there.
+        """
+        if not self.moving:
             return None
         place = self.place
+        if place >= self.steps:
+            return 0.0
         if self._speed == STEPWISE:
             return int(place) + 1 - place
         left_ns = float(self._ends_ns[min(int(place) + 1, self.steps)]) - self._ns(place)

@@ -43,7 +43,7 @@ def test_a_step_is_shown_when_its_end_has_passed(clock: Clock, playback: Playbac
         if not seen or seen[-1][1] != int(playback.place):
             seen.append((round(clock.s - 1000, 1), int(playback.place)))
     assert seen == [(0.0, 0), (2.0, 1), (3.0, 2), (7.0, 4), (8.0, 5)]
-    assert not playback.playing and playback.moving and playback.wait_s() is None
+    assert not playback.playing and playback.moving and playback.wait_s() == 0.0  # draw the end
     assert (playback.at_ns, playback.end_ns, playback.pace) == (8 * S, 8 * S, 0.0)
 
 
@@ -121,6 +121,8 @@ def test_pausing_moving_and_speeds_in_mid_step(clock: Clock, playback: Playback)
 def test_nothing_to_play(clock: Clock) -> None:
     playback = Playback(clock)
     playback.play()
-    assert not playback.playing and playback.wait_s() is None
+    assert not playback.playing and playback.wait_s() == 0.0
+    playback.pause()
+    assert playback.wait_s() is None
     playback.follow(np.zeros(0, dtype=np.int64))
     assert (playback.place, playback.steps, playback.end_ns, playback.next_ns) == (0, 0, 0, 0)

@@ -297,3 +297,19 @@ def test_a_cut_run_is_what_the_live_view_showed() -> None:
         shown = grid_of(session.until(number), "popularity", None)
         for name in ("amount", "tokens", "places", "actions"):
             np.testing.assert_array_equal(getattr(shown, name), getattr(grid, name), err_msg=name)
+
+
+def test_the_end_is_shown_that_comes_between_two_frames(
+    opened: Callable[..., Explorer], trace: Trace
+) -> None:
+    """The last step ends after a frame was sent and before the browser has shown it."""
+    explorer = opened(trace)
+    player = explorer.screen.player
+    clock = player._playback._now_s = Clock()
+    player.play()
+    wait_for(lambda: player.view["playing"])
+    time.sleep(0.7)  # all is drawn, and nothing answers
+    clock.s += 1e6
+    explorer.screen.beat.shown = explorer.screen.beat.sent
+    wait_for(lambda: not player.view["playing"])
+    assert explorer.selection.playhead is None
