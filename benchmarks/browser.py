@@ -87,12 +87,13 @@ KEY = """() => {
   }, true);
 }"""
 COUNT = """() => {
-  const plot = document.querySelector('.fv-timeline .js-plotly-plot');
+  const view = document.querySelector('.fv-timeline');
   let drawn = 0;
-  plot.on('plotly_afterplot', () => drawn++);
+  view.querySelector('.js-plotly-plot').on('plotly_afterplot', () => drawn++);
+  view.addEventListener('fv-painted', () => drawn++);
   globalThis.fvFrames = () => drawn;
 }"""
-"""How often the timeline is drawn from now on; every frame of a run draws it."""
+"""How often the timeline is drawn from now on, by plotly or as a frame of a run under way."""
 PRESS_TIMEOUT_MS = 20_000
 PAUSE_S = 0.25
 

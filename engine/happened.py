@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.decision import Ints
-from engine.events import MOVES, WORK, Action, Lane, Rows, Why, Work, columns, empty
+from engine.events import MOVES, WORK, Action, Lane, Rows, Why, Work, columns, empty, rows_of
 
 
 @dataclass(frozen=True)
@@ -132,15 +132,11 @@ class Recorded:
 
     def window(self, first: int, stop: int) -> tuple[Rows, Rows]:
         """Rows of the steps ``first`` to ``stop`` (exclusive)."""
-        work, moves = (
-            rows[slice(*np.searchsorted(rows[:, 0], (first, stop)).tolist())]
-            for rows in (self.work_rows, self.move_rows)
-        )
-        return work, moves
+        return rows_of(self.work_rows, first, stop), rows_of(self.move_rows, first, stop)
 
     def spent(self, stop: int, grid: tuple[int, int]) -> Ints:
         """Added up over the rows of work."""
-        work = columns(self.work_rows[: np.searchsorted(self.work_rows[:, 0], stop)], WORK)
+        work = columns(rows_of(self.work_rows, 0, stop), WORK)
         of = work["expert"] >= 0
         flat = work["layer"][of] * grid[1] + work["expert"][of]
         return spent_ns(work["lane"][of], flat, (work["end_ns"] - work["start_ns"])[of], grid)

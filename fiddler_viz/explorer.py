@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from engine.trace import Trace
 from fiddler_viz.page import to_html
 from fiddler_viz.theme import Theme
 from fiddler_viz.theme import theme as theme_of
+from fiddler_viz.views.addressed import as_addressed
+from fiddler_viz.views.beat import ANSWERED
 from fiddler_viz.views.cell import Cell, executing
 from fiddler_viz.views.heights import LEAST_PX
 from fiddler_viz.views.opening import load_demo, open_session
@@ -27,6 +30,9 @@ from fiddler_viz.views.session import Action
 
 _REST_S = 0.12
 """What takes longer to draw waits so long for another move of a slider."""
+_DRAW_S, _FIGURES_S = 1.0, 4.0
+"""While a run is live, between two drawings of its numbers, and of its figures; frames between
+them show how it goes on (:mod:`fiddler_viz.views.live_frame`)."""
 _IDLE_S = 0.25
 """How often an engine that does not run is asked whether it does by now."""
 
@@ -58,6 +64,9 @@ class Explorer(widgets.VBox):
         self._can_load = source is None
         self._state = "ready"
         self._dirty = threading.Event()
+        self._drawn_s = self._figures_s = 0.0
+        self._framed = False
+        """Whether frames have shown how a run goes on since its figures were drawn."""
         self._ticking: int | None = None
         """The thread in which the playhead moves on by itself, just before a frame."""
         self._selection = Selection()
@@ -86,6 +95,8 @@ class Explorer(widgets.VBox):
         self._pump = Pump(self)
         self._screen.beat.observe(lambda change: self._painted(change["new"]), "shown")
         self._pump.flush()
+        for root in (self, *self._screen.hidden()):
+            as_addressed(root)
         self._pump.start()
 
     def __repr__(self) -> str:
@@ -253,6 +264,8 @@ class Explorer(widgets.VBox):
 
     def draw_frame(self) -> bool:
         """Bring the session up to date and draw what changed; True if anything was sent."""
+        if self._framed_only():
+            return True
         try:
             changed = self._session.advance()
         except Exception:
@@ -263,21 +276,39 @@ class Explorer(widgets.VBox):
         self._ticking = threading.get_ident()
         self._screen.player.tick(self._session.view.trace, busy=busy)
         self._ticking = None
-        if not changed and not self._dirty.is_set():
+        dirty = self._dirty.is_set()
+        if not changed and not dirty:
             return self._acknowledged(self._screen.draw_late(self._session))
         self._dirty.clear()
         if busy and self._state == "ready":
             self._state = "running"  # started elsewhere, in a cell
         elif not busy and self._state == "running":
             self._state = "ready"
-        sent = self._screen.draw(self._session, name=self.name, state=self._state, busy=busy)
+        self._drawn_s = now_s = time.monotonic()
+        still = self._framed and not dirty and now_s - self._figures_s < _FIGURES_S
+        if not still:
+            self._framed, self._figures_s = False, now_s
+        sent = self._screen.draw(
+            self._session, name=self.name, state=self._state, busy=busy, still=still
+        )
         if self._screen.owes:
             self._dirty.set()
         return self._acknowledged(sent)
 
+    def _framed_only(self) -> bool:
+        """Of a run that went on, and nothing else: send a frame. False where more is to be done."""
+        if self._dirty.is_set() or time.monotonic() - self._drawn_s > _DRAW_S:
+            return False
+        live = self._session.glance()
+        framed = live is not None and self._screen.frame(self._session, live, self._pump.frames + 1)
+        if framed:
+            self._framed, self._pump.ahead = True, ANSWERED
+        return framed
+
     def _acknowledged(self, sent: bool) -> bool:
         """Ask the browser to say when it has painted what was sent, if anything was."""
         if sent:
+            self._pump.ahead = 0
             self._screen.beat.sent = self._pump.frames + 1
         return sent
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -208,6 +209,7 @@ def rate(per_second: float) -> str:
 _MARKS = {"\n": "↵", "\t": "⇥", "\r": "␍", " ": "␣"}
 
 
+@lru_cache(maxsize=4096)
 def show_token(text: str, limit: int = 24) -> str:
     """A token's text in one line, raw: white space made visible, control characters replaced.
 

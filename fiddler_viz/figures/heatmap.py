@@ -35,6 +35,13 @@ FEW_CELLS = 1024
 _CELLS, _PINNED, _CACHED, _RAN, _DOTS, _BY_HAND = 0, 1, 4, 7, 10, 11
 """Where each trace is in ``figure.data``; pinned and cached take one per :func:`_inks`, ran one
 per action, what was done by hand a halo and its ink."""
+TRACES = {
+    "still": [*range(_PINNED, _RAN), _BY_HAND, _BY_HAND + 1],
+    "ran": list(range(_RAN, _DOTS)),
+    "dots": _DOTS,
+}
+"""Which traces are what, for who paints amounts without plotly: marks that only a plan changes,
+what ran by action, dots."""
 _AMOUNTS = tuple([at, color] for at, color in get_colorscale(CIVIDIS))
 """In plotly's own form: what is there already is then not sent again."""
 _BRIGHT = 0.5
@@ -234,14 +241,19 @@ def update_heatmap(
             _put(figure.data[_RAN + action], grid.ran == action)
         dots = grid.coloured.dots
         rows, columns = np.nonzero(np.zeros(grid.shape, np.bool_) if dots is None else dots)
-        aside = (_ASIDE, 0) if few else (0, _ASIDE)
-        figure.data[_DOTS].update(x=columns + aside[0], y=rows + aside[1])
+        across, down = aside(grid.amount.size)
+        figure.data[_DOTS].update(x=columns + across, y=rows + down)
         if not few:  # there is no room for an edge
             dark = _dark(grid, look)[rows, columns]
             figure.data[_DOTS].marker.color = np.where(dark, "#fff", "#000").tolist()
         _mark_edits(figure, grid, -_ASIDE if few else 0.0)
         figure.layout.title = title_of(look, mode.title, safe(grid.caption), safe(mode.look_for))
         figure.layout.annotations[0].visible = grid.is_empty
+
+
+def aside(cells: int) -> tuple[float, float]:
+    """How far from the middle of its cell a dot stands: experts and layers."""
+    return (_ASIDE, 0) if cells <= FEW_CELLS else (0, _ASIDE)
 
 
 def _mark_edits(figure: go.Figure, grid: Grid, aside: float) -> None:

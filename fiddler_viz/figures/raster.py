@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from fiddler_viz.frames import Segments
 from fiddler_viz.theme import IDLE, PATH, SEGMENTS, Segment
 
 Shares = NDArray[np.float64]
+SCRIPT = Path(__file__).with_name("raster.js")
+"""The same in JavaScript, for pages."""
 PATH_LEVELS = 4
 """Shades of the critical path: a pixel's share of it in quarters."""
 _TILE = 24

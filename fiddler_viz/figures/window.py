@@ -137,7 +137,7 @@ class Windows:
         times = LaneTimes(
             start_ns, end_ns, tuple(busy.tolist()), tuple(critical.tolist()), int(spent[-1])
         )
-        labels = _steps_in_view(
+        labels = steps_in_view(
             self.trace.steps["start_ns"], StepLabels(self.trace), start_ns, end_ns
         )
         return Window(
@@ -204,13 +204,14 @@ def live_window(
         lane_times(work, path, start_ns, end_ns),
         gaps,
         clock,
-        *_steps_in_view(starts, step_labels, start_ns, end_ns),
+        *steps_in_view(starts, step_labels, start_ns, end_ns),
     )
 
 
-def _steps_in_view(
+def steps_in_view(
     starts: Ints, labels: Sequence[str] | None, start_ns: int, end_ns: int
 ) -> tuple[Ints, tuple[str, ...]]:
+    """Starts of the steps in view and their labels, empty where there is no room."""
     inside = np.flatnonzero((starts >= start_ns) & (starts < end_ns))
     if len(inside) > _MOST_STEPS:
         inside = inside[:0]

@@ -10,6 +10,7 @@ from engine.events import Clock
 from engine.trace import Trace
 from fiddler_viz import figures
 from fiddler_viz.figures.oneline import STATIC_PIXELS
+from fiddler_viz.figures.raster import SCRIPT
 from fiddler_viz.figures.timeline import CLOCKS
 from fiddler_viz.figures.timeline_words import finding
 from fiddler_viz.frames import grid, live_grid, memory_of, places
@@ -154,7 +155,8 @@ def _names() -> dict[str, Any]:
 
 
 def _asset(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")
+    path = SCRIPT if name == SCRIPT.name else _HERE / name
+    return path.read_text(encoding="utf-8")
 
 
 def _variables() -> str:

@@ -1,33 +1,49 @@
-"""The browser's side of the pump: says when a frame has been painted."""
+"""The browser's side of the pump: takes frames, and says when one has been painted."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import anywidget
 import traitlets
 
-# `_esm` is JavaScript for the browser. A frame counts as shown at the second animation frame after
-# its messages were handled: the first one paints. A hidden tab paints nothing and answers late,
-# which slows the pump down: nobody is looking. A page that opens answers, too: what was last sent
-# is in what it opens with.
-_ESM = """
-function initialize({ model }) {
-  function answer() {
-    const frame = model.get("sent");
-    requestAnimationFrame(() => requestAnimationFrame(() => {
-      model.set("shown", frame);
-      model.save_changes();
-    }));
-  }
-  answer();
-  model.on("change:sent", answer);
-}
-export default { initialize };
-"""
+from fiddler_viz.views.live_frame import LiveFrame
+
+
+ANSWERED = 4
+"""Of so many frames of a run under way one is answered, and so many may be on their way."""
 
 
 class Beat(anywidget.AnyWidget):
-    """A widget without looks: Python counts ``sent`` up, the browser answers in ``shown``."""
+    """A widget without looks: Python counts ``sent`` up, the browser answers in ``shown``.
 
-    _esm = _ESM
+    :meth:`send_frame` sends what a run under way looks like by now, all panels in one message.
+    """
+
+    # As text: anywidget watches a file for changes, and the watch keeps every widget alive.
+    _esm = Path(__file__).with_name("beat.js").read_text(encoding="utf-8")
     sent = traitlets.Int(0).tag(sync=True)
-    shown = traitlets.Int(0).tag(sync=True)
+    shown = traitlets.Int(0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_msg(self._heard)
+
+    def __repr__(self) -> str:
+        return f"Beat({self.shown} of {self.sent} frames shown)"
+
+    def send_frame(self, number: int, panels: Mapping[str, LiveFrame]) -> None:
+        """Send a frame: by panel what its painter in ``live_frame.js`` takes."""
+        content: dict[str, Any] = {"frame": number, "answer": number % ANSWERED == 0}
+        buffers: list[bytes] = []
+        for name, panel in panels.items():
+            at = list(range(len(buffers), len(buffers) + len(panel.buffers)))
+            content[name] = {**panel.content, "buffers": at}
+            buffers += panel.buffers
+        self.send(content, buffers)
+
+    def _heard(self, _: object, content: Any, __: object) -> None:
+        if isinstance(content, dict) and type(content.get("shown")) is int:
+            self.shown = content["shown"]

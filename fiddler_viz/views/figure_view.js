@@ -66,7 +66,9 @@ async function render({ model, el }) {
   model.send({ event: "open" });
   const watch = new ResizeObserver(follow(el));
   watch.observe(el);
+  const leave = await followFrames(model, el);
   return () => {
+    leave();
     clearTimeout(timer);
     watch.disconnect();
     end?.();

@@ -13,10 +13,12 @@ from plotly import __version__ as plotly_version
 from plotly.basedatatypes import Undefined
 from plotly.serializers import custom_serializers
 
+from fiddler_viz.figures.raster import SCRIPT
 from fiddler_viz.views.changes import Changes, look_up, put, same, written
 from fiddler_viz.views.plotly_code import Plotly
 
 _CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False, "showTips": False}
+_SCRIPTS = (SCRIPT, *map(Path(__file__).with_name, ("live_frame.js", "figure_view.js")))
 Moved = Callable[[Mapping[str, Any]], None]
 
 
@@ -32,13 +34,22 @@ class FigureView(go.FigureWidget):
     """
 
     # As text: anywidget watches a file for changes, and the watch keeps every widget alive.
-    _esm = Path(__file__).with_name("figure_view.js").read_text(encoding="utf-8")
+    _esm = "\n".join(path.read_text(encoding="utf-8") for path in _SCRIPTS)
     _plotly_id = traitlets.Unicode().tag(sync=True)
     _plotly_version = traitlets.Unicode(plotly_version).tag(sync=True)
+    _live = traitlets.Dict().tag(sync=True)
+    """How frames of a run under way are painted over it (``live_frame.js``); empty: they are not."""
     _opened = traitlets.Int(0).tag(sync=True)
     _replaced = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self, figure: go.Figure, plotly: Plotly, *, on_move: Moved | None = None) -> None:
+    def __init__(
+        self,
+        figure: go.Figure,
+        plotly: Plotly,
+        *,
+        on_move: Moved | None = None,
+        live: Mapping[str, Any] | None = None,
+    ) -> None:
         self._one_writer = threading.RLock()
         self._made = False
         self._on_move = on_move
@@ -46,6 +57,7 @@ class FigureView(go.FigureWidget):
         self._made = True
         self._config = dict(_CONFIG)
         self._plotly_id = plotly.model_id
+        self._live = dict(live or {})
         self.on_msg(self._heard)
 
     def __repr__(self) -> str:

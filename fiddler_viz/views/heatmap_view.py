@@ -19,6 +19,7 @@ from fiddler_viz.views.earlier import PROFILE
 from fiddler_viz.views.figure_view import FigureView, without_legend
 from fiddler_viz.views.heading import Heading
 from fiddler_viz.views.legend import HeatmapLegend
+from fiddler_viz.views.live_frame import heatmap_look
 from fiddler_viz.views.pin_controls import Edited, PinControls
 from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.selection import Picked, Selection
@@ -36,6 +37,7 @@ class HeatmapView(widgets.VBox):
         theme: Theme,
         height_px: int,
         plotly: Plotly,
+        beat: str,
         selection: Selection,
         session: Edited,
         on_change: Callable[[], None],
@@ -56,7 +58,7 @@ class HeatmapView(widgets.VBox):
             | {"yshift": -1, "xanchor": "right", "yanchor": "top", "showarrow": False}
         )
         add_cells_mark(figure)
-        self.figure = FigureView(figure, plotly)
+        self.figure = FigureView(figure, plotly, live=heatmap_look(beat, grid.amount.size))
         self.figure.data[0].on_click(self._clicked)
         self.show = widgets.Dropdown(
             options=[(mode.name, name) for name, mode in MODES.items()],
@@ -163,10 +165,20 @@ class HeatmapView(widgets.VBox):
             self._follower = None
         return str(self.against.value)
 
-    def draw(self, grid: Grid, picked: Picked, plan: Plan, *, hover: bool, able: bool) -> bool:
+    def draw(
+        self,
+        grid: Grid,
+        picked: Picked,
+        plan: Plan,
+        *,
+        hover: bool,
+        able: bool,
+        still: bool = False,
+    ) -> bool:
         """Show a grid; True if anything was sent. Hover texts may wait for a quieter moment.
 
-        ``able``: whether the placement can be edited by hand.
+        ``able``: whether the placement can be edited by hand. ``still``: frames of a run under way
+        show the cells, the rest is drawn.
         """
 
         def update(figure: Any) -> None:
@@ -183,6 +195,6 @@ class HeatmapView(widgets.VBox):
             self.pins.show(plan, able=able),
             self.heading.show(mode.title, grid.caption, mode.look_for),
             self.legend.show(mode, edits(grid)),
-            self.figure.change(update),
+            not still and self.figure.change(update),
         ]
         return any(sent)

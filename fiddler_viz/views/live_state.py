@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.events import MOVES, STEPS, TOKENS, WORK, Action, Rows, Work, empty
+from engine.events import MOVES, STEPS, TOKENS, WORK, Action, Rows, Work, empty, rows_of
 from engine.happened import Recorded
 from engine.recorder import Recorder
 from engine.routing import Routing
@@ -72,6 +72,11 @@ class LiveState:
     def steps(self) -> int:
         """Finished steps."""
         return len(self.tables["steps"])
+
+    @property
+    def follows(self) -> bool:
+        """Whether what was pulled is of the source's newest run."""
+        return self._source.recorder is self._recorder
 
     def skip(self, *, running: bool) -> None:
         """Begin with what comes next, unless a run is under way: then with its start."""
@@ -141,14 +146,10 @@ class LiveState:
             step_rows=self.tables["steps"].rows,
             token_rows=tokens,
             happened=Recorded(
-                _before(self.tables["work"].rows, done), _before(self.tables["moves"].rows, done)
+                rows_of(self.tables["work"].rows, 0, done),
+                rows_of(self.tables["moves"].rows, 0, done),
             ),
             plan_list=tuple(recorder.plans) if recorder else (),
             start=recorder.start if recorder else Start(),
             texts=texts if len(texts) == len(tokens) else (),
         )
-
-
-def _before(rows: Rows, step: int) -> Rows:
-    """Rows of finished steps; they come in order."""
-    return rows[: np.searchsorted(rows[:, 0], step)]

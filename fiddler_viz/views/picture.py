@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.by_hand import ByHand
-from engine.events import WORK, Work
+from engine.events import WORK, Work, rows_of
 from engine.residency import Memory
 from engine.usage import shares_of
 from fiddler_viz.frames import Grid, Shares, amounts, grid, live_grid, memory_of, routed
@@ -84,8 +84,7 @@ def _live_grid(
 def _ran(live: LiveState, shape: tuple[int, ...]) -> np.ndarray:
     """What each expert ran with in the newest finished step, -1 where it did not."""
     field = {name: i for i, name in enumerate(WORK.names or ())}
-    work, done = live.tables["work"].rows, live.steps
-    now = work[np.searchsorted(work[:, 0], done - 1) : np.searchsorted(work[:, 0], done)]
+    now = rows_of(live.tables["work"].rows, live.steps - 1, live.steps)
     now = now[now[:, field["kind"]] == Work.EXPERT]
     ran = np.full(shape, -1, dtype=np.int8)
     ran[now[:, field["layer"]], now[:, field["expert"]]] = now[:, field["action"]]

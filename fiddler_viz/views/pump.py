@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-PERIOD_S = 0.08
-"""Least time between two frames: 12.5 a second, beyond which a lecture sees no difference."""
+PERIOD_S = 0.09
+"""Least time between two frames: 11 a second, beyond which a lecture sees no difference."""
 ANSWER_S = 0.25
 """How long to wait for a browser's answer; without one the pump goes on, at 3 frames a second."""
 REST_SHARE = 0.33
@@ -70,6 +70,10 @@ class Pump:
         self.answer_s = answer_s
         self.frames = 0
         """Frames sent so far; the number of the last one."""
+        self.shown = 0
+        """The newest frame that a browser has said it has shown."""
+        self.ahead = 0
+        """How many frames may be on their way: what a drawer sends may be small enough for some."""
         self.unanswered = False
         """Whether no browser has shown the last frame, yet or ever."""
         self._drawing = threading.RLock()
@@ -101,8 +105,9 @@ class Pump:
 
     def answered(self, frame: int) -> None:
         """A browser has shown this frame."""
-        if frame >= self.frames:
-            self.unanswered = False
+        self.shown = max(self.shown, frame)
+        self.unanswered &= frame < self.frames
+        if frame >= self.frames - self.ahead:
             self._answered.set()
 
     def flush(self) -> bool:
@@ -149,7 +154,7 @@ class Pump:
             wait_s = drawer.wait_s()
             del drawer  # while it sleeps, the thread keeps nobody alive
             drawn = time.monotonic()
-            if sent:
+            if sent and self.frames - self.shown > self.ahead:
                 self._answered.wait(self.answer_s)
             now = time.monotonic()
             # A slow browser gets time for itself too, so that its buttons and sliders answer.

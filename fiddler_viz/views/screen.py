@@ -20,6 +20,8 @@ from fiddler_viz.views.edit_words import edit_words, edited
 from fiddler_viz.views.heatmap_view import HeatmapView
 from fiddler_viz.views.heights import Heights
 from fiddler_viz.views.light import Light
+from fiddler_viz.views.live_frame import heatmap_frame
+from fiddler_viz.views.live_state import LiveState
 from fiddler_viz.views.memory_view import MemoryView
 from fiddler_viz.views.pick_controls import PickControls
 from fiddler_viz.views.picture import grid_of, memory_now, tokens_processed
@@ -82,15 +84,15 @@ class Screen:
         self.what_if.row.children += (self.plans.keep,)
         self.light = Light(wake)
         self.beat, self.plotly = Beat(), Plotly()
-        grid = grid_of(session, "popularity", None)
+        grid, beat = grid_of(session, "popularity", None), self.beat.model_id
         self.heatmap = HeatmapView(
-            grid, theme, tall.heatmap, self.plotly, selection, session, mark, on_edit
+            grid, theme, tall.heatmap, self.plotly, beat, selection, session, mark, on_edit
         )
         self.memory = MemoryView(theme)
         self.words = Words(mark)
-        self.text = TextView(tall.text, lambda token: selection.pick(token=token))
+        self.text = TextView(tall.text, lambda token: selection.pick(token=token), beat=beat)
         self.timeline = TimelineView(
-            session.view.trace, theme, tall.timeline, self.plotly, selection, mark
+            session.view.trace, theme, tall.timeline, self.plotly, beat, selection, mark
         )
         self.player = Player(selection, mark)
         self.detail = DetailView(
@@ -126,8 +128,13 @@ class Screen:
             self.words.text,
         ]
 
-    def draw(self, session: Session, *, name: str, state: str, busy: bool) -> bool:
-        """Show a session; True if anything was sent to the browser."""
+    def draw(
+        self, session: Session, *, name: str, state: str, busy: bool, still: bool = False
+    ) -> bool:
+        """Show a session; True if anything was sent to the browser.
+
+        ``still``: heatmap and timeline stay, for :meth:`frame` shows them.
+        """
         moment = self.player.moment(session.view.trace)
         whole = None if moment is None else session.view.trace
         predicted = session.view.predicted  # of all of the run
@@ -155,13 +162,12 @@ class Screen:
         grid = grid_of(session, self.heatmap.show.value, token, against)
         tiles = self._tiles_of(view)
         memory, room = memory_now(session), room_of(view.trace)
-        size = view.plan.expert_bytes
+        size, able = view.plan.expert_bytes, not view.trace.on_host
+        still = still and view.live and not replanned
         sent = [
-            self.heatmap.draw(
-                grid, picked, view.plan, hover=not moving, able=not view.trace.on_host
-            ),
+            self.heatmap.draw(grid, picked, view.plan, hover=not moving, able=able, still=still),
             self.memory.show(memory, room, size),
-            self.timeline.draw(view.trace, picked, whole, growing=view.live),
+            not still and self.timeline.draw(view.trace, picked, whole, growing=view.live),
             self.player.show(moment),
             self.detail.draw(view, picked, whole, playing=self.player.playing),
             self.words.show(grid, memory, room, size, self.timeline.drawn, self.detail.said),
@@ -178,6 +184,18 @@ class Screen:
             self.header.show(name, whole or view.trace, state, what_if=view.what_if),
         ]
         return any(sent)
+
+    def frame(self, session: Session, live: LiveState, number: int) -> bool:
+        """Send a frame of a run under way; False where only :meth:`draw` can show it."""
+        trace = live.trace()
+        lanes = self.timeline.frame(trace)
+        if lanes is None:
+            return False
+        against = self.heatmap.against.value
+        grid = grid_of(session, self.heatmap.show.value, None, against)
+        panels = {"heatmap": heatmap_frame(grid), "timeline": lanes, "text": self.text.frame(trace)}
+        self.beat.send_frame(number, {name: panel for name, panel in panels.items() if panel})
+        return True
 
     def _draw_first(self, session: Session, whole: Trace | None, *, name: str) -> bool:
         """What a slider is watched for; the rest, which takes longer, is drawn right after."""
@@ -235,6 +253,10 @@ class Screen:
         close_children(root)
         for hidden in (self.beat, self.plotly):
             close_whole(hidden)
+
+    def hidden(self) -> list[widgets.Widget]:
+        """What hears of a page without standing in it, or not yet."""
+        return [self.beat, *self.timeline.memory.widgets()]
 
 
 def plan_words(view: View, *, example: bool) -> str:

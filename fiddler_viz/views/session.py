@@ -48,6 +48,8 @@ class Session:
         self._last_run: Any = None
         self._ran = not example
         self._fresh = True
+        self._glanced = False
+        """Whether the run has gone on since :attr:`view` was brought up to date."""
         self.earlier = Earlier()
         """Where the tokens of runs before the last one went."""
         self.base = trace
@@ -182,6 +184,25 @@ class Session:
             changed |= self._follow()
         return changed
 
+    def glance(self) -> LiveState | None:
+        """Take in what a run under way did since, and leave :attr:`view` behind: cheap.
+
+        None where it did nothing, or where there is more to bring up to date than its progress.
+        """
+        with self._lock:
+            asked = bool(self._todo or self._wanted)
+        engine, live = self.engine, self.live
+        if asked or engine is None or live is None or not self.present.live:
+            return None
+        if self.shows == "A" or engine.plan is not self._followed or not engine.running:
+            return None
+        if not live.follows:
+            return None
+        if not live.pull():
+            return None
+        self._glanced = True
+        return live
+
     def _next(self) -> dict[str, Any] | Action | None:
         """The next thing that was asked for; where one is refused, the others still come."""
         with self._lock:
@@ -314,7 +335,8 @@ class Session:
         engine, live = self.engine, self.live
         assert live is not None
         running = bool(engine.running)  # before pulling: the pull then sees all of a finished run
-        news = live.pull()
+        news = live.pull() or self._glanced
+        self._glanced = False
         last = engine.last_run
         asks = self.drives and not self.at_once and self.present.plan != self._followed
         asked = self.present.plan if asks else None

@@ -1,8 +1,9 @@
 // The text's cells can be picked: with the mouse, or with the arrow keys once the box has the focus.
 
-function render({ model, el }) {
+async function render({ model, el }) {
   let drawn = null; // the token that the last drawing marked
   let at = null; // the token that is picked: known here before the kernel has drawn it
+  let added = []; // cells of tokens that came after the last drawing
   let picks = 0; // of this page; a drawing that knows fewer of them shows the past
   const page = crypto.getRandomValues(new Uint32Array(2)).join("-");
   const box = () => el.querySelector(".fv-text");
@@ -20,6 +21,7 @@ function render({ model, el }) {
   }
 
   function draw() {
+    added = [];
     const before = box();
     const focused = before !== null && before === document.activeElement;
     const top = before?.scrollTop ?? 0;
@@ -36,6 +38,18 @@ function render({ model, el }) {
     if (token !== drawn) {
       drawn = at = token;
       if (marked() !== null) reveal(now, marked());
+    }
+  }
+
+  // A frame of a run under way: all tokens after the last drawing.
+  function grow({ text }) {
+    const inner = el.querySelector(".fv-text.live > div");
+    if (!text || inner === null) return;
+    for (const token of text.texts.slice(added.length)) {
+      const cell = document.createElement("i");
+      cell.textContent = token;
+      added.push(cell);
+      inner.append(cell, token.endsWith("\n") ? "\n" : "");
     }
   }
 
@@ -60,7 +74,12 @@ function render({ model, el }) {
   });
   draw();
   model.on("change:value", draw);
-  return () => model.off("change:value", draw);
+  const beat = model.get("beat") && (await model.widget_manager.get_model(model.get("beat")));
+  if (beat) beat.on("msg:custom", grow);
+  return () => {
+    model.off("change:value", draw);
+    if (beat) beat.off("msg:custom", grow);
+  };
 }
 
 function reveal(box, cell) {

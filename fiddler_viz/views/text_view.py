@@ -15,6 +15,7 @@ from fiddler_viz.figures.token_cells import GRADIENT, SHADES, cost_range, in_ord
 from fiddler_viz.frames import LIMIT_TOKENS, Ints, Tokens, excerpt, priced, readings
 from fiddler_viz.theme import safe, show_token
 from fiddler_viz.views.heard import Heard
+from fiddler_viz.views.live_frame import LiveFrame
 
 LOOK_FOR = "Bright tokens took longest: were their experts missing? Click one."
 EMPTY = '<span class="fv-muted">The text appears here, token by token.</span>'
@@ -35,15 +36,23 @@ class TextView(anywidget.AnyWidget):
     knows = traitlets.Dict().tag(sync=True)
     """By page, the number of the last of its picks that ``value`` knows of."""
 
+    beat = traitlets.Unicode().tag(sync=True)
+    """The model that frames of a run under way come through."""
+
     def __init__(
-        self, height_px: int, on_pick: Callable[[int | None], None] = lambda token: None
+        self,
+        height_px: int,
+        on_pick: Callable[[int | None], None] = lambda token: None,
+        *,
+        beat: str = "",
     ) -> None:
-        super().__init__(layout=widgets.Layout(width="100%"))
+        super().__init__(layout=widgets.Layout(width="100%"), beat=beat)
         self._height_px = height_px
         self._on_pick = on_pick
         self.on_msg(self._heard)
         self._escaped: tuple[tuple[str, ...], list[str]] = ((), [])
         self._picks = Heard()
+        self._drawn_rows = 0
         self.texts = 0
         """How many texts there are: of a batch one for each prompt."""
         self.show(None, None)
@@ -76,7 +85,7 @@ class TextView(anywidget.AnyWidget):
             tokens = priced(trace)
             hint += _scale(tokens)
             texts = readings(trace)
-            self.texts = len(texts)
+            self.texts, self._drawn_rows = len(texts), len(tokens)
             if only is not None and only < len(texts):
                 texts = tuple(rows if at == only else rows[:0] for at, rows in enumerate(texts))
             body = self._cells(tokens, texts, selected)
@@ -90,6 +99,16 @@ class TextView(anywidget.AnyWidget):
             self.knows = dict(picks or {})
             self.value = value
         return self.value != before
+
+    def frame(self, trace: Trace) -> LiveFrame | None:
+        """Tokens of a run under way that came after the last drawing, yet without their price.
+
+        None where there is none of them to add: of several texts only a drawing can say which.
+        """
+        texts = trace.texts[self._drawn_rows :]
+        if self.texts != 1 or not texts:
+            return None
+        return LiveFrame({"from": self._drawn_rows, "texts": [show_token(text) for text in texts]})
 
     def _heard(self, _: object, content: Any, __: object) -> None:
         if not isinstance(content, dict) or content.get("event") != "pick":

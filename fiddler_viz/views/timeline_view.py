@@ -20,6 +20,7 @@ from fiddler_viz.views.closing import close_whole
 from fiddler_viz.views.figure_view import FigureView, without_legend
 from fiddler_viz.views.heading import Heading
 from fiddler_viz.views.legend import timeline_legend
+from fiddler_viz.views.live_frame import LiveFrame, timeline_frame, timeline_look
 from fiddler_viz.views.memory_track_view import MemoryTrackView
 from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.selection import Picked, Selection
@@ -44,6 +45,7 @@ class TimelineView(widgets.VBox):
         theme: Theme,
         height_px: int,
         plotly: Plotly,
+        beat: str,
         selection: Selection,
         on_change: Callable[[], None],
     ) -> None:
@@ -59,7 +61,9 @@ class TimelineView(widgets.VBox):
         without_legend(figure)  # its heading says it
         add_cursor(figure, theme)
         add_time_marks(figure)
-        self.figure = FigureView(figure, plotly, on_move=self._moved)
+        self.figure = FigureView(
+            figure, plotly, on_move=self._moved, live=timeline_look(beat, theme)
+        )
         for segment in Segment:
             bars = self.figure.data[BARS + segment]
             bars.on_click(lambda _, points, __, kind=segment: self._clicked(kind, points))
@@ -145,6 +149,14 @@ class TimelineView(widgets.VBox):
         sent = self.figure.change(update)
         self._place(self._lanes)
         return sent or said
+
+    def frame(self, trace: Trace) -> LiveFrame | None:
+        """What is in view of a run under way; None where only a drawing can show it."""
+        if self.panel.value == MEMORY or self.span.value == LAYER:
+            return None
+        chosen = self._selection.within(trace).time
+        start, end = chosen or self._followed(trace, Picked(), None)
+        return timeline_frame(trace, start, end)
 
     def _draw_memory(self, trace: Trace, start: int, end: int, *, growing: bool) -> bool:
         sent = self.memory.draw(trace, start, end, growing=growing)

@@ -31,34 +31,47 @@ function stroked(pattern, x, y) {
   return { "/": falling, "\\": rising, "x": rising || falling, ".": x % 8 < 2 && y % 8 < 2 }[pattern] ?? false;
 }
 
-// The shares as an address that holds a picture; `looks`: colour and pattern of each kind.
-function paint(shares, looks, pixels) {
-  const canvas = document.createElement("canvas"), tall = LANE_PIXELS + GAP_PIXELS;
-  canvas.width = pixels;
-  canvas.height = 4 * tall;
-  const context = canvas.getContext("2d"), image = context.createImageData(pixels, canvas.height);
-  const out = new Uint32Array(image.data.buffer);
-  const ink = looks.map(({ color }) => {
+// What each kind is painted with: its colour, the same where a stroke lightens it, its strokes.
+function inksOf(looks) {
+  return looks.map(({ color, pattern }) => {
     const rgb = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
     const packed = ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
-    return [packed(rgb), packed(rgb.map((value) => value + Math.floor(((255 - value) * 35) / 100)))];
+    const lighter = rgb.map((value) => value + Math.floor(((255 - value) * 35) / 100));
+    const strokes = Array.from({ length: TILE * TILE }, // every pattern repeats after so many
+      (_, i) => (stroked(pattern, i % TILE, Math.floor(i / TILE)) ? 1 : 0));
+    return { plain: packed(rgb), lighter: packed(lighter), strokes };
   });
-  const tiles = looks.map(({ pattern }) => Array.from({ length: TILE * LANE_PIXELS },
-    (_, i) => (stroked(pattern, i % TILE, Math.floor(i / TILE)) ? 1 : 0)));
+}
+
+// Each lane a stack of its kinds, as high as they are busy, half a gap above and below it.
+function stack(image, shares, inks, lanePixels, gapPixels, tileOf = (x) => x % TILE) {
+  const out = new Uint32Array(image.data.buffer), pixels = image.width, kinds = inks.length;
+  const tall = lanePixels + gapPixels;
   for (let lane = 0; lane < 4; lane++) {
-    const bottom = lane * tall + GAP_PIXELS / 2 + LANE_PIXELS - 1;
+    const bottom = lane * tall + Math.floor(gapPixels / 2) + lanePixels - 1;
     for (let x = 0; x < pixels; x++) {
-      const tile = Math.floor((x * 1200) / pixels) % TILE;
-      for (let kind = 0, level = 0; kind < looks.length; kind++) {
-        const share = shares[(lane * looks.length + kind) * pixels + x];
-        let high = Math.round(share * LANE_PIXELS);
+      const tile = tileOf(x);
+      for (let kind = 0, level = 0; kind < kinds; kind++) {
+        const share = shares[(lane * kinds + kind) * pixels + x], ink = inks[kind];
+        let high = Math.round(share * lanePixels);
         if (share > 1e-9 && high < 2) high = 2;
-        for (const top = Math.min(level + high, LANE_PIXELS); level < top; level++) {
-          out[(bottom - level) * pixels + x] = ink[kind][tiles[kind][level * TILE + tile]];
+        for (const top = Math.min(level + high, lanePixels); level < top; level++) {
+          const stroke = ink.strokes[(level % TILE) * TILE + tile];
+          out[(bottom - level) * pixels + x] = stroke ? ink.lighter : ink.plain;
         }
       }
     }
   }
+}
+
+// The shares as an address that holds a picture; `looks`: colour and pattern of each kind.
+function paint(shares, looks, pixels) {
+  const canvas = document.createElement("canvas");
+  canvas.width = pixels;
+  canvas.height = 4 * (LANE_PIXELS + GAP_PIXELS);
+  const context = canvas.getContext("2d"), image = context.createImageData(pixels, canvas.height);
+  const tileOf = (x) => Math.floor((x * 1200) / pixels) % TILE;
+  stack(image, shares, inksOf(looks), LANE_PIXELS, GAP_PIXELS, tileOf);
   context.putImageData(image, 0, 0);
   return canvas.toDataURL("image/png");
 }
