@@ -54,7 +54,7 @@ ENGINE_BELOW = (  # below the torch line
     ("probe", "checkpoint", "threads", "levels", "pages"),
     ("store",),
     ("routers", "expert", "quantization", "gate"),
-    ("foresight", "expert_kernel", "growing"),
+    ("foresight", "expert_kernel", "growing", "takeover"),
     ("devices", "cpu_lane", "beside", "norm_kernel", "router_kernel", "rotary"),
     ("executor", "attention_kernel"),
     ("session", "dense"),
