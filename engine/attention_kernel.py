@@ -142,7 +142,10 @@ class _Kernel:
             return None
         if cos.shape[:2] not in ((1, 1), (len(hidden), 1)):
             return None
-        if self.module.config._attn_implementation != IMPLEMENTATION or not self.found.still():
+        # Read past the config's own look-ups, which take longer than all of this.
+        if vars(self.module.config).get("_attn_implementation_internal") != IMPLEMENTATION:
+            return None
+        if not self.found.still():
             return None
         if len(cache.layers) <= (at := self.module.layer_idx):
             return None
