@@ -114,31 +114,48 @@ void amx_tiles(const uint16_t *const w[2], int64_t stride, const int64_t rows[2]
     if (both && wide) _tile_stored(3, out + GROUP * SLIVER + TILE, row);
 }
 
-void amx_pack(const uint16_t *const *rows, int64_t tokens, int64_t k, uint16_t *tile) {
-    for (int64_t i = 0; i < k; i += TILE_K, tile += TILE_ELEMENTS) {
+void amx_pack(const uint16_t *const *rows, int64_t tokens, int64_t k, int64_t lanes,
+              uint16_t *tile) {
+    const int64_t each = 2 * TILE / lanes; /* elements of a token in a row of the tile */
+    for (int64_t i = 0; i < k; i += TILE_K, tile += lanes * TILE_K) {
         const int64_t some = least(TILE_K, k - i);
-        if (tokens < TILE || some < TILE_K)
-            __builtin_memset(tile, 0, TILE_ELEMENTS * sizeof *tile);
+        if (tokens < lanes || some < TILE_K)
+            __builtin_memset(tile, 0, (size_t)(lanes * TILE_K) * sizeof *tile);
         for (int64_t t = 0; t < tokens; t++) {
             const uint16_t *row = rows[t] + i;
-            uint16_t *to = tile + 2 * t;
-            if (some == TILE_K)
+            uint16_t *to = tile + each * t;
+            if (some == TILE_K && lanes == TILE)
                 for (int p = 0; p < TILE_K / 2; p++)
                     __builtin_memcpy(to + p * TILE_K, row + 2 * p, 2 * sizeof *row);
             else
-                for (int64_t j = 0; j < some; j++) to[j / 2 * TILE_K + j % 2] = row[j];
+                for (int64_t j = 0; j < some; j++) to[j / each * TILE_K + j % each] = row[j];
         }
     }
 }
 
+/* Of narrow tiles, elements [at, at + end); those past `rows` are zero. */
+static void store_narrow(const float *from, int64_t ld, int64_t rows, int64_t at, int64_t end,
+                         int64_t lanes, uint16_t *to) {
+    const int64_t each = 2 * TILE / lanes;
+    for (int64_t r = 0; r < end; r++) {
+        const int64_t e = at + r;
+        uint16_t *out = to + e / TILE_K * lanes * TILE_K + e % TILE_K / each * TILE_K + e % each;
+        for (int64_t c = 0; c < lanes; c++) out[c * each] = r < rows ? to_bf16(from[r * ld + c]) : 0;
+    }
+}
+
 void amx_store(const float *from, int64_t ld, int64_t rows, int64_t tokens, int64_t at, int64_t k,
-               void *to) {
+               int64_t lanes, void *to) {
     static const float zeros[TILE] = {0};
     const int64_t tiles = (k + TILE_K - 1) / TILE_K;
+    /* the last rows fill their tile up with zeros */
+    const int64_t end = at + rows == k ? TILE_K - at % TILE_K : rows;
+    if (lanes < TILE) {
+        store_narrow(from, ld, rows, at, end, lanes, to);
+        return;
+    }
     for (int64_t t = 0; t < tokens; t += TILE) {
         uint16_t *tile = (uint16_t *)to + (t / TILE * tiles + at / TILE_K) * TILE_ELEMENTS;
-        /* the last rows fill their tile up with zeros */
-        const int64_t end = at + rows == k ? TILE_K - at % TILE_K : rows;
         for (int64_t r = 0; r < end; r += 2) {
             uint32_t pairs[TILE];
             const float *one = r < rows ? from + r * ld + t : zeros;

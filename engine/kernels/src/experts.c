@@ -157,7 +157,8 @@ static void up_block(const Batch *batch, const Segment *s, int64_t at, int64_t t
     batch->isa->activate(&batch->activation, (int)layer->gated, out, other, rows[0] * ld);
 #ifdef HAS_AMX
     if (s->h.tiled) {
-        amx_store(out, ld, rows[0], tokens, at, inner, (void *)panel_at(&s->h, inner, token));
+        amx_store(out, ld, rows[0], tokens, at, inner, tile_lanes(s->h.narrow, tokens),
+                  (void *)panel_at(&s->h, inner, token));
         return;
     }
 #endif
@@ -339,12 +340,12 @@ typedef struct {
 /* Panels of a segment; its memory comes later. */
 static void shape(const Form *form, Segment *s) {
     const FiddlerLayer *layer = form->layer;
-    const int wanted = layer->tiles_from ? form->isa->tiles && s->n >= layer->tiles_from
-                                         : suits_tiles(form->isa, s->n);
+    const Isa *isa = form->isa;
+    /* Quantised weights of a few tokens are multiplied in registers, by `few`. */
+    const int suits = suits_tiles(isa, s->n) && (!layer->bits || !isa->few || s->n > TILE);
+    const int wanted = layer->tiles_from ? isa->tiles && s->n >= layer->tiles_from : suits;
     const int tiled = layer->dtype == BF16 && !layer->transposed && wanted;
-    const int bf16 = layer->dtype == BF16 && !layer->transposed &&
-                     (tiled || form->isa->native_bf16);
-    s->x = s->h = (Panel){.tiled = tiled, .bf16 = bf16};
+    s->x = s->h = panel_of(isa, layer->transposed ? F32 : (int)layer->dtype, tiled);
 }
 
 static int64_t segment_bytes(const Form *form, const Segment *s) {

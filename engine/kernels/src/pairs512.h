@@ -82,8 +82,139 @@ static void pairs_rows(const uint16_t *w, int64_t stride, int64_t rows, int64_t 
                                        more, NULL);
 }
 
+/* ------------------------------------------------------------------------------- of one tile only */
+
+enum {
+    STEP_K = 256,                           /* elements of a step, of GROUP rows */
+    STEP_LINES = STEP_K * 2 / 64,           /* cache lines of a row of it */
+    COPY_LD = STEP_K + TILE_K,              /* elements from row to row of a copy */
+    STEPS_AHEAD = 4                         /* steps from what is multiplied to what is fetched */
+};
+
+/* As many elements of a row as a tile of so many lanes has of each token, for each of them. */
+INLINE __m512i spread_elements(const int lanes, const uint16_t *w) {
+    if (lanes == TILE / 4) return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)w));
+    int64_t four;
+    int32_t two;
+    __builtin_memcpy(&two, w, sizeof two);
+    if (lanes == TILE) return _mm512_set1_epi32(two);
+    __builtin_memcpy(&four, w, sizeof four);
+    return _mm512_set1_epi64(four);
+}
+
+/* What a step does beside its products, some with each of them: copies lines of the next step and
+ * fetches some of a later one. Either may be NULL. */
+typedef struct {
+    const uint16_t *from;
+    uint16_t *to;
+    const char *fetch;
+    int64_t stride;
+} Meanwhile;
+
+/* sum[row] += row . x of GROUP rows that lie COPY_LD apart, `k` elements of each. */
+INLINE void tile_step(const int lanes, const uint16_t *w, int64_t k, const uint16_t *x, float *sums,
+                      int first, Meanwhile also) {
+    const int each = 2 * TILE / lanes, together = STEP_LINES / (TILE / lanes); /* for a row's lines */
+    __m512 sum[GROUP];
+#pragma GCC unroll 16
+    for (int r = 0; r < GROUP; r++)
+        sum[r] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + r * TILE);
+    for (int64_t i = 0; i < k; i += together * each) {
+#pragma GCC unroll 8
+        for (int q = 0; q < together; q++) {
+            const __m512bh v = (__m512bh)_mm512_loadu_si512(x + q * TILE_K);
+#pragma GCC unroll 16
+            for (int r = 0; r < GROUP; r++) {
+                if (r % lanes == 0) {
+                    const int line = q * (TILE / lanes) + r / lanes;
+                    if (also.fetch) __builtin_prefetch(also.fetch + 64 * line, 0, 2);
+                    if (also.from)
+                        _mm512_store_si512(also.to + 32 * line,
+                                           _mm512_loadu_si512(also.from + 32 * line));
+                }
+                const __m512i u = spread_elements(lanes, w + r * COPY_LD + q * each);
+                sum[r] = _mm512_dpbf16_ps(sum[r], v, (__m512bh)u);
+            }
+        }
+        w += together * each, x += together * TILE_K;
+        if (also.from) also.from += also.stride, also.to += COPY_LD;
+        if (also.fetch) also.fetch += also.stride * (int64_t)sizeof *w;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < GROUP; r++) _mm512_storeu_ps(sums + r * TILE, sum[r]);
+}
+
+#define TILE_STEP(lanes)                                                                           \
+    static __attribute__((noinline)) void tile_step_##lanes(                                       \
+        const uint16_t *w, int64_t k, const uint16_t *x, float *sums, int first, Meanwhile also) { \
+        tile_step(lanes, w, k, x, sums, first, also);                                              \
+    }
+
+TILE_STEP(16)
+TILE_STEP(8)
+TILE_STEP(4)
+
+/* A token's sums lie side by side, TILE / lanes of them: their sum comes first. */
+static void tile_end(int64_t lanes, int64_t rows, float *sums) {
+    for (int64_t r = 0; lanes < TILE && r < rows; r++, sums += TILE) {
+        __m512 all = _mm512_loadu_ps(sums);
+        for (int64_t n = TILE; n > lanes; n /= 2) {
+            const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12,
+                                                   14);
+            const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+            all = _mm512_add_ps(_mm512_permutexvar_ps(even, all), _mm512_permutexvar_ps(odd, all));
+        }
+        _mm512_storeu_ps(sums, all);
+    }
+}
+
+static void copy_part(const uint16_t *from, int64_t stride, int64_t rows, int64_t wide,
+                      uint16_t *to) {
+    for (int64_t r = 0; r < GROUP; r++, to += COPY_LD) {
+        const int64_t some = r < rows ? wide : 0;
+        if (some) __builtin_memcpy(to, from + r * stride, (size_t)some * sizeof *to);
+        __builtin_memset(to + some, 0, (size_t)(STEP_K - some) * sizeof *to);
+    }
+}
+
+/* Rows that are a multiple of a page long begin in the same lines of the nearest cache, which holds
+ * eight of them. So GROUP rows are copied first, a part at a time, to where they lie side by side,
+ * while the part before is multiplied. Then hardly anything waits for a cache: a core has room for
+ * few such waits, and what it fetches from memory needs them all. */
+static void pairs_tile(const uint16_t *const w[2], int64_t stride, const int64_t rows[2], int64_t k,
+                       const uint16_t *x, int64_t tokens, float *out,
+                       const uint16_t *const next[2]) {
+    uint16_t copy[2][GROUP * COPY_LD] __attribute__((aligned(64)));
+    const int64_t groups = rows[1] ? 2 : 1, lanes = tile_lanes(1, tokens);
+    const int64_t steps = (k + STEP_K - 1) / STEP_K * groups;
+    copy_part(w[0], stride, rows[0], least(STEP_K, k), copy[0]);
+    for (int64_t s = 0; s < steps; s++) {
+        const int64_t g = s % groups, at = s / groups * STEP_K, some = least(STEP_K, k - at);
+        const int64_t then = s + 1, h = then % groups, on = then / groups * STEP_K;
+        const int64_t later = s + STEPS_AHEAD, i = later % groups;
+        Meanwhile also = {.to = copy[then % 2], .stride = stride};
+        if (then < steps) also.from = w[h] + on;
+        if (also.from && (rows[h] < GROUP || on + STEP_K > k || some < STEP_K)) {
+            copy_part(also.from, stride, rows[h], least(STEP_K, k - on), also.to);
+            also.from = NULL;
+        }
+        if (later < steps)
+            also.fetch = (const char *)(w[i] + later / groups * STEP_K);
+        else if (next && next[i])
+            also.fetch = (const char *)(next[i] + (later - steps) / groups * STEP_K);
+        (lanes == TILE ? tile_step_16 : lanes == TILE / 2 ? tile_step_8 : tile_step_4)(
+            copy[s % 2], round_up(some, TILE_K), x + at * lanes, out + g * GROUP * SLIVER, at == 0,
+            also);
+    }
+    for (int64_t g = 0; g < groups; g++) tile_end(lanes, rows[g], out + g * GROUP * SLIVER);
+}
+
 static void pairs(const uint16_t *const w[2], int64_t stride, const int64_t rows[2], int64_t k,
                   const uint16_t *x, int64_t tokens, float *out, const uint16_t *const next[2]) {
+    if (tokens <= TILE) {
+        pairs_tile(w, stride, rows, k, x, tokens, out, next);
+        return;
+    }
     const int wide = tokens > TILE;
     const int64_t tiles = (k + TILE_K - 1) / TILE_K, whole = k / TILE_K * (TILE_K / 2);
     const int64_t x_tile = tiles * TILE_ELEMENTS, ld = wide ? SLIVER : TILE;
@@ -114,3 +245,4 @@ static void pairs(const uint16_t *const w[2], int64_t stride, const int64_t rows
 }
 
 #undef PAIRS_ROWS
+#undef TILE_STEP
