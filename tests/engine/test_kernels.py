@@ -295,7 +295,7 @@ def test_tiles_may_be_asked_for(
     pool = make(isa if isa in OWN else "emulated")
     for tiles_from in (1, 99):
         of = case(*shape, torch.bfloat16, tiles_from=tiles_from)
-        for n in (1, 3, 8, 9, 16, 17, 25, 40, 50):
+        for n in (1, 3, 6, 8, 9, 16, 17, 25, 35, 40, 50):
             x = tokens(n, of)
             check(
                 run(pool, of, x, [(0, None, None)]),

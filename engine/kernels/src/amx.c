@@ -114,8 +114,8 @@ void amx_tiles(const uint16_t *const w[2], int64_t stride, const int64_t rows[2]
     if (both && wide) _tile_stored(3, out + GROUP * SLIVER + TILE, row);
 }
 
-void amx_pack(const uint16_t *const *rows, int64_t tokens, int64_t k, int64_t lanes,
-              uint16_t *tile) {
+INLINE void pack(const int64_t lanes, const uint16_t *const *rows, int64_t tokens, int64_t k,
+                 uint16_t *tile) {
     const int64_t each = 2 * TILE / lanes; /* elements of a token in a row of the tile */
     for (int64_t i = 0; i < k; i += TILE_K, tile += lanes * TILE_K) {
         const int64_t some = least(TILE_K, k - i);
@@ -124,22 +124,33 @@ void amx_pack(const uint16_t *const *rows, int64_t tokens, int64_t k, int64_t la
         for (int64_t t = 0; t < tokens; t++) {
             const uint16_t *row = rows[t] + i;
             uint16_t *to = tile + each * t;
-            if (some == TILE_K && lanes == TILE)
-                for (int p = 0; p < TILE_K / 2; p++)
-                    __builtin_memcpy(to + p * TILE_K, row + 2 * p, 2 * sizeof *row);
+            if (some == TILE_K)
+                for (int64_t p = 0; p < lanes; p++)
+                    __builtin_memcpy(to + p * TILE_K, row + each * p, (size_t)each * sizeof *row);
             else
                 for (int64_t j = 0; j < some; j++) to[j / each * TILE_K + j % each] = row[j];
         }
     }
 }
 
+void amx_pack(const uint16_t *const *rows, int64_t tokens, int64_t k, int64_t lanes,
+              uint16_t *tile) {
+    if (lanes == TILE)
+        pack(TILE, rows, tokens, k, tile);
+    else if (lanes == TILE / 2)
+        pack(TILE / 2, rows, tokens, k, tile);
+    else
+        pack(TILE / 4, rows, tokens, k, tile);
+}
+
 /* Of narrow tiles, elements [at, at + end); those past `rows` are zero. */
-static void store_narrow(const float *from, int64_t ld, int64_t rows, int64_t at, int64_t end,
-                         int64_t lanes, uint16_t *to) {
+INLINE void store_narrow(const int64_t lanes, const float *from, int64_t ld, int64_t rows,
+                         int64_t at, int64_t end, uint16_t *to) {
     const int64_t each = 2 * TILE / lanes;
     for (int64_t r = 0; r < end; r++) {
-        const int64_t e = at + r;
-        uint16_t *out = to + e / TILE_K * lanes * TILE_K + e % TILE_K / each * TILE_K + e % each;
+        const uint64_t e = (uint64_t)(at + r), in = e % TILE_K;
+        uint16_t *out = to + e / TILE_K * (uint64_t)(lanes * TILE_K) +
+                        in / (uint64_t)each * TILE_K + in % (uint64_t)each;
         for (int64_t c = 0; c < lanes; c++) out[c * each] = r < rows ? to_bf16(from[r * ld + c]) : 0;
     }
 }
@@ -151,7 +162,10 @@ void amx_store(const float *from, int64_t ld, int64_t rows, int64_t tokens, int6
     /* the last rows fill their tile up with zeros */
     const int64_t end = at + rows == k ? TILE_K - at % TILE_K : rows;
     if (lanes < TILE) {
-        store_narrow(from, ld, rows, at, end, lanes, to);
+        if (lanes == TILE / 2)
+            store_narrow(TILE / 2, from, ld, rows, at, end, to);
+        else
+            store_narrow(TILE / 4, from, ld, rows, at, end, to);
         return;
     }
     for (int64_t t = 0; t < tokens; t += TILE) {
