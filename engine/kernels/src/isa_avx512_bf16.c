@@ -35,7 +35,7 @@ const Isa isa_avx512_bf16 = {
     .wide = {wide_f32, wide_bf16, wide_f16},
 #ifdef HAS_AMX
     .tiles = pairs,
-    .tiles_from = 5,
+    .tiles_from = 7,
     .tiles_full = 1,
     .narrow = 1,
 #endif

@@ -89,7 +89,7 @@ enum {
     STEP_K = 256,                           /* elements of a step, of GROUP rows */
     STEP_LINES = STEP_K * 2 / 64,           /* cache lines of a row of it */
     COPY_LD = STEP_K + TILE_K,              /* elements from row to row of a copy */
-    MOST_TOGETHER = 8                       /* parts of a row that are fetched one after the other */
+    MOST_TOGETHER = 2                       /* parts of a row that are fetched one after the other */
 };
 
 /* As many elements of a row as a tile of so many lanes has of each token, for each of them. */

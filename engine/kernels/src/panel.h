@@ -18,7 +18,8 @@ INLINE int64_t tile_lanes(int narrow, int64_t tokens) {
  * sliver or a tile takes as long as a full one. */
 INLINE int suits_tiles(const Isa *isa, int64_t tokens) {
     if (!isa->tiles || !isa->tiles_from || tokens < isa->tiles_from) return 0;
-    if (!isa->tiles_full || (isa->narrow && tokens <= TILE / 2)) return 1;
+    if (!isa->tiles_full) return 1;
+    if (isa->narrow && tokens <= TILE) return tokens <= TILE / 2 || tokens >= TILE - 1;
     const int64_t rest = tokens % SLIVER, lanes = rest > TILE ? SLIVER : tile_lanes(isa->narrow, rest);
     return 8 * tokens >= 7 * (tokens - rest + (rest ? lanes : 0));
 }
