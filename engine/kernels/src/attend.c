@@ -220,7 +220,7 @@ API int64_t fiddler_attend(Pool *pool, const FiddlerAttention *a, const void *x,
                            int64_t past, void *out, int64_t out_stride) {
     const Isa *isa = pool_isa(pool);
     const int dtype = (int)a->dtype, tiled = dtype == BF16 && suits_tiles(isa, tokens);
-    const Panel panel = {.tiled = tiled, .bf16 = dtype == BF16 && (tiled || isa->native_bf16)};
+    const Panel panel = panel_of(isa, dtype, tiled);
     Attend d = {
         .isa = isa, .a = a, .dtype = dtype, .x = panel, .y = panel, .hidden = x, .cos = cos,
         .sin = sin, .hidden_stride = x_stride, .turn_stride = turn_stride, .tokens = tokens,
