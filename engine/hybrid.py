@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.dense import onto_kernels
-from engine.devices import Device, open_device, usual_device
+from engine.devices import CudaDevice, Device, check_device, open_device, usual_device
+from engine.devices.card import card_hardware
+from engine.devices.dense_part import move_dense
 from engine.errors import InputError
+from engine.events import Clock
 from engine.generation import Generator
 from engine.hook import attach
 from engine.loader import load_model, load_tokenizer, model_spec
@@ -64,7 +67,7 @@ class HybridEngine(Planned):
         path: str | Path,
         *,
         gpu_memory: int | str | None = None,
-        hardware: str | Path | HardwareSpec = DEFAULT_HARDWARE,
+        hardware: str | Path | HardwareSpec | None = None,
         as_model: str | ModelSpec | None = None,
         policy: str | type[Policy] = DEFAULT_POLICY,
         cache_slots: int | None = None,
@@ -77,6 +80,7 @@ class HybridEngine(Planned):
         threads: int | None = None,
         profile: Profile | str | Path | None = None,
         name: str | None = None,
+        reserve_bytes: int | None = None,
     ) -> HybridEngine:
         """Open a checkpoint as a hybrid engine.
 
@@ -84,7 +88,8 @@ class HybridEngine(Planned):
             path: folder or hub id of a Mixture-of-Experts checkpoint (safetensors).
             gpu_memory: device memory budget; None: the hardware's memory. A profile of a machine
                 without a GPU has none: give one for a what-if.
-            hardware: profile whose latencies decisions are made by.
+            hardware: profile whose latencies decisions are made by; None: an RTX 4090's, or on a
+                real GPU that of the card until it is calibrated.
             as_model: cost another model's bytes and flops on this one's routing (same grid).
             policy: name in :data:`engine.policies.POLICIES`, or a policy class of your own.
             cache_slots: experts' worth of budget for a cache; None: the policy's default.
@@ -94,16 +99,21 @@ class HybridEngine(Planned):
                 128, or of 64 or 32 where rows are not multiples); None: they stay as they are.
                 With ``as_model`` the other model's experts count as quantised too.
             device: ``virtual`` (modelled clock), ``host`` (all on the CPU, measured: budget, policy
-                and cache do not apply), or ``auto``: ``host`` where ``hardware`` has no GPU and
-                nothing that takes one is asked for, else ``virtual``.
+                and cache do not apply), ``cuda`` (a GPU, measured; ``cuda:1`` the second of
+                several), or ``auto``: ``cuda`` where there is one and neither ``as_model`` nor
+                another machine's ``hardware`` is given; ``host`` where ``hardware`` has no GPU and
+                nothing that takes one is asked for; else ``virtual``.
             max_tokens: KV cache positions reserved for each sequence.
             max_sequences: sequences (beams count) the KV cache is reserved for.
             threads: CPU threads while generating; None: torch's own number, or 1 where experts are
                 too small to share.
             profile: experts' popularity, or a file of it; None: measured on the calibration text.
             name: what to call the model; None: the folder's name.
+            reserve_bytes: of a GPU's budget, what torch's libraries and fragmentation may take;
+                None: an assumed amount.
 
         Raises:
+            DeviceError: there is no such device here.
             CheckpointError, UnsupportedModelError: what is wrong with the checkpoint.
             BudgetError, InputError: what is wrong with an argument.
         """
@@ -115,27 +125,117 @@ class HybridEngine(Planned):
         resolve_policy(policy)  # names and sizes are checked before gigabytes are read
         check_planner(planner)
         scheme = scheme_named(quantize)
-        machine = resolve_hardware(hardware)
+        machine = None if hardware is None else resolve_hardware(hardware)
         asked = (gpu_memory, cache_slots, planner, as_model)
         planned = policy != DEFAULT_POLICY or any(each is not None for each in asked)
-        device = usual_device(device, machine, planned=planned)
-        if device != "host":
+        device = usual_device(device, machine, planned=planned, costed=as_model is not None)
+        if device != "host" and machine is not None:
             machine.check_budget(gpu_memory)
         if gpu_memory is not None and parse_percent(gpu_memory) is None:
             parse_bytes(gpu_memory)
         if as_model is not None:
             resolve_model(as_model)
         check_threads(threads)
+        check_device(device)
         if profile is not None and not isinstance(profile, Profile):
             profile = Profile.load(profile)
 
         model, tokenizer = load_model(path, dtype), load_tokenizer(path)
+        return cls._of(
+            model,
+            tokenizer,
+            name or Path(path).name,
+            device=device,
+            machine=machine,
+            profile=profile,
+            scheme=scheme,
+            threads=threads,
+            as_model=as_model,
+            gpu_memory=gpu_memory,
+            cache_slots=cache_slots,
+            policy=policy,
+            planner=planner,
+            sizes={"max_tokens": max_tokens, "max_sequences": max_sequences},
+            reserve_bytes=reserve_bytes,
+        )
+
+    @classmethod
+    def wrap(
+        cls,
+        model: Any,
+        tokenizer: Any | None = None,
+        *,
+        device: Device | str = "virtual",
+        hardware: str | Path | HardwareSpec = DEFAULT_HARDWARE,
+        profile: Profile | None = None,
+        name: str = "model",
+        max_tokens: int = 4096,
+        max_sequences: int = 1,
+        threads: int | None = None,
+        gpu_memory: int | str | None = None,
+        cache_slots: int | None = None,
+        policy: str | type[Policy] = DEFAULT_POLICY,
+        planner: str | None = None,
+        reserve_bytes: int | None = None,
+    ) -> HybridEngine:
+        """An engine of a model that is in host memory already: see :meth:`load`.
+
+        ``model`` has to be set to our experts (:data:`engine.hook.IMPLEMENTATION`), in evaluation
+        and without gradients. ``device`` may be one that is open already.
+        """
+        check_threads(threads)
+        return cls._of(
+            model,
+            tokenizer,
+            name,
+            device=device,
+            machine=resolve_hardware(hardware),
+            profile=profile,
+            scheme=None,
+            threads=threads,
+            as_model=None,
+            gpu_memory=gpu_memory,
+            cache_slots=cache_slots,
+            policy=policy,
+            planner=planner,
+            sizes={"max_tokens": max_tokens, "max_sequences": max_sequences},
+            reserve_bytes=reserve_bytes,
+        )
+
+    @classmethod
+    def _of(
+        cls,
+        model: Any,
+        tokenizer: Any | None,
+        name: str,
+        *,
+        device: Device | str,
+        machine: HardwareSpec | None,
+        profile: Profile | None,
+        scheme: Scheme | None,
+        threads: int | None,
+        as_model: str | ModelSpec | None,
+        gpu_memory: int | str | None,
+        cache_slots: int | None,
+        policy: str | type[Policy],
+        planner: str | None,
+        sizes: dict[str, Any],
+        reserve_bytes: int | None,
+    ) -> HybridEngine:
+        """``machine`` None: whatever card there is, not calibrated."""
         store = ExpertStore(model)
         quantization = None if scheme is None else quantise_experts(store, scheme)
-        opened = open_device(device, store)
-        real = model_spec(model, store, name or Path(path).name)
+        opened = device if not isinstance(device, str) else open_device(device, store)
+        if reserve_bytes is not None and isinstance(opened, CudaDevice):
+            opened.reserve_at_least(reserve_bytes)
+        if machine is None and isinstance(opened, CudaDevice):
+            machine = card_hardware(opened.runtime.name, opened.usable_bytes, DEFAULT_HARDWARE)
+        machine = resolve_hardware(DEFAULT_HARDWARE) if machine is None else machine
+        real = model_spec(model, store, name)
         spec = _costed(real, as_model, opened, scheme)
-        sizes: dict[str, Any] = {"max_tokens": max_tokens, "max_sequences": max_sequences}
+        if isinstance(opened, CudaDevice):
+            move_dense(model, store, opened.runtime.device)
+        sizes = sizes | {"reserve_bytes": opened.reserve_bytes}
         unknown = Profile.uniform(spec.grid)
         empty = make_plan(spec, machine, unknown, gpu_memory="0%", policy="cpu", **sizes)
         count = choose_threads(threads, store.expert_bytes)
@@ -143,11 +243,13 @@ class HybridEngine(Planned):
         lane = session.executor.lane
         measured = machine.costs_of(real)
         lane.switch(None if measured is None else measured.switch_tokens)
-        onto_kernels(model, lane.pool)
+        if not opened.on_streams:
+            onto_kernels(model, lane.pool)
         texts = TokenTexts(tokenizer)
         attach(model, session, texts)
+        limits = {name: sizes[name] for name in ("max_tokens", "max_sequences")}
         generator = Generator(
-            Limits(model, tokenizer, real.vocabulary, **sizes),
+            Limits(model, tokenizer, real.vocabulary, **limits),
             texts,
             session,
             spec,
@@ -157,6 +259,7 @@ class HybridEngine(Planned):
                 "as_model": None if as_model is None else spec.name,
                 "loaded": real.name,
                 "quantization": None if quantization is None else quantization.to_dict(),
+                **({"notes": opened.notes} if isinstance(opened, CudaDevice) else {}),
             },
         )
         if profile is None:
@@ -273,7 +376,7 @@ def _costed(
     """The model whose bytes and flops are costed; InputError where it cannot be another one."""
     if as_model is None:
         return real
-    if not device.offloads:
+    if device.clock == Clock.MEASURED:
         raise InputError(
             f"as_model={as_model!r} costs modelled time, the {device.name} device measures what "
             "really runs: leave as_model out, or load with device='virtual'"

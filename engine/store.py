@@ -155,6 +155,10 @@ class ExpertStore:
             )
         return ExpertWeights(*(part.detach() for part in found))
 
+    def fused(self, layer: int) -> ExpertWeights:
+        """All experts of a layer: of each part ``(E, ...)``."""
+        return self._layers[layer]
+
     def biases(self, layer: int) -> tuple[Tensor | None, Tensor | None]:
         """A layer's biases, of all its experts."""
         return self._layers[layer].up_bias, self._layers[layer].down_bias
