@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.decision import Request
 from engine.devices.base import Device, Pace, sync
-from engine.errors import FiddlerError
+from engine.errors import BudgetError, DeviceError, FiddlerError
 from engine.events import Rows, StepKind
 from engine.executor import Executor, active_experts, added_up
 from engine.foresight import Foresight
@@ -316,9 +316,17 @@ class Session:
         plan = self._pending
         if plan is None:
             return []
+        before = self.orchestrator.plan
         self._dirty = True
         changes = self.orchestrator.change(plan)
-        sync(self.device, self.store, self.orchestrator.residency)
+        try:
+            sync(self.device, self.store, self.orchestrator.residency)
+        except (DeviceError, BudgetError):  # a real device has no room for it: as it was
+            self._pending = None
+            self.orchestrator.change(before)
+            sync(self.device, self.store, self.orchestrator.residency)
+            self._dirty = False
+            raise
         self._pending = None
         self._dirty = False
         return changes

@@ -20,6 +20,7 @@ import copy
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ class _Rows:
 
 
 class StreamExecutor:
-    """See :class:`engine.executor.Executor`; returns marks of when things happen in place of times."""
+    """See :class:`engine.executor.Executor`; in place of times it returns events to come."""
 
     def __init__(self, store: ExpertStore, device: CudaDevice, threads: int | None = None) -> None:
         self.store = store
@@ -291,7 +292,7 @@ def _pairs(
     last = np.searchsorted(by_expert, experts, side="right")
     pieces = [order[a:b] for a, b in zip(first.tolist(), last.tolist(), strict=True)]
     ends = np.cumsum([0, *map(len, pieces)]).tolist()
-    return np.concatenate(pieces), list(zip(ends[:-1], ends[1:], strict=True))
+    return np.concatenate(pieces), list(pairwise(ends))
 
 
 def _there(module: nn.Module, device: torch.device) -> nn.Module:

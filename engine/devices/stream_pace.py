@@ -124,19 +124,20 @@ class StreamPace:
 
     def settle(self, *, wait: bool) -> None:
         """Fill the rows of what is through, in order; with ``wait`` of all that is submitted."""
-        while self._queue:
-            first = self._queue[0]
-            ends = [first.end]
-            if first.marks is not None:
-                ends += [end for _, end in first.marks.unused]
-            for end in ends:
-                if self.runtime.done(end):
-                    continue
+        if wait and self._queue:  # of the last first: what came before it in its streams is through
+            self._reached(self._queue[-1], wait=True)
+        while self._queue and self._reached(self._queue[0], wait=wait):
+            self._tell(self._queue.popleft())
+
+    def _reached(self, it: _Waiting, *, wait: bool) -> bool:
+        """Whether all of it is through."""
+        unused = [] if it.marks is None else it.marks.unused
+        for end in (it.end, *(end for _, end in reversed(unused))):
+            if not self.runtime.done(end):
                 if not wait:
-                    return
+                    return False
                 self.runtime.host_wait(end)
-            self._queue.popleft()
-            self._tell(first)
+        return True
 
     def _tell(self, it: _Waiting) -> None:
         rows = it.rows
