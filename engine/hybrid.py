@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from engine.dense import onto_kernels
 from engine.devices import CudaDevice, Device, check_device, open_device, usual_device
 from engine.devices.card import card_hardware
@@ -15,7 +17,7 @@ from engine.events import Clock
 from engine.generation import Generator
 from engine.hook import attach
 from engine.loader import load_model, load_tokenizer, model_spec
-from engine.placement import make_plan
+from engine.placement import make_plan, workspace_bytes
 from engine.planned import Planned
 from engine.planners import check_planner
 from engine.policies import Policy, resolve_policy
@@ -31,7 +33,9 @@ from engine.session import Session
 from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware, resolve_model
 from engine.store import ExpertStore
 from engine.threads import check_threads, choose_threads
+from engine.timeline import STAGING_BUFFERS
 from engine.units import parse_bytes, parse_percent
+from engine.warm_up import measure_inside
 
 DEFAULT_HARDWARE = "rtx-4090"
 DEFAULT_POLICY = "fiddler"
@@ -109,8 +113,8 @@ class HybridEngine(Planned):
                 too small to share.
             profile: experts' popularity, or a file of it; None: measured on the calibration text.
             name: what to call the model; None: the folder's name.
-            reserve_bytes: of a GPU's budget, what torch's libraries and fragmentation may take;
-                None: an assumed amount.
+            reserve_bytes: of a GPU's budget, what torch's libraries, fragmentation and calls of
+                experts may take; None: measured with a prompt of ``max_tokens``.
 
         Raises:
             DeviceError: there is no such device here.
@@ -225,9 +229,9 @@ class HybridEngine(Planned):
         """``machine`` None: whatever card there is, not calibrated."""
         store = ExpertStore(model)
         quantization = None if scheme is None else quantise_experts(store, scheme)
-        opened = device if not isinstance(device, str) else open_device(device, store)
-        if reserve_bytes is not None and isinstance(opened, CudaDevice):
-            opened.reserve_at_least(reserve_bytes)
+        opened = device
+        if isinstance(opened, str):
+            opened = open_device(opened, store, reserve_bytes)
         if machine is None and isinstance(opened, CudaDevice):
             machine = card_hardware(opened.runtime.name, opened.usable_bytes, DEFAULT_HARDWARE)
         machine = resolve_hardware(DEFAULT_HARDWARE) if machine is None else machine
@@ -235,6 +239,8 @@ class HybridEngine(Planned):
         spec = _costed(real, as_model, opened, scheme)
         if isinstance(opened, CudaDevice):
             move_dense(model, store, opened.runtime.device)
+            if reserve_bytes is None:
+                _measure_reserve(model, store, opened, real, **sizes)
         sizes = sizes | {"reserve_bytes": opened.reserve_bytes}
         unknown = Profile.uniform(spec.grid)
         empty = make_plan(spec, machine, unknown, gpu_memory="0%", policy="cpu", **sizes)
@@ -368,6 +374,28 @@ class HybridEngine(Planned):
         beams: raises InputError for others, at once.
         """
         return self._generator.stream(prompt, max_new_tokens, **options)
+
+
+def _measure_reserve(
+    model: Any,
+    store: ExpertStore,
+    device: CudaDevice,
+    spec: ModelSpec,
+    max_tokens: int,
+    max_sequences: int,
+) -> None:
+    """Put what a step is measured to take in the place of what was assumed, where it fits."""
+    if max_tokens < 2:
+        return
+    kv = spec.kv_bytes_per_token * max_tokens * max_sequences
+    staging = STAGING_BUFFERS * spec.expert_bytes
+    planned = kv + workspace_bytes(spec, max_tokens, max_sequences) - staging
+    try:
+        inside = measure_inside(model, store, device.runtime, max_tokens, max_sequences, planned)
+    except torch.OutOfMemoryError:  # a budget for it would not fit either: it says so
+        device.runtime.release()
+        return
+    device.reserve = device.reserve.measured(inside)
 
 
 def _costed(

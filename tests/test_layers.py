@@ -48,7 +48,7 @@ ENGINE_ABOVE = (
     ),
     ("recorder", "scenario"),
     ("replay", "interchange", "bounds"),
-    ("synthetic", "sweep sweep_task", "heldout", "curves", "budgets"),
+    ("synthetic", "sweep sweep_task", "heldout", "curves", "budgets", "device_costs"),
 )
 ENGINE_BELOW = (  # below the torch line
     ("probe", "checkpoint", "threads", "levels", "pages"),
@@ -59,11 +59,12 @@ ENGINE_BELOW = (  # below the torch line
     ("executor stream_executor", "attention_kernel"),
     ("session", "dense"),
     ("hook",),
-    ("loader", "prompt", "collector", "popularity"),
+    ("loader", "prompt", "collector", "popularity", "warm_up"),
     ("request",),
     ("generation", "planned"),
     ("hybrid", "timing", "generated"),
     ("bandwidth", "costing"),
+    ("device_calibrate",),
     ("calibrate",),
 )
 FIDDLER_VIZ = (

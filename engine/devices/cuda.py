@@ -57,10 +57,6 @@ class CudaDevice:
         memory = self.runtime.memory()
         return min(memory.free + memory.reserved + self.reserve.outside_bytes, memory.total)
 
-    def reserve_at_least(self, inside_bytes: int) -> None:
-        """Reserve so much inside of torch's allocator in place of what was assumed."""
-        self.reserve = Reserve.of(self.runtime, inside_bytes)
-
     @property
     def notes(self) -> list[str]:
         """What people should know of how it runs."""
@@ -106,7 +102,7 @@ class CudaDevice:
         """Copy an expert for a plan and keep it; the host goes on."""
         copied = self.arena.put(flat, weights, self._weights)
         if self._pace is not None:
-            self._pace.copies.append((flat, copied))
+            self._pace.copies[flat] = copied
 
     def admit(self, flat: int, weights: ExpertWeights) -> tuple[int, Begun]:
         """Copy an expert that is needed now and keep it; its slot, and the copy."""

@@ -22,6 +22,8 @@ CALL_BYTES = 256 << 20
 """What one call of experts may take for its rows; longer ones are cut (see stream_executor)."""
 LIBRARY_BYTES = 160 << 20
 """Assumed of matrix libraries' workspaces and of blocks not used to the end, until measured."""
+SPARE_BYTES = 32 << 20
+"""Left for what differs from run to run, where the rest was measured."""
 TOLERANCE_BYTES = 64 << 20
 """So near to the planned peak the measured one has to be."""
 

@@ -18,6 +18,7 @@ from engine.store import ExpertWeights
 from engine.timeline import STAGING_BUFFERS
 
 _EMPTY = -1
+_NONE = -STAGING_BUFFERS
 
 
 class SlotArena:
@@ -33,7 +34,7 @@ class SlotArena:
         self.like = like
         self.host = host
         self.slot_bytes = like.n_bytes
-        self.slots = 0
+        self.slots = _NONE
         self.block: ExpertWeights | None = None
         """All slots: of each part ``(staging + slots, ...)``."""
         self._views: list[ExpertWeights] = []
@@ -64,7 +65,7 @@ class SlotArena:
         """
         if slots == self.slots:
             return
-        before = self.slots
+        before = max(self.slots, 0)
         try:
             self._allocate(slots)
         except torch.OutOfMemoryError:
@@ -73,6 +74,7 @@ class SlotArena:
 
     def _allocate(self, slots: int) -> None:
         many = slots + STAGING_BUFFERS
+        self.slots = _NONE  # until the block is there: an interrupt leaves it so
         self._place, self._views, self._expert = {}, [], []
         if self.block is not None:
             self.block = None
@@ -88,7 +90,7 @@ class SlotArena:
         ]
         self._arrived, self._read = [None] * many, [None] * many
         self._expert = [_EMPTY] * many
-        self.slots = slots
+        self.slots = slots  # last
 
     def put(self, flat: int, weights: ExpertWeights, stream: Stream) -> tuple[Event, Event]:
         """Copy an expert into a free slot; returns the copy's begin and end."""

@@ -63,7 +63,7 @@ class StreamPace:
         self.runtime = runtime
         self.costs = costs
         self.columns = columns
-        self.copies: list[tuple[int, Begun]] = []
+        self.copies: dict[int, Begun] = {}
         """Copies of experts made for a plan since :meth:`pins`; the device adds to them."""
         self.ahead: list[tuple[int, Begun]] = []
         """Copies of fetched experts that are not told yet; the device adds to them."""
@@ -88,7 +88,7 @@ class StreamPace:
         """A new plan's copies, which are waited for: they are made before the step."""
         self.costs = costs
         rows = LaneRows(-1, settled=True, start_ns=self.now_ns)
-        copies, self.copies = dict(self.copies), []
+        copies, self.copies = self.copies, {}
         for layer, expert, why, n_bytes in changes:
             copied = copies.pop(layer * self.columns + expert, None) if n_bytes else None
             if copied is None:
