@@ -187,7 +187,7 @@ class Plan:
         later = _LATER & values.keys() if isinstance(values, Mapping) else set[str]()  # pyright: ignore[reportUnnecessaryIsInstance]
         known = "by_hand" in later
         names = (name for name in _saved() if name not in _LATER or name in later)
-        given = {"reserve_bytes": 0} | check_keys("plan", values, [*names, "basis"])
+        given: dict[str, Any] = {"reserve_bytes": 0} | check_keys("plan", values, [*names, "basis"])
         profile = Profile.from_dict(given["profile"])
         if given["grid"] != list(profile.grid):
             raise InputError(

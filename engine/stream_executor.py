@@ -9,9 +9,10 @@ One layer runs so, in the order of submission::
     to device                                                             | the CPU's results |
 
 The host waits for the device once a layer: for the router's choices, with which the hidden state
-comes along. All else waits inside of the device, stream for stream. Not everything is as tight as
-the timeline has it: the sum is submitted when the CPU's experts are through, and the next layer's
-dense part after it.
+comes along. Under a policy that stands for a system without overlap it waits for the device's
+experts, too, before the CPU's begin, and a copy waits for the experts before it. All else waits
+inside of the device, stream for stream. Not everything is as tight as the timeline has it: the sum
+is submitted when the CPU's experts are through, and the next layer's dense part after it.
 """
 
 from __future__ import annotations
@@ -121,12 +122,17 @@ class StreamExecutor:
         for flat in decision.evict:
             self.device.drop(flat)
         on_cpu = [at for at, action in enumerate(decision.actions) if action == _CPU]
-        waiting = self._start(layer, seen, decision, on_cpu) if on_cpu else None
+        waiting: Future[tuple[Tensor, list[Span]]] | None = None
+        if on_cpu and not self.device.in_turn:
+            waiting = self._start(layer, seen, decision, on_cpu)
         marks = LayerMarks(self._ready, seen.span)
         out = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)  # (T, H)
         if len(on_cpu) < len(decision.experts):
             self._on_device(layer, hidden, weights, decision, seen.chosen, out, marks)
         self._copy(decision, marks)
+        if on_cpu and waiting is None:  # one thing after the other, as the plan's policy has it
+            runtime.host_wait(runtime.record(runtime.current()))
+            waiting = self._start(layer, seen, decision, on_cpu)
         if waiting is not None:
             theirs, spans = waiting.result()
             marks.cpu = dict(zip(on_cpu, spans, strict=True))
@@ -162,7 +168,8 @@ class StreamExecutor:
         }
         resident = sorted(slot_of, key=slot_of.__getitem__)
         streamed = [at for at, action in enumerate(decision.actions) if action == _STREAM]
-        begun = {at: self._begin(layer, decision, at) for at in streamed[:STAGING_BUFFERS]}
+        ahead = [] if self.device.in_turn else streamed[:STAGING_BUFFERS]
+        begun = {at: self._begin(layer, decision, at) for at in ahead}
         pairs, bounds = _pairs(chosen, [decision.experts[at] for at in (*resident, *streamed)])
         slots = [slot_of[at] for at in resident]
         grouped = self._groups(slots)
@@ -195,8 +202,10 @@ class StreamExecutor:
 
     def _begin(self, layer: int, decision: Decision, at: int) -> tuple[int, tuple[Event, Event]]:
         """Begin the copy of a streamed expert; its slot, and the copy."""
-        expert = decision.experts[at]
+        expert, runtime = decision.experts[at], self.device.runtime
         weights = self.store.weights(layer, expert)
+        if self.device.in_turn:
+            self.device.copy_after(runtime.record(runtime.current()))
         if decision.keep[at]:
             return self.device.admit(layer * self.store.experts + expert, weights)
         return self.device.pass_through(weights)

@@ -8,7 +8,7 @@ from engine.cost import CostModel
 from engine.devices.crossing import Crossing
 from engine.devices.pinned import PinnedWeights
 from engine.devices.reserve import Reserve
-from engine.devices.runtime import Runtime
+from engine.devices.runtime import Event, Runtime
 from engine.devices.slots import SlotArena
 from engine.devices.stream_pace import Begun, StreamPace
 from engine.errors import BudgetError, DeviceError
@@ -50,6 +50,11 @@ class CudaDevice:
     def reserve_bytes(self) -> int:
         """What a budget has to hold besides what a plan counts."""
         return self.reserve.n_bytes
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether the plan in force is of a system that does one thing after the other."""
+        return self._pace is not None and not self._pace.costs.overlap
 
     @property
     def usable_bytes(self) -> int:
@@ -114,6 +119,10 @@ class CudaDevice:
         copied = self.arena.put(flat, weights, self._ahead)
         if self._pace is not None:
             self._pace.ahead.append((flat, copied))
+
+    def copy_after(self, event: Event) -> None:
+        """Experts that are needed now are copied after ``event``."""
+        self.runtime.wait(self._weights, event)
 
     def pass_through(self, weights: ExpertWeights) -> tuple[int, Begun]:
         """Copy an expert that is needed now through a staging buffer; its slot, and the copy."""
