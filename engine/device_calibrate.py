@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import torch
 
 from engine.costing import LEAST_ERROR, kernel_tflops
 from engine.device_costs import DeviceTimes, device_times
@@ -43,6 +44,7 @@ def calibrate_device(
     steps: list[float] = []
     room = engine.max_tokens - NEW_TOKENS
     try:
+        switch = _switch(engine)
         _run(engine, [1, 2], "stream")  # warm up
         _run(engine, [1, 2], "cpu")
         rounds = 0
@@ -65,7 +67,13 @@ def calibrate_device(
     first, second = (float(np.median(part)) for part in (steps[:half], steps[-half:]))
     drift = abs(first - second) / (first + second)
     passed = time.perf_counter() - began
-    return _spec(engine, name, found, drift, passed)
+    return _spec(engine, name, found, switch, drift, passed)
+
+
+def _switch(engine: HybridEngine) -> int | None:
+    """From how many tokens torch computes an expert on the CPU sooner than the kernels do."""
+    with engine.torch_threads(), torch.no_grad():
+        return engine.session.executor.lane.measure_switch()
 
 
 def _run(engine: HybridEngine, ids: list[int], policy: str) -> Trace:
@@ -75,7 +83,12 @@ def _run(engine: HybridEngine, ids: list[int], policy: str) -> Trace:
 
 
 def _spec(
-    engine: HybridEngine, name: str, found: DeviceTimes, drift: float, seconds: float
+    engine: HybridEngine,
+    name: str,
+    found: DeviceTimes,
+    switch: int | None,
+    drift: float,
+    seconds: float,
 ) -> HardwareSpec:
     model, device, machine = engine.real_spec, found.device, this_machine()
     costs = ModelCosts(
@@ -86,7 +99,7 @@ def _spec(
         head=device.head,
         kv_ns=device.kv_ns,
         relative_error=round(max(LEAST_ERROR, 2 * found.residual, drift), 3),
-        switch_tokens=None,
+        switch_tokens=switch,
         device=device,
     )
     date = datetime.now(UTC).isoformat(timespec="seconds")

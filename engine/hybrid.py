@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from engine.dense import onto_kernels
-from engine.devices import CudaDevice, Device, check_device, open_device, usual_device
+from engine.devices import (
+    CudaDevice,
+    Device,
+    check_device,
+    is_cuda,
+    open_device,
+    usual_device,
+)
 from engine.devices.card import card_hardware
 from engine.devices.dense_part import move_dense
 from engine.errors import InputError
@@ -17,6 +25,7 @@ from engine.events import Clock
 from engine.generation import Generator
 from engine.hook import attach
 from engine.loader import load_model, load_tokenizer, model_spec
+from engine.pages import onto_own_pages
 from engine.placement import make_plan, workspace_bytes
 from engine.planned import Planned
 from engine.planners import check_planner
@@ -31,7 +40,7 @@ from engine.run import Run
 from engine.schemes import Scheme, quantised_spec, scheme_named
 from engine.session import Session
 from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware, resolve_model
-from engine.store import ExpertStore
+from engine.store import ExpertStore, experts_modules
 from engine.threads import check_threads, choose_threads
 from engine.timeline import STAGING_BUFFERS
 from engine.units import parse_bytes, parse_percent
@@ -227,6 +236,8 @@ class HybridEngine(Planned):
         reserve_bytes: int | None,
     ) -> HybridEngine:
         """``machine`` None: whatever card there is, not calibrated."""
+        if isinstance(device, str) and is_cuda(device):
+            onto_own_pages(part for each in experts_modules(model) for part in each.parameters())
         store = ExpertStore(model)
         quantization = None if scheme is None else quantise_experts(store, scheme)
         opened = device
@@ -311,6 +322,10 @@ class HybridEngine(Planned):
     def last_run(self) -> Run | None:
         """The latest generation, also one that was stopped, interrupted or failed."""
         return self._generator.last_run
+
+    def torch_threads(self) -> AbstractContextManager[None]:
+        """Within it torch uses :attr:`threads` CPU threads."""
+        return self._generator.torch_threads()
 
     def stop(self) -> None:
         """Stop the running generation at its next layer, from any thread; its run is kept."""

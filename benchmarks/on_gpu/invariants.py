@@ -24,7 +24,7 @@ GREEDY = 64
 
 
 def invariants(bench: Bench) -> dict[str, Any]:
-    """Peak of memory against the plan, random replans under the budget, parity of logits and text."""
+    """Peak of memory against the plan, random replans under the budget, parity."""
     worst, same = parity(bench)
     say(f"logits: NMSE {worst:.2g}; greedy text the same: {same}, {bench.passed}")
     engine = bench.engine()

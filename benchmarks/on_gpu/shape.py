@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, MixtralConfig
 
 from engine.hook import IMPLEMENTATION, register
-from engine.pages import empty
+from engine.pages import own
 
 TILE = 1 << 22
 SPARE_BYTES = 14 * 10**9
@@ -123,7 +123,7 @@ def build(shape: Shape, layers: int, experts: str | None = IMPLEMENTATION) -> An
 def _filled(model: nn.Module, tile: Tensor, number: int, name: str) -> tuple[str, Tensor]:
     """A parameter of the shape that it has on the meta device."""
     like = model.get_parameter(name)
-    part = empty(tuple(like.shape), like.dtype)
+    part = own(tuple(like.shape), like.dtype)
     if "norm" in name:
         part.fill_(1.0)
         return name, part

@@ -35,6 +35,7 @@ class CudaDevice:
     ) -> None:
         self.runtime = runtime
         self.columns = store.experts
+        runtime.limit(runtime.memory().total)  # an engine before this one may have left less
         self.reserve = Reserve.of(runtime, reserve_bytes)
         self.host = PinnedWeights(runtime, store)
         self.crossing = Crossing(runtime)

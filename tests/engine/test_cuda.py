@@ -136,7 +136,8 @@ def test_no_races_and_one_wait_a_layer(watched: HybridEngine, policy: str) -> No
             with Watch(runtime(watched)):
                 run = watched.generate(PROMPT, 4, do_sample=False)
             steps = len(run.trace.step_rows)
-            assert waits and max(waits) == 1
+            assert device(watched).in_turn == (not LIVE[policy].overlap)
+            assert waits and max(waits) <= (2 if device(watched).in_turn else 1)
             assert runtime(watched).host_waits - before <= sum(waits) + 3 * steps + 6
             waits.clear()
     finally:
