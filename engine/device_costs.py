@@ -116,20 +116,33 @@ def _dense(traces: Iterable[Trace], costs: CostModel) -> tuple[Curve, float, flo
             timeline = Timeline(costs)
             timeline.lay(step, layer, tokens, context, decision, None)
             found.append((tokens, context, end - start - timeline.now_ns, end - start))
-    tokens, context, beyond, whole = np.array(found, dtype=np.float64).T
+    table: NDArray[np.float64] = np.array(found, dtype=np.float64)
+    tokens, context, beyond, whole = table[:, 0], table[:, 1], table[:, 2], table[:, 3]
     decode = tokens == tokens.min()
     kv_ns, base = 0.0, max(float(np.median(beyond[decode])), 1.0)
     if len(set(context[decode].tolist())) > 1:
-        slope, fixed = np.polyfit(context[decode], beyond[decode], 1)
+        slope, fixed = _line(context[decode], beyond[decode])
         if slope > 0 and fixed > 0:
-            kv_ns, base = float(slope), float(fixed)
+            kv_ns, base = slope, fixed
     points = [(float(tokens.min()), base)]
-    for count in np.unique(tokens[~decode]).tolist():
+    for count in sorted(set(tokens[~decode].tolist())):
         rest = beyond[tokens == count] - kv_ns * context[tokens == count]
         points.append((count, max(float(np.median(rest)), 1.0)))
-    off = (base + kv_ns * context - beyond)[decode] / np.maximum(whole[decode], 1.0)
-    inner = np.abs(off) <= np.quantile(np.abs(off), 0.9)  # pauses are no error of a model
+    off = np.abs((base + kv_ns * context - beyond)[decode] / np.maximum(whole[decode], 1.0))
+    inner = off <= np.quantile(off, 0.9)  # pauses are no error of a model
     return Curve(points=tuple(points)), kv_ns, float(np.sqrt(np.mean(off[inner] ** 2)))
+
+
+def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Slope and value at 0 of a line through points, robust: through the medians at each ``x``.
+
+    A pause in one step would bend a plain least-squares line.
+    """
+    at = np.unique(x)
+    typical = np.array([np.median(y[x == each]) for each in at])
+    centre = at - at.mean()
+    slope = float((centre * typical).sum() / (centre**2).sum())
+    return slope, float(typical.mean() - slope * at.mean())
 
 
 def layers_of(trace: Trace) -> Iterable[tuple[int, int, int, int, Decision]]:

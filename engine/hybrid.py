@@ -242,7 +242,8 @@ class HybridEngine(Planned):
         quantization = None if scheme is None else quantise_experts(store, scheme)
         opened = device
         if isinstance(opened, str):
-            opened = open_device(opened, store, reserve_bytes)
+            asked = () if reserve_bytes is None else (reserve_bytes,)
+            opened = open_device(opened, store, *asked)
         if machine is None and isinstance(opened, CudaDevice):
             machine = card_hardware(opened.runtime.name, opened.usable_bytes, DEFAULT_HARDWARE)
         machine = resolve_hardware(DEFAULT_HARDWARE) if machine is None else machine

@@ -214,7 +214,7 @@ class Notes:
             work=np.array(self._work[work:work_end], dtype=np.int64).reshape(-1, WORK_ROW),
             moves=np.array(self._moves[moves:moves_end], dtype=np.int64).reshape(-1, MOVE_ROW),
             begin=(at[:-1] - at[0]) // (WORK_ROW, MOVE_ROW),
-            count=np.diff(at, axis=0) // (WORK_ROW, MOVE_ROW),
+            count=(at[1:] - at[:-1]) // (WORK_ROW, MOVE_ROW),
         )
 
 

@@ -107,8 +107,10 @@ def build(shape: Shape, layers: int, experts: str | None = IMPLEMENTATION) -> An
         model: Any = AutoModelForCausalLM.from_config(config, dtype=shape.dtype, **named)
     tile = (torch.randn(TILE, generator=torch.Generator().manual_seed(0)) * 0.02).to(shape.dtype)
     names = [name for name, _ in model.named_parameters()]
-    with ThreadPoolExecutor(min(len(names), os.cpu_count() or 1)) as pool:  # pages are touched here
+    usual = torch.get_num_threads()
+    with ThreadPoolExecutor(min(len(names), os.cpu_count() or 1), initializer=_alone) as pool:
         made = dict(pool.map(lambda item: _filled(model, tile, *item), enumerate(names)))
+    torch.set_num_threads(usual)
     for name, part in made.items():
         owner, _, last = name.rpartition(".")
         setattr(model.get_submodule(owner), last, nn.Parameter(part, requires_grad=False))
@@ -118,6 +120,11 @@ def build(shape: Shape, layers: int, experts: str | None = IMPLEMENTATION) -> An
             setattr(model.get_submodule(owner), last, type(module)(config=config))
     assert not any(part.is_meta for part in (*model.parameters(), *model.buffers()))
     return model.eval().requires_grad_(False)
+
+
+def _alone() -> None:
+    """Threads fill a parameter each; torch's own would only stand in their way."""
+    torch.set_num_threads(1)
 
 
 def _filled(model: nn.Module, tile: Tensor, number: int, name: str) -> tuple[str, Tensor]:

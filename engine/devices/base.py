@@ -70,8 +70,12 @@ class Device(Protocol):
     reserve_bytes: int
     """What the device takes of a budget besides what a plan counts."""
 
+    def check_budget(self, budget_bytes: int) -> None:
+        """Raise BudgetError for more than there is."""
+        ...
+
     def limit(self, budget_bytes: int) -> None:
-        """From now on no more than this is used. Raises BudgetError where there is not so much."""
+        """From now on no more than this is used. Raises as :meth:`check_budget`."""
         ...
 
     def resize(self, slots: int) -> None:

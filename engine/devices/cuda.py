@@ -73,15 +73,18 @@ class CudaDevice:
 
     # ------------------------------------------------------------------ room
 
-    def limit(self, budget_bytes: int) -> None:
-        """Hold torch's allocator to the budget; raises BudgetError above the card's memory."""
+    def check_budget(self, budget_bytes: int) -> None:
+        """Raise BudgetError above the card's memory."""
         if budget_bytes > self.card_bytes:
             raise BudgetError(
                 f"gpu_memory: {format_bytes(budget_bytes)} are more than the card's "
                 f"{format_bytes(self.card_bytes)} ({self.runtime.name}): a measured device cannot "
-                "plan more than there is; use device='virtual' for a what-if",
-                minimum_bytes=None,
+                "plan more than there is; use device='virtual' for a what-if"
             )
+
+    def limit(self, budget_bytes: int) -> None:
+        """Hold torch's allocator to the budget."""
+        self.check_budget(budget_bytes)
         self.runtime.limit(budget_bytes - self.reserve.outside_bytes)
 
     def resize(self, slots: int) -> None:

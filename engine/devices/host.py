@@ -58,6 +58,9 @@ class HostDevice:
     def __repr__(self) -> str:
         return "HostDevice()"
 
+    def check_budget(self, budget_bytes: int) -> None:
+        """No device memory, no budget."""
+
     def limit(self, budget_bytes: int) -> None:
         """There is no device memory to limit."""
 

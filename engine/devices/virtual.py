@@ -60,6 +60,9 @@ class VirtualDevice(Arena):
     def __init__(self, store: ExpertStore) -> None:
         super().__init__(store.weights(0, 0).new)
 
+    def check_budget(self, budget_bytes: int) -> None:
+        """Any budget can be modelled."""
+
     def limit(self, budget_bytes: int) -> None:
         """The ledger holds the budget; the arena its slots."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -268,6 +270,51 @@ def check_ledger(engine: HybridEngine, most: int) -> None:
     assert ledger.used_bytes <= ledger.budget_bytes <= most
     outside = device(engine).reserve.outside_bytes
     assert runtime(engine).cap == ledger.budget_bytes - outside
+
+
+def test_a_budget_that_cannot_be_does_not_end_the_run(engine: HybridEngine) -> None:
+    plan(engine, "fiddler", "50%")
+    refused: list[str] = []
+
+    def change(_: str) -> None:
+        with pytest.raises(BudgetError, match="more than the card's") as caught:
+            engine.replan(gpu_memory=1 << 41)
+        refused.append(str(caught.value))
+
+    run = engine.generate(PROMPT, 3, do_sample=False, on_text=change)
+    assert run.ended == "length" and refused
+
+
+def test_2000_random_replans_keep_the_ledger(tmp_path: Path) -> None:
+    save_tiny(tmp_path, "mixtral")
+    engine = load(tmp_path, FakeRuntime(), gpu_memory="50%", max_tokens=64)
+    random, policies = np.random.default_rng(0), list(LIVE)
+    least, most = engine.plan.minimum_bytes, engine.plan.full_bytes
+    for number in range(2000):
+        policy = policies[int(random.integers(len(policies)))]
+        engine.replan(policy=policy, gpu_memory=int(random.integers(least, most + 1)))
+        if number % 50 == 0:
+            engine.generate([3, 14, 15], 2, do_sample=False)
+        check_ledger(engine, most)
+
+
+def test_no_events_pile_up(engine: HybridEngine) -> None:
+    """Neither over generations, nor over plans that change while nothing runs."""
+    plan(engine, "lru", "50%")
+
+    def events() -> int:
+        gc.collect()
+        return sum(type(thing) is SimpleNamespace for thing in gc.get_objects())
+
+    counts: list[int] = []
+    for number in range(12):
+        engine.generate(PROMPT, 3, do_sample=False)
+        for _ in range(5):
+            engine.replan(gpu_memory="30%")
+            engine.replan(gpu_memory="50%")
+        if number in (3, 11):
+            counts.append(events())
+    assert counts[1] <= counts[0] + 50
 
 
 def test_a_stop_leaves_whole_layers(engine: HybridEngine) -> None:
