@@ -31,12 +31,13 @@ def accelerate(bench: Bench) -> dict[str, Any]:
 
     model = build(bench.shape, bench.layers, None)
     say(f"{bench.layers} layers are in host memory, {bench.passed}")
-    room = int((GPU_MEMORY - HEADROOM_BYTES) * bench.scale) - bench.shape.layer_bytes
-    most = {0: max(room, bench.shape.other_bytes), "cpu": 1 << 50}
+    room = int((GPU_MEMORY - HEADROOM_BYTES) * bench.scale)  # a layer to copy into is taken off it
     places = infer_auto_device_map(
-        model, max_memory=most, no_split_module_classes=model._no_split_modules,
+        model,
+        max_memory={0: room, "cpu": 1 << 50},
+        no_split_module_classes=list(model._no_split_modules),
         dtype=bench.shape.dtype,
-    )  # fmt: skip
+    )
     model = dispatch_model(model, device_map=places, main_device=0)
     say(f"dispatched, {bench.passed}")
     ids = torch.tensor([bench.prompt(32)], device="cuda:0")

@@ -17,7 +17,6 @@ from engine.errors import DeviceError
 from engine.store import ExpertWeights
 from engine.timeline import STAGING_BUFFERS
 
-_EMPTY = -1
 _NONE = -STAGING_BUFFERS
 
 
@@ -38,10 +37,8 @@ class SlotArena:
         self.block: ExpertWeights | None = None
         """All slots: of each part ``(staging + slots, ...)``."""
         self._views: list[ExpertWeights] = []
-        self._expert: list[int] = []
-        """By slot: the expert that it holds."""
         self._place: dict[int, int] = {}
-        """By expert: its slot."""
+        """By expert: its slot. Nothing else tells what is free, so an interrupt loses no slot."""
         self._arrived: list[Event | None] = []
         self._read: list[Event | None] = []
         self._turn = 0
@@ -75,7 +72,7 @@ class SlotArena:
     def _allocate(self, slots: int) -> None:
         many = slots + STAGING_BUFFERS
         self.slots = _NONE  # until the block is there: an interrupt leaves it so
-        self._place, self._views, self._expert = {}, [], []
+        self._place, self._views = {}, []
         if self.block is not None:
             self.block = None
             self.runtime.release()  # waits: what reads or writes the old block is through
@@ -89,19 +86,18 @@ class SlotArena:
             for at in range(many)
         ]
         self._arrived, self._read = [None] * many, [None] * many
-        self._expert = [_EMPTY] * many
         self.slots = slots  # last
 
     def put(self, flat: int, weights: ExpertWeights, stream: Stream) -> tuple[Event, Event]:
         """Copy an expert into a free slot; returns the copy's begin and end."""
         if flat in self._place:
             raise DeviceError(f"expert {flat} is on the device already")
-        try:
-            slot = self._expert.index(_EMPTY, STAGING_BUFFERS)
-        except ValueError:
-            raise DeviceError(f"all {self.slots} slots are taken: drop an expert first") from None
+        taken = set(self._place.values())
+        every = range(STAGING_BUFFERS, STAGING_BUFFERS + self.slots)
+        slot = next((slot for slot in every if slot not in taken), None)
+        if slot is None:
+            raise DeviceError(f"all {self.slots} slots are taken: drop an expert first")
         events = self._copy(slot, weights, stream)
-        self._expert[slot] = flat
         self._place[flat] = slot  # last: an interrupt before it leaves the slot free
         return events
 
@@ -123,8 +119,7 @@ class SlotArena:
 
     def drop(self, flat: int) -> None:
         """Give an expert's slot up."""
-        slot = self._place.pop(flat)
-        self._expert[slot] = _EMPTY
+        del self._place[flat]
 
     def slot_of(self, flat: int) -> int:
         """Where a resident expert is; raises DeviceError where it is not."""

@@ -127,7 +127,8 @@ class StreamPace:
         if wait and self._queue:  # of the last first: what came before it in its streams is through
             self._reached(self._queue[-1], wait=True)
         while self._queue and self._reached(self._queue[0], wait=wait):
-            self._tell(self._queue.popleft())
+            self._tell(self._queue[0])
+            self._queue.popleft()  # after it: what an interrupt cuts short is told again
 
     def _reached(self, it: _Waiting, *, wait: bool) -> bool:
         """Whether all of it is through."""
@@ -141,20 +142,23 @@ class StreamPace:
 
     def _tell(self, it: _Waiting) -> None:
         rows = it.rows
+        rows.work.clear()
+        rows.moves.clear()
         rows.start_ns, rows.end_ns = self._span((it.begin, it.end))
         self.now_ns = rows.end_ns
         if it.marks is None or it.decision is None:
             rows.worked(-1, Work.DENSE, -1, it.tokens, Lane.GPU, rows.start_ns, rows.end_ns)
         else:
             self._tell_layer(rows, it.tokens, it.marks, it.decision)
-        waiting, self.ahead = self.ahead, []
-        for flat, copied in waiting:
+        waiting: list[tuple[int, Begun]] = []
+        for flat, copied in self.ahead:
             if self.runtime.done(copied[1]):
                 where = divmod(flat, self.columns)
                 size = self.costs.expert_bytes
                 rows.copied(where, Why.AHEAD, -1, 0, size, *self._span(copied))
             else:
-                self.ahead.append((flat, copied))
+                waiting.append((flat, copied))
+        self.ahead = waiting
         rows.settled = True
 
     def _tell_layer(

@@ -43,7 +43,8 @@ class FakeRuntime:
 
     def _reach(self, event: Any) -> Any:
         while not event.ns:
-            event.stream.todo.popleft()()
+            event.stream.todo[0]()
+            event.stream.todo.popleft()
         return event
 
     def wait(self, stream: Any, event: Any) -> None:

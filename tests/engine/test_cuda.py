@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -296,6 +297,35 @@ def test_2000_random_replans_keep_the_ledger(tmp_path: Path) -> None:
         if number % 50 == 0:
             engine.generate([3, 14, 15], 2, do_sample=False)
         check_ledger(engine, most)
+
+
+def test_interrupts_at_any_moment(engine: HybridEngine, tmp_path: Path) -> None:
+    """Ctrl-C in a run and in a replan: ledger and device agree, and the text is the same."""
+    rng = np.random.default_rng(0)
+    plan(engine, "lru", "30%")
+    expected = engine.generate(PROMPT, 6, do_sample=False).tokens
+    for number in range(40):
+        before = engine.last_run
+        try:
+            interrupt_after(rng.uniform(0.001, 0.3))
+            if number % 2:
+                engine.replan(gpu_memory=("60%", "30%")[number // 2 % 2])
+            engine.generate(PROMPT, 12, do_sample=False)
+        except KeyboardInterrupt:
+            pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert not engine.running
+        if engine.last_run is not before and engine.last_run is not None:
+            Trace.load(engine.last_run.trace.save(tmp_path / "run.safetensors"))  # it checks
+        assert engine.generate(PROMPT, 6, do_sample=False).tokens == expected
+        there = np.flatnonzero(engine.residency.places().ravel())
+        assert set(there.tolist()) == device(engine).held()
+        check_ledger(engine, device(engine).card_bytes)
+
+
+def interrupt_after(seconds: float) -> None:
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def test_no_events_pile_up(engine: HybridEngine) -> None:
