@@ -3,6 +3,7 @@ offloading and the bound, predictions against measurements.
 
     python benchmarks/gpu.py                 # all parts that are not measured yet, one by one
     python benchmarks/gpu.py --next          # the next of them; --part NAME: this one; --list
+    python benchmarks/gpu.py --minutes 9     # as many of them as fit, with one set-up
     python benchmarks/gpu.py --dry-run       # a tiny model without a GPU: measures nothing
 
 Needs torch with CUDA, transformers, numpy, safetensors and pandas, a C compiler for the CPU's
@@ -28,10 +29,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # nothing is installed on a bare machine
 
 from benchmarks.on_gpu.bench import Bench, missing  # noqa: E402
-from benchmarks.on_gpu.parts import PARTS  # noqa: E402
+from benchmarks.on_gpu.parts import ALONE, PARTS  # noqa: E402
 from benchmarks.on_gpu.table import table, write  # noqa: E402
 from engine.native.build import LIBRARIES, BuildError, build, fingerprint  # noqa: E402
 
+LEAST_SECONDS = 60
+"""With less time left no other part is begun."""
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -59,13 +62,12 @@ def main(arguments: list[str] | None = None) -> int:
         for name in PARTS:
             print(f"{name}: {_summary(name)} [{'left' if name in left else 'done'}]")
         return 0
-    if chosen.part is not None or chosen.next:
+    if chosen.minutes is not None:
+        _several(bench, [name for name in left if name not in ALONE], chosen.minutes * 60)
+    elif chosen.part is not None or chosen.next:
         name = chosen.part or (left[0] if left else None)
         if name is not None:
-            _compile()
-            print(f"{name}: {_summary(name)}", flush=True)
-            figures = PARTS[name](bench)
-            bench.results.keep(name, figures, time.perf_counter() - bench.began)
+            _run(bench, name)
     elif not _all(bench, left, folder, memory):
         return 1
     bench = Bench.opened(
@@ -85,6 +87,9 @@ def _options() -> argparse.ArgumentParser:
     which = options.add_mutually_exclusive_group()
     which.add_argument("--part", choices=PARTS, help="run this part, whether it is done or not")
     which.add_argument("--next", action="store_true", help="run the first part that is left")
+    which.add_argument(
+        "--minutes", type=float, help="run what is left, one set-up for all, about so long"
+    )
     which.add_argument("--list", action="store_true", help="name the parts")
     which.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into a page")
     options.add_argument("--device", default="cuda", help="cuda:1 is the second GPU")
@@ -98,6 +103,25 @@ def _options() -> argparse.ArgumentParser:
     )
     options.add_argument("--dry-run", action="store_true", help="a tiny model, without a GPU")
     return options
+
+
+def _run(bench: Bench, name: str) -> None:
+    _compile()
+    print(f"{name}: {_summary(name)}", flush=True)
+    figures = PARTS[name](bench)
+    bench.results.keep(name, figures, time.perf_counter() - bench.began)
+
+
+def _several(bench: Bench, names: list[str], seconds: float) -> None:
+    """Parts in this process, with one model, as long as there is time for another."""
+    until = time.perf_counter() + seconds
+    for name in names:
+        left = until - time.perf_counter()
+        if left < LEAST_SECONDS:
+            print(f"{left:.0f} s are left: {name} is for another time")
+            return
+        bench.begin(left - LEAST_SECONDS / 2)
+        _run(bench, name)
 
 
 def _all(bench: Bench, left: list[str], folder: Path, memory: int | None) -> bool:

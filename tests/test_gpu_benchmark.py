@@ -79,6 +79,17 @@ def test_parts_go_on_from_the_results_file(
     check_dry(capsys.readouterr().out)
 
 
+def test_several_parts_share_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dry = ["--dry-run", "--results", str(tmp_path), "--minutes", "3"]
+    assert gpu.main(dry) == 0
+    printed = capsys.readouterr().out
+    assert last_line(printed)["parts"] == [name for name in PARTS if name != "accelerate"]
+    assert printed.count("are in host memory") == 1
+    check_dry(printed)
+    assert gpu.main([*dry[:-1], "0"]) == 0  # nothing but accelerate is left, which needs its own
+    assert last_line(capsys.readouterr().out)["parts"][-1] != "accelerate"
+
+
 def check_dry(printed: str) -> None:
     """Nothing that could pass for a measurement."""
     assert "Nothing here is a measurement" in printed

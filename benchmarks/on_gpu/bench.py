@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ GPU_MEMORY = 24 * 10**9
 POLICIES = (
     "fiddler", "makespan", "prefetch", "stream", "lru", "layers", "fiddler_released",
 )  # fmt: skip
+MAX_TOKENS = 4352
+"""Positions that memory is reserved for: the longest prompt, and a text after it."""
 MOST_SECONDS = 7 * 60
 """A part stops taking on more after so long, set-up included: it ends within 8 minutes."""
 
@@ -41,6 +45,7 @@ class Bench:
     device: str = "cuda"
     seconds: float = MOST_SECONDS
     began: float = field(default_factory=time.perf_counter)
+    _engine: HybridEngine | None = None
 
     @classmethod
     def opened(
@@ -68,7 +73,7 @@ class Bench:
                 "budget": "40% of the experts" if dry else "24 GB, CUDA context and all",
             }
         bench = cls(results, shape, int(results.about["layers"]), dry, device)
-        bench.seconds = 60.0 if dry else MOST_SECONDS
+        bench.begin()
         return bench
 
     @property
@@ -88,22 +93,31 @@ class Bench:
 
         return FakeRuntime()
 
-    def engine(self, *, max_tokens: int = 4352, max_sequences: int = 1) -> HybridEngine:
-        """The model on the GPU under the budget, with the costs of the set-up part if it ran."""
+    def engine(self) -> HybridEngine:
+        """The model on the GPU under the budget, with the costs of the set-up part if it ran.
+
+        Made once: parts that share a process share it.
+        """
+        if self._engine is None:
+            self._engine = self._made()
+        engine = self._engine
+        known = self.results.parts.get("setup", {}).get("hardware")
+        spec = None if known is None else HardwareSpec.from_dict(known)
+        engine.replan(
+            policy="fiddler", reset_pins=True, gpu_memory=self.budget(engine), hardware=spec
+        )
+        return engine
+
+    def _made(self) -> HybridEngine:
         model = build(self.shape, self.layers)
         say(f"{self.layers} layers are in host memory, {self.passed}")
-        if self.dry:
-            max_tokens = min(max_tokens, 64)
         device = CudaDevice(ExpertStore(model), self.runtime())
-        known = self.results.parts.get("setup", {}).get("hardware")
         engine = HybridEngine.wrap(
             model,
             device=device,
-            hardware=None if known is None else HardwareSpec.from_dict(known),
             profile=Profile.uniform((self.layers, self.shape.experts)),
             name=self.shape.name,
-            max_tokens=max_tokens,
-            max_sequences=max_sequences,
+            max_tokens=64 if self.dry else MAX_TOKENS,
             gpu_memory="0%",
         )
         engine.replan(gpu_memory=self.budget(engine))
@@ -111,6 +125,29 @@ class Bench:
         for note in device.notes:
             say(note)
         return engine
+
+    def make_room(self) -> None:
+        """Leave the card to another engine, as far as one made here can."""
+        if self._engine is not None:
+            self._engine.replan(gpu_memory="0%")
+
+    @contextmanager
+    def side_by_side(self, engine: HybridEngine, sequences: int) -> Iterator[None]:
+        """Within it the positions that are reserved for one text are those of several shorter."""
+        generator = engine._generator
+        before = generator.limits
+        generator.limits = replace(
+            before, max_tokens=before.max_tokens // sequences, max_sequences=sequences
+        )
+        try:
+            yield
+        finally:
+            generator.limits = before
+
+    def begin(self, most_seconds: float | None = None) -> None:
+        """A part begins; it may take so long."""
+        self.began = time.perf_counter()
+        self.seconds = 60.0 if self.dry else min(MOST_SECONDS, most_seconds or MOST_SECONDS)
 
     def budget(self, engine: HybridEngine) -> int:
         """24 GB; of fewer layers what leaves room for the same share of the experts."""

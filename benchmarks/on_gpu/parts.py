@@ -15,6 +15,7 @@ from engine.bounds import bound
 from engine.calibrate import calibrate
 from engine.hybrid import HybridEngine
 from engine.replay import replay
+from engine.trace import Trace
 
 Figures = dict[str, Any]
 
@@ -103,7 +104,7 @@ def prefill(bench: Bench) -> Figures:
 
 def beams(bench: Bench) -> Figures:
     """Beam search: tokens of the answer per second, beams side by side."""
-    engine = bench.engine(max_tokens=128, max_sequences=max(BEAMS))
+    engine = bench.engine()
     budget = bench.budget(engine)
     runs: dict[str, float] = {}
     for width in BEAMS:
@@ -111,10 +112,11 @@ def beams(bench: Bench) -> Figures:
             if bench.left() < 30:
                 continue
             engine.replan(policy=policy, gpu_memory=budget)
-            new = 3 if bench.dry else 12
-            trace = bench.run(engine, bench.prompt(_few(bench, PROMPT)), new, num_beams=width)
+            prompt, new = (3, 1) if bench.dry else (PROMPT, 12)
+            with bench.side_by_side(engine, width):
+                trace = bench.run(engine, bench.prompt(prompt), new, num_beams=width)
             name = f"beam search of width {width}, `{policy}`"
-            runs[name] = trace.summary.tokens_per_s * bench.scale
+            runs[name] = _answer(trace) * bench.scale
             say(f"{name}, {bench.passed}")
     return {"runs": runs}
 
@@ -160,7 +162,7 @@ def _budgets(bench: Bench, engine: HybridEngine) -> list[tuple[int, int]]:
     return [(share, budget) for share, budget in found if budget <= most]
 
 
-def _speed(trace: Any, scenario: str) -> float:
+def _speed(trace: Trace, scenario: str) -> float:
     summary = trace.summary
     return summary.tokens_per_s if scenario == "decode" else summary.prefill_tokens_per_s
 
@@ -176,6 +178,12 @@ def _ranking(cases: list[Figures]) -> tuple[int, int]:
             ranked += 1
             right += fast["predicted"] > slow["predicted"]
     return right, ranked
+
+
+def _answer(trace: Trace) -> float:
+    """Tokens/s of the best answer; 0 where it is the prefill's token alone, as in a dry run."""
+    speed = trace.summary.tokens_per_s
+    return speed if np.isfinite(speed) else 0.0
 
 
 def _few(bench: Bench, tokens: int) -> int:
@@ -200,3 +208,5 @@ PARTS: dict[str, Callable[[Bench], Figures]] = {
     "invariants": invariants,
 }
 """In the order in which they are run."""
+ALONE = ("accelerate",)
+"""Parts that need the whole memory for a model of their own."""

@@ -36,6 +36,8 @@ class CudaDevice:
         self.runtime = runtime
         self.columns = store.experts
         runtime.limit(runtime.memory().total)  # an engine before this one may have left less
+        self._before_bytes = runtime.memory().reserved
+        """What engines before this one hold: torch has one allocator for a process."""
         self.reserve = Reserve.of(runtime, reserve_bytes)
         self.host = PinnedWeights(runtime, store)
         self.crossing = Crossing(runtime)
@@ -83,9 +85,9 @@ class CudaDevice:
             )
 
     def limit(self, budget_bytes: int) -> None:
-        """Hold torch's allocator to the budget."""
+        """Hold torch's allocator to the budget, and what it held when this device was opened."""
         self.check_budget(budget_bytes)
-        self.runtime.limit(budget_bytes - self.reserve.outside_bytes)
+        self.runtime.limit(budget_bytes - self.reserve.outside_bytes + self._before_bytes)
 
     def resize(self, slots: int) -> None:
         """Another number of slots; they are empty afterwards.
