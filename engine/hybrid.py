@@ -7,46 +7,30 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from engine.dense import onto_kernels
-from engine.devices import (
-    CudaDevice,
-    Device,
-    check_device,
-    is_cuda,
-    open_device,
-    usual_device,
-)
-from engine.devices.card import card_hardware
-from engine.devices.dense_part import move_dense
+from engine.devices import Device, check_device, open_device, usual_device
 from engine.errors import InputError
-from engine.events import Clock
 from engine.generation import Generator
 from engine.hook import attach
-from engine.loader import load_model, load_tokenizer, model_spec
-from engine.pages import onto_own_pages
-from engine.placement import make_plan, workspace_bytes
+from engine.loader import load_model, load_tokenizer
+from engine.opening import Opened, Sizes
+from engine.placement import make_plan
 from engine.planned import Planned
 from engine.planners import check_planner
 from engine.policies import Policy, resolve_policy
 from engine.popularity import measure_profile
 from engine.profile import Profile
 from engine.prompt import PromptLike, TokenTexts
-from engine.quantization import Quantization, quantise_experts
+from engine.quantization import Quantization
 from engine.recorder import Recorder
 from engine.request import Limits
 from engine.run import Run
-from engine.schemes import Scheme, quantised_spec, scheme_named
+from engine.schemes import Scheme, scheme_named
 from engine.session import Session
-from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware, resolve_model
-from engine.store import ExpertStore, experts_modules
+from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
 from engine.threads import check_threads, choose_threads
-from engine.timeline import STAGING_BUFFERS
 from engine.units import parse_bytes, parse_percent
-from engine.warm_up import measure_inside
 
-DEFAULT_HARDWARE = "rtx-4090"
 DEFAULT_POLICY = "fiddler"
 
 
@@ -168,7 +152,7 @@ class HybridEngine(Planned):
             cache_slots=cache_slots,
             policy=policy,
             planner=planner,
-            sizes={"max_tokens": max_tokens, "max_sequences": max_sequences},
+            sizes=Sizes(max_tokens, max_sequences),
             reserve_bytes=reserve_bytes,
         )
 
@@ -211,7 +195,7 @@ class HybridEngine(Planned):
             cache_slots=cache_slots,
             policy=policy,
             planner=planner,
-            sizes={"max_tokens": max_tokens, "max_sequences": max_sequences},
+            sizes=Sizes(max_tokens, max_sequences),
             reserve_bytes=reserve_bytes,
         )
 
@@ -232,59 +216,47 @@ class HybridEngine(Planned):
         cache_slots: int | None,
         policy: str | type[Policy],
         planner: str | None,
-        sizes: dict[str, Any],
+        sizes: Sizes,
         reserve_bytes: int | None,
     ) -> HybridEngine:
         """``machine`` None: whatever card there is, not calibrated."""
-        if isinstance(device, str) and is_cuda(device):
-            onto_own_pages(part for each in experts_modules(model) for part in each.parameters())
-        store = ExpertStore(model)
-        quantization = None if scheme is None else quantise_experts(store, scheme)
-        opened = device
-        if isinstance(opened, str):
-            asked = () if reserve_bytes is None else (reserve_bytes,)
-            opened = open_device(opened, store, *asked)
-        if machine is None and isinstance(opened, CudaDevice):
-            machine = card_hardware(opened.runtime.name, opened.usable_bytes, DEFAULT_HARDWARE)
-        machine = resolve_hardware(DEFAULT_HARDWARE) if machine is None else machine
-        real = model_spec(model, store, name)
-        spec = _costed(real, as_model, opened, scheme)
-        if isinstance(opened, CudaDevice):
-            move_dense(model, store, opened.runtime.device)
-            if reserve_bytes is None:
-                _measure_reserve(model, store, opened, real, **sizes)
-        sizes = sizes | {"reserve_bytes": opened.reserve_bytes}
+        opened = Opened.of(
+            model,
+            name,
+            device,
+            machine,
+            sizes,
+            opens=open_device,
+            scheme=scheme,
+            as_model=as_model,
+            reserve_bytes=reserve_bytes,
+        )
+        real, spec, machine = opened.real, opened.spec, opened.machine
+        reserved = vars(opened.sizes)
         unknown = Profile.uniform(spec.grid)
-        empty = make_plan(spec, machine, unknown, gpu_memory="0%", policy="cpu", **sizes)
-        count = choose_threads(threads, store.expert_bytes)
-        session = Session(store, opened, empty, count)
+        empty = make_plan(spec, machine, unknown, gpu_memory="0%", policy="cpu", **reserved)
+        count = choose_threads(threads, opened.store.expert_bytes)
+        session = Session(opened.store, opened.device, empty, count)
         lane = session.executor.lane
         measured = machine.costs_of(real)
         lane.switch(None if measured is None else measured.switch_tokens)
-        if not opened.on_streams:
+        if not opened.device.on_streams:
             onto_kernels(model, lane.pool)
         texts = TokenTexts(tokenizer)
         attach(model, session, texts)
-        limits = {name: sizes[name] for name in ("max_tokens", "max_sequences")}
         generator = Generator(
-            Limits(model, tokenizer, real.vocabulary, **limits),
+            Limits(model, tokenizer, real.vocabulary, sizes.max_tokens, sizes.max_sequences),
             texts,
             session,
             spec,
             threads=count,
-            about={
-                "device": opened.name,
-                "as_model": None if as_model is None else spec.name,
-                "loaded": real.name,
-                "quantization": None if quantization is None else quantization.to_dict(),
-                **({"notes": opened.notes} if isinstance(opened, CudaDevice) else {}),
-            },
+            about=opened.about | {"as_model": None if as_model is None else spec.name},
         )
         if profile is None:
             with generator.torch_threads():
                 profile = measure_profile(model, tokenizer, session, spec, real.vocabulary)
-        engine = cls(generator, real, machine, profile, quantization)
-        if not opened.offloads:
+        engine = cls(generator, real, machine, profile, opened.quantization)
+        if not opened.device.offloads:
             gpu_memory, policy, planner, cache_slots = "0%", "cpu", None, None
         engine._check_policy(policy)
         plan = make_plan(
@@ -295,7 +267,7 @@ class HybridEngine(Planned):
             cache_slots=cache_slots,
             policy=policy,
             planner=planner,
-            **sizes,
+            **reserved,
         )
         session.replan(plan)
         return engine
@@ -390,40 +362,3 @@ class HybridEngine(Planned):
         beams: raises InputError for others, at once.
         """
         return self._generator.stream(prompt, max_new_tokens, **options)
-
-
-def _measure_reserve(
-    model: Any,
-    store: ExpertStore,
-    device: CudaDevice,
-    spec: ModelSpec,
-    max_tokens: int,
-    max_sequences: int,
-) -> None:
-    """Put what a step is measured to take in the place of what was assumed, where it fits."""
-    if max_tokens < 2:
-        return
-    kv = spec.kv_bytes_per_token * max_tokens * max_sequences
-    staging = STAGING_BUFFERS * spec.expert_bytes
-    planned = kv + workspace_bytes(spec, max_tokens, max_sequences) - staging
-    try:
-        inside = measure_inside(model, store, device.runtime, max_tokens, max_sequences, planned)
-    except torch.OutOfMemoryError:  # a budget for it would not fit either: it says so
-        device.runtime.release()
-        return
-    device.reserve = device.reserve.measured(inside)
-
-
-def _costed(
-    real: ModelSpec, as_model: str | ModelSpec | None, device: Device, scheme: Scheme | None
-) -> ModelSpec:
-    """The model whose bytes and flops are costed; InputError where it cannot be another one."""
-    if as_model is None:
-        return real
-    if device.clock == Clock.MEASURED:
-        raise InputError(
-            f"as_model={as_model!r} costs modelled time, the {device.name} device measures what "
-            "really runs: leave as_model out, or load with device='virtual'"
-        )
-    spec = resolve_costed(as_model, real)
-    return spec if scheme is None else quantised_spec(spec, scheme)

@@ -20,8 +20,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -31,10 +29,10 @@ from torch import Tensor, nn
 from engine.beside import Beside
 from engine.cpu_lane import CpuLane
 from engine.decision import Decision
+from engine.device_rows import FEWEST_ROWS, DeviceRows, pairs_by_expert, rows_at_once
 from engine.devices.base import Device
 from engine.devices.crossing import Seen
 from engine.devices.cuda import CudaDevice
-from engine.devices.reserve import CALL_BYTES
 from engine.devices.runtime import Event
 from engine.devices.stream_pace import LayerMarks
 from engine.events import Action
@@ -46,37 +44,6 @@ from engine.store import ExpertStore
 from engine.timeline import STAGING_BUFFERS
 
 _RESIDENT, _STREAM, _CPU = (int(action) for action in Action)
-_FEWEST_ROWS = 16
-"""A call that does not fit with so few rows will not with fewer."""
-
-
-@dataclass
-class _Rows:
-    """The device's rows of one layer: token-expert pairs, by expert."""
-
-    hidden: Tensor
-    """``(T, H)``."""
-    weights: Tensor
-    """``(T * K,)`` float32."""
-    pairs: Tensor
-    """``(n,)``: places in ``weights``, expert by expert."""
-    top_k: int
-    out: Tensor
-    """``(T, H)`` float32: where weighted results are added up."""
-
-    def take(self, begin: int, end: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Some pairs' tokens ``(n,)``, hidden states ``(n, H)`` and weights ``(n, 1)``."""
-        pairs = self.pairs[begin:end]
-        rows = pairs // self.top_k
-        return rows, self.hidden[rows], self.weights[pairs][:, None]
-
-    def add(self, rows: Tensor, y: Tensor, by: Tensor) -> None:
-        """Add results ``(n, H)`` to their tokens."""
-        weighted = y.float() * by
-        if len(self.out) == 1:
-            self.out.add_(weighted.sum(dim=0, keepdim=True))  # always in the same order
-        else:
-            self.out.index_add_(0, rows, weighted)
 
 
 class StreamExecutor:
@@ -86,7 +53,7 @@ class StreamExecutor:
         self.store = store
         self.device = device
         self.lane = CpuLane(store, threads)
-        self.rows_at_once = _rows_at_once(store)
+        self.rows_at_once = rows_at_once(store)
         """Rows of one call of experts; fewer from when the device ran out of memory."""
         self._thread = ThreadPoolExecutor(1, "fiddler-viz-cpu")
         self._shared = [None if one is None else Beside(one) for one in store.probe.beside]
@@ -170,7 +137,9 @@ class StreamExecutor:
         streamed = [at for at, action in enumerate(decision.actions) if action == _STREAM]
         ahead = [] if self.device.in_turn else streamed[:STAGING_BUFFERS]
         begun = {at: self._begin(layer, decision, at) for at in ahead}
-        pairs, bounds = _pairs(chosen, [decision.experts[at] for at in (*resident, *streamed)])
+        pairs, bounds = pairs_by_expert(
+            chosen, [decision.experts[at] for at in (*resident, *streamed)]
+        )
         slots = [slot_of[at] for at in resident]
         grouped = self._groups(slots)
         first, last = window(slots) if grouped else (0, 0)
@@ -178,7 +147,9 @@ class StreamExecutor:
         for slot, (begin, end) in zip(slots if grouped else [], bounds, strict=False):
             until[slot - first] = end - begin
         table = self.device.crossing.table(np.concatenate((pairs, until.cumsum())), compute)
-        rows = _Rows(hidden, weights.reshape(-1).float(), table[: len(pairs)], chosen.shape[1], out)
+        rows = DeviceRows(
+            hidden, weights.reshape(-1).float(), table[: len(pairs)], chosen.shape[1], out
+        )
         if slots:
             arena.arrive(slots, compute)
             start = runtime.record(compute)
@@ -218,7 +189,7 @@ class StreamExecutor:
         return last - first <= MOST_GROUPS
 
     def _call_grouped(
-        self, layer: int, rows: _Rows, slots: tuple[int, int], ends: Tensor, count: int
+        self, layer: int, rows: DeviceRows, slots: tuple[int, int], ends: Tensor, count: int
     ) -> None:
         """Resident experts in slots from one to another, ``ends`` ``(G,)``, of ``count`` pairs."""
         arena = self.device.arena
@@ -237,7 +208,7 @@ class StreamExecutor:
 
         self._pieces(call, 0, count)
 
-    def _call(self, layer: int, rows: _Rows, slot: int, begin: int, end: int) -> None:
+    def _call(self, layer: int, rows: DeviceRows, slot: int, begin: int, end: int) -> None:
         """One expert, of pairs ``begin`` to ``end``."""
         weights = self.device.arena.view(slot)
 
@@ -255,10 +226,10 @@ class StreamExecutor:
             try:
                 call(begin, stop)
             except torch.OutOfMemoryError:
-                if stop - begin <= _FEWEST_ROWS:
+                if stop - begin <= FEWEST_ROWS:
                     raise
                 self.device.runtime.release()
-                self.rows_at_once = max((stop - begin) // 2, _FEWEST_ROWS)
+                self.rows_at_once = max((stop - begin) // 2, FEWEST_ROWS)
             else:
                 begin = stop
 
@@ -278,30 +249,6 @@ def executor_for(
     if isinstance(device, CudaDevice):
         return StreamExecutor(store, device, threads)
     return Executor(store, device, threads)
-
-
-def _rows_at_once(store: ExpertStore) -> int:
-    """So many rows of a call take at most :data:`CALL_BYTES`."""
-    weights = store.weights(0, 0)
-    hidden, inner = weights.sizes(store.modules[0].is_transposed)
-    size = store.dtype.itemsize
-    row = size * (2 * hidden + 2 * inner + 2 * inner) + 8 * hidden  # x, y; up; gated; in float32
-    return max(CALL_BYTES // row, _FEWEST_ROWS)
-
-
-def _pairs(
-    chosen: NDArray[np.int64], experts: list[int]
-) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
-    """Places in ``chosen`` ``(T, K)``, flat, of some experts one after the other; and of each its
-    begin and end among these."""
-    flat = chosen.ravel()
-    order = np.argsort(flat, kind="stable")
-    by_expert = flat[order]
-    first = np.searchsorted(by_expert, experts, side="left")
-    last = np.searchsorted(by_expert, experts, side="right")
-    pieces = [order[a:b] for a, b in zip(first.tolist(), last.tolist(), strict=True)]
-    ends = np.cumsum([0, *map(len, pieces)]).tolist()
-    return np.concatenate(pieces), list(pairwise(ends))
 
 
 def _there(module: nn.Module, device: torch.device) -> nn.Module:

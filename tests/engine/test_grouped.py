@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from engine.device_rows import pairs_by_expert
 from engine.expert import run_expert
 from engine.grouped import groups, run_grouped, window
 from engine.loader import load_model
 from engine.store import ExpertStore, ExpertWeights
-from engine.stream_executor import _pairs
 from tests.engine.tiny_models import save_tiny
 
 
@@ -53,7 +53,7 @@ def test_pairs_by_expert() -> None:
     for tokens in (1, 5, 40):
         chosen = rng.integers(8, size=(tokens, 3))
         experts = [int(each) for each in rng.permutation(np.unique(chosen))]
-        pairs, bounds = _pairs(chosen, experts)
+        pairs, bounds = pairs_by_expert(chosen, experts)
         assert len(bounds) == len(experts) and bounds[-1][1] == len(pairs) == chosen.size
         for expert, (begin, end) in zip(experts, bounds, strict=True):
             places = pairs[begin:end]
