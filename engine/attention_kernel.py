@@ -6,6 +6,7 @@ Prompts, padded batches, sliding windows and whatever else a layer can do stay w
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from engine.expert_kernel import DTYPES, wants_gradients
 from engine.growing import GrowingLayer
 from engine.kernels import MOST_HEAD, Attention, Pool
 from engine.norm_kernel import read_norm
+from engine.takeover import Found, is_taken, take_over, usual
 
 FEW_SEQUENCES = 32
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -25,6 +27,11 @@ _OTHERWISE = ("clip_qkv", "attn_logit_softcapping", "attention_chunk_size")
 """Settings that change what attention computes, too little for a few random tokens to show."""
 _ASKED = 4
 """Positions of the question put to a layer."""
+_SPREAD = 3.0
+"""Of the products of its queries and keys, at least: of smaller ones all attention is alike."""
+_GIVEN = ("position_embeddings", "attention_mask", "past_key_values")
+IMPLEMENTATION = "sdpa"
+"""transformers' attention that the kernel stands in for."""
 
 Answer = tuple[Tensor, Tensor | None]
 
@@ -41,11 +48,11 @@ def attention_on_kernels(model: nn.Module, pool: Pool) -> list[nn.Module]:
         return []
     changed: list[nn.Module] = []
     for module in decoder.modules():
-        if getattr(module, "q_proj", None) is None or "forward" in vars(module):
+        if getattr(module, "q_proj", None) is None or is_taken(module):
             continue
         kernel = _Kernel.of(module, pool, turns)
         if kernel is not None and kernel.answers_alike():
-            module.forward = _forward(kernel)  # on this module only, hides its class's
+            take_over(module, _forward(kernel))
             changed.append(module)
     return changed
 
@@ -59,10 +66,8 @@ class _Kernel:
     usual: Callable[..., Answer]
     """The module's own forward pass."""
     turns: nn.Module
-    parts: tuple[nn.Module, ...]
-    weights: tuple[Tensor, ...]
-    addresses: list[int]
-    """Of all weights and biases, as the layer holds them."""
+    found: Found
+    """The module with its parts, as ``layer`` has it."""
 
     @classmethod
     def of(cls, module: nn.Module, pool: Pool, turns: nn.Module) -> _Kernel | None:
@@ -76,7 +81,7 @@ class _Kernel:
         config = getattr(module, "config", None)
         if any(getattr(config, name, None) is not None for name in _OTHERWISE):
             return None
-        if getattr(config, "_attn_implementation", None) != "sdpa":
+        if getattr(config, "_attn_implementation", None) != IMPLEMENTATION:
             return None
         linears = [children[name] for name in _PROJECTIONS]
         head, scale = getattr(module, "head_dim", 0), getattr(module, "scaling", None)
@@ -108,49 +113,56 @@ class _Kernel:
                 return None
             layer.eps, layer.norm[at] = found[1], weight.data_ptr()
             layer.norm_size[at] = len(weight)
-        parts = tuple(children.values())
-        held = tuple(weight for part in parts for weight in part.parameters())
-        addresses = [weight.data_ptr() for weight in held]
-        return cls(module, pool, layer, dtype, module.forward, turns, parts, held, addresses)
+        return cls(module, pool, layer, dtype, usual(module), turns, Found(module))
 
     def takes(
         self, hidden: Tensor, turn: Any, mask: Tensor | None, cache: Any
     ) -> GrowingLayer | None:
         """The cache's layer, where this call is the kernel's."""
         if (
-            wants_gradients(hidden)
-            or mask is not None
+            mask is not None
+            or not isinstance(hidden, Tensor)
             or hidden.ndim != 3
             or hidden.shape[1] != 1
-            or turn is None
+            or wants_gradients(hidden)
         ):
             return None
         if type(cache) is not DynamicCache or cache.offloading or self.module.training:
             return None
-        if not 0 < len(hidden) <= FEW_SEQUENCES or hidden.dtype != self.dtype:
+        if not 0 < len(hidden) <= FEW_SEQUENCES or hidden.shape[2] != self.layer.hidden:
+            return None
+        if hidden.dtype != self.dtype or not hidden.is_cpu:
+            return None
+        if not isinstance(turn, tuple) or len(turn) != 2:
             return None
         cos, sin = turn
-        if cos.dtype != self.dtype or cos.ndim != 3 or cos.shape != sin.shape:
+        if cos.dtype != self.dtype or sin.dtype != self.dtype:
             return None
-        if cos.shape[:2] not in ((1, 1), (len(hidden), 1)) or cos.shape[-1] > self.layer.head:
+        if cos.ndim != 3 or cos.shape != sin.shape or cos.shape[-1] > self.layer.head:
             return None
-        if any(part._forward_hooks or part._forward_pre_hooks for part in self.parts):
-            return None  # someone watches what they compute
-        if [weight.data_ptr() for weight in self.weights] != self.addresses:
-            return None  # someone gave them other weights
+        if cos.shape[:2] not in ((1, 1), (len(hidden), 1)):
+            return None
+        # Read past the config's own look-ups, which take longer than all of this.
+        if vars(self.module.config).get("_attn_implementation_internal") != IMPLEMENTATION:
+            return None
+        if not self.found.still():
+            return None
         if len(cache.layers) <= (at := self.module.layer_idx):
             return None
         layer = cache.layers[at]
         if type(layer) is DynamicLayer and layer.is_initialized and layer.keys.numel():
-            layer = cache.layers[at] = GrowingLayer.of(layer)
-        if type(layer) is not GrowingLayer or layer.keys.dtype != self.dtype:
+            layer = GrowingLayer.of(layer)
+        if type(layer) is not GrowingLayer or not layer.holds:
             return None
-        shape = (len(hidden), self.layer.kv_heads, self.layer.head)
-        if (*layer.keys.shape[:2], layer.keys.shape[3]) != shape or layer.values.shape[3] != shape[
-            2
-        ]:
+        keys, values = layer.keys, layer.values
+        if keys.dtype != self.dtype or values.dtype != self.dtype:
             return None
-        return layer
+        if torch.is_grad_enabled() and (keys.requires_grad or values.requires_grad):
+            return None
+        rows, heads, count, size = keys.shape
+        if (rows, heads, size) != (len(hidden), self.layer.kv_heads, self.layer.head):
+            return None
+        return layer if values.shape == (rows, heads, count, size) else None
 
     def run(self, hidden: Tensor, cos: Tensor, sin: Tensor, kept: GrowingLayer) -> Tensor:
         """``(sequences, 1, H) -> (sequences, 1, H)``; the cache grows by a position."""
@@ -174,13 +186,14 @@ class _Kernel:
         drawn = torch.Generator().manual_seed(0)
         width, first = self.layer.hidden, _ASKED - 1
         x = torch.randn(2, _ASKED, width, generator=drawn).to(self.dtype)
+        x = x * self._lively(x)
         cache = DynamicCache()
         with torch.no_grad():
             try:
                 cos, sin = self.turns(x, torch.arange(_ASKED)[None])  # (1, positions, turn) each
                 self._ask(x[:, :first], (cos[:, :first], sin[:, :first]), cache)
                 kept = cache.layers[self.module.layer_idx]
-                mine = GrowingLayer.of(kept)
+                mine = GrowingLayer.of(copy(kept))
                 turn = cos[:, first:], sin[:, first:]
                 wanted = self._ask(x[:, first:], turn, cache)
             except (RuntimeError, TypeError, ValueError, AttributeError, LookupError):
@@ -188,38 +201,43 @@ class _Kernel:
             if type(kept) is not DynamicLayer or cos.dtype != self.dtype:
                 return False
             got = self.run(x[:, first:], *turn, mine)
-        good = 8 * torch.finfo(self.dtype).eps
+        good = (64 if self.dtype == torch.float32 else 8) * torch.finfo(self.dtype).eps
         pairs = ((got, wanted), (mine.keys, kept.keys), (mine.values, kept.values))
         return all(
             float((a - b).float().norm()) <= good * float(b.float().norm()) for a, b in pairs
         )
 
+    def _lively(self, x: Tensor) -> float:
+        """By what to multiply hidden states so that what queries give keys is far from even."""
+        with torch.no_grad():
+            queries, keys = (
+                self.module.get_submodule(name)(x).float().unflatten(-1, (-1, self.layer.head))
+                for name in _PROJECTIONS[:2]
+            )  # (2, positions, heads, head) each
+        each = queries.square().sum(-1).mean() * keys.square().sum(-1).mean() / self.layer.head
+        spread = float(each.sqrt()) * self.layer.scale
+        return (_SPREAD / spread) ** 0.5 if 0 < spread < _SPREAD else 1.0
+
     def _ask(self, x: Tensor, turn: tuple[Tensor, Tensor], cache: Cache) -> Tensor:
-        return self.usual(
+        out, _ = self.usual(
             hidden_states=x,
             position_embeddings=turn,
             attention_mask=None,
             past_key_values=cache,
-        )[0]
+        )
+        return out
 
 
 def _forward(kernel: _Kernel) -> Callable[..., Answer]:
-    def forward(
-        hidden_states: Tensor,
-        position_embeddings: Any = None,
-        attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
-        **others: Any,
-    ) -> Answer:
-        kept = kernel.takes(hidden_states, position_embeddings, attention_mask, past_key_values)
-        if kept is None:
-            return kernel.usual(
-                hidden_states=hidden_states,
-                position_embeddings=position_embeddings,
-                attention_mask=attention_mask,
-                past_key_values=past_key_values,
-                **others,
+    def forward(*args: Any, **given: Any) -> Answer:
+        if len(args) < 2:  # which is second differs from model to model
+            hidden, turn, mask, cache = (
+                args[0] if args else given.get("hidden_states"),
+                *(given.get(name) for name in _GIVEN),
             )
-        return kernel.run(hidden_states, *position_embeddings, kept), None
+            kept = kernel.takes(hidden, turn, mask, cache)
+            if kept is not None:
+                return kernel.run(hidden, *turn, kept), None
+        return kernel.usual(*args, **given)
 
     return forward

@@ -22,6 +22,7 @@ from engine.bandwidth import Rates
 from engine.costing import drift_of, kernel_tflops, model_costs
 from engine.dense import FEW_TOKENS
 from engine.destination import prepare
+from engine.device_calibrate import calibrate_device
 from engine.errors import FiddlerError, InputError
 from engine.generated import generated_model
 from engine.hybrid import HybridEngine
@@ -109,9 +110,9 @@ def calibrate(
 
     Args:
         path: JSON file to write, to be given as ``hardware=``; None: nothing is written.
-        model: an engine, the folder or hub id of a checkpoint, or None: a generated model of
-            1.8 GB. Times of this very model are kept as curves; other models are costed with the
-            rates that come of them, with more uncertainty.
+        model: an engine (one on a GPU is timed with its lanes), the folder or hub id of a
+            checkpoint, or None: a generated model of 1.8 GB. Times of this very model are kept as
+            curves; other models are costed with the rates that come of them, with more uncertainty.
         seconds: about how long to measure, at least one round; 12, or 90 where ``thorough``.
         thorough: more prompt lengths, up to 2048 tokens, and more rounds.
         name: what to call the machine.
@@ -132,6 +133,15 @@ def calibrate(
     if path is not None:
         prepare(path)
     say = _Line(progress)
+    if isinstance(model, HybridEngine) and model.device.on_streams:
+        _refuse_running(model)
+        try:
+            found = calibrate_device(model, name, seconds, thorough=thorough, say=say)
+        finally:
+            say.end()
+        if path is not None:
+            found.save(path)
+        return found
     say("a model to measure with")
     calibrator = Calibrator(*_opened(model), threads=threads)
     try:
@@ -156,6 +166,11 @@ def calibrate(
     return found
 
 
+def _refuse_running(engine: HybridEngine) -> None:
+    if engine.running:
+        raise FiddlerError("the engine is generating: wait for it, or call engine.stop()")
+
+
 class _Line:
     """One line of progress on standard error, rewritten."""
 
@@ -175,8 +190,7 @@ class _Line:
 def _opened(model: Any) -> tuple[PreTrainedModel, ModelSpec]:
     """A model and what it is, from all that :func:`calibrate` takes."""
     if isinstance(model, HybridEngine):
-        if model.running:
-            raise FiddlerError("the engine is generating: wait for it, or call engine.stop()")
+        _refuse_running(model)
         return model.model, model.real_spec
     if model is None:
         made, name = generated_model(), "generated"

@@ -136,6 +136,21 @@ class CostModel:
         """With a calibration's curves of this model."""
         error = costs.relative_error if self.calibrated else self.relative_error
         made = replace(self, cpu=costs.cpu, relative_error=error)
+        device = costs.device
+        if self.overlap and device is not None:
+            return replace(
+                made,
+                gpu=device.gpu,
+                dense=device.dense,
+                head=device.head,
+                to_host=device.to_host,
+                to_device=device.to_device,
+                kv_ns=device.kv_ns,
+                copy_ns=device.copy_ns,
+                copy_contended_ns=device.copy_contended_ns,
+                h2d_contended_gbps=self.expert_bytes / max(device.copy_contended_ns, 1),
+                cpu_contended_gbps=self.expert_bytes / max(costs.cpu(1), 1) * device.cpu_contended,
+            )
         if self.overlap:  # the dense part is the GPU's
             return made
         return replace(made, gpu=costs.cpu, dense=costs.dense, head=costs.head, kv_ns=costs.kv_ns)

@@ -58,6 +58,14 @@ def _parts(experts: list[int], index: Tensor, weights: Tensor) -> list[Part]:
     return parts
 
 
+def cpu_parts(experts: list[int], on_cpu: list[int], index: Tensor, weights: Tensor) -> list[Part]:
+    """:func:`_parts` of some of a layer's active experts, given by their places in ``experts``."""
+    if len(index) == 1:
+        parts = _parts(experts, index, weights)
+        return [parts[at] for at in on_cpu]
+    return _parts([experts[at] for at in on_cpu], index, weights)
+
+
 class Executor:
     """Runs decisions: resident and streamed experts on the device, the rest on the CPU's lane."""
 
@@ -75,6 +83,14 @@ class Executor:
 
     def __repr__(self) -> str:
         return f"Executor({self.store!r} on {self.device.name})"
+
+    def look(
+        self, layer: int, hidden: Tensor, index: Tensor, weights: Tensor, foreseen: Tensor | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64] | None]:
+        """Choices, weights and what is foreseen, ``(T, K)`` each, as a policy is asked by them."""
+        routed = weights if weights.dtype == torch.float32 else weights.float()
+        ahead = None if foreseen is None else foreseen.numpy().astype(np.int64)
+        return index.numpy(), routed.numpy(), ahead
 
     def run(
         self, layer: int, hidden: Tensor, index: Tensor, weights: Tensor, decision: Decision

@@ -52,4 +52,4 @@ class Foresight:
                 return None
             hidden = self._seen[layer - 1]
         with torch.no_grad():
-            return router(hidden)[0]
+            return router.choose(hidden)

@@ -108,9 +108,10 @@ class Generator:
                 around.enter_context(_seeded(request.seed, self.model.device))
                 if searching and record:
                     around.enter_context(following(self.model, lineage))
+                device = self.model.device
                 out = self.model.generate(
-                    request.ids,
-                    attention_mask=request.mask,
+                    request.ids.to(device),
+                    attention_mask=request.mask.to(device),
                     max_new_tokens=max_new_tokens,
                     **options,
                 )

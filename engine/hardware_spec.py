@@ -218,6 +218,12 @@ class HardwareSpec:
                 f"what if: the CPU's times in hardware {start.name!r} were measured with this "
                 "model, so they do not follow from cpu_gbps or cpu_cores; give hardware= a preset"
             )
+        known = None if model is None else start.costs_of(model)
+        if "link_gbps" in asked and known is not None and known.device is not None:
+            raise InputError(
+                f"what if: the link's times in hardware {start.name!r} were measured with this "
+                "model, so they do not follow from link_gbps; give hardware= a preset"
+            )
         values = figures(start, asked)
         return replace(
             start,

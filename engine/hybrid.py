@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from engine.dense import onto_kernels
-from engine.devices import Device, open_device, usual_device
+from engine.devices import Device, check_device, open_device, usual_device
 from engine.errors import InputError
 from engine.generation import Generator
 from engine.hook import attach
-from engine.loader import load_model, load_tokenizer, model_spec
+from engine.loader import load_model, load_tokenizer
+from engine.opening import Opened, Sizes
 from engine.placement import make_plan
 from engine.planned import Planned
 from engine.planners import check_planner
@@ -19,18 +21,16 @@ from engine.policies import Policy, resolve_policy
 from engine.popularity import measure_profile
 from engine.profile import Profile
 from engine.prompt import PromptLike, TokenTexts
-from engine.quantization import Quantization, quantise_experts
+from engine.quantization import Quantization
 from engine.recorder import Recorder
 from engine.request import Limits
 from engine.run import Run
-from engine.schemes import Scheme, quantised_spec, scheme_named
+from engine.schemes import Scheme, scheme_named
 from engine.session import Session
-from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware, resolve_model
-from engine.store import ExpertStore
+from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
 from engine.threads import check_threads, choose_threads
 from engine.units import parse_bytes, parse_percent
 
-DEFAULT_HARDWARE = "rtx-4090"
 DEFAULT_POLICY = "fiddler"
 
 
@@ -64,7 +64,7 @@ class HybridEngine(Planned):
         path: str | Path,
         *,
         gpu_memory: int | str | None = None,
-        hardware: str | Path | HardwareSpec = DEFAULT_HARDWARE,
+        hardware: str | Path | HardwareSpec | None = None,
         as_model: str | ModelSpec | None = None,
         policy: str | type[Policy] = DEFAULT_POLICY,
         cache_slots: int | None = None,
@@ -77,6 +77,7 @@ class HybridEngine(Planned):
         threads: int | None = None,
         profile: Profile | str | Path | None = None,
         name: str | None = None,
+        reserve_bytes: int | None = None,
     ) -> HybridEngine:
         """Open a checkpoint as a hybrid engine.
 
@@ -84,7 +85,8 @@ class HybridEngine(Planned):
             path: folder or hub id of a Mixture-of-Experts checkpoint (safetensors).
             gpu_memory: device memory budget; None: the hardware's memory. A profile of a machine
                 without a GPU has none: give one for a what-if.
-            hardware: profile whose latencies decisions are made by.
+            hardware: profile whose latencies decisions are made by; None: an RTX 4090's, or on a
+                real GPU that of the card until it is calibrated.
             as_model: cost another model's bytes and flops on this one's routing (same grid).
             policy: name in :data:`engine.policies.POLICIES`, or a policy class of your own.
             cache_slots: experts' worth of budget for a cache; None: the policy's default.
@@ -94,16 +96,21 @@ class HybridEngine(Planned):
                 128, or of 64 or 32 where rows are not multiples); None: they stay as they are.
                 With ``as_model`` the other model's experts count as quantised too.
             device: ``virtual`` (modelled clock), ``host`` (all on the CPU, measured: budget, policy
-                and cache do not apply), or ``auto``: ``host`` where ``hardware`` has no GPU and
-                nothing that takes one is asked for, else ``virtual``.
+                and cache do not apply), ``cuda`` (a GPU, measured; ``cuda:1`` the second of
+                several), or ``auto``: ``cuda`` where there is one and neither ``as_model`` nor
+                another machine's ``hardware`` is given; ``host`` where ``hardware`` has no GPU and
+                nothing that takes one is asked for; else ``virtual``.
             max_tokens: KV cache positions reserved for each sequence.
             max_sequences: sequences (beams count) the KV cache is reserved for.
             threads: CPU threads while generating; None: torch's own number, or 1 where experts are
                 too small to share.
             profile: experts' popularity, or a file of it; None: measured on the calibration text.
             name: what to call the model; None: the folder's name.
+            reserve_bytes: of a GPU's budget, what torch's libraries, fragmentation and calls of
+                experts may take; None: measured with a prompt of ``max_tokens``.
 
         Raises:
+            DeviceError: there is no such device here.
             CheckpointError, UnsupportedModelError: what is wrong with the checkpoint.
             BudgetError, InputError: what is wrong with an argument.
         """
@@ -115,55 +122,141 @@ class HybridEngine(Planned):
         resolve_policy(policy)  # names and sizes are checked before gigabytes are read
         check_planner(planner)
         scheme = scheme_named(quantize)
-        machine = resolve_hardware(hardware)
+        machine = None if hardware is None else resolve_hardware(hardware)
         asked = (gpu_memory, cache_slots, planner, as_model)
         planned = policy != DEFAULT_POLICY or any(each is not None for each in asked)
-        device = usual_device(device, machine, planned=planned)
-        if device != "host":
+        device = usual_device(device, machine, planned=planned, costed=as_model is not None)
+        if device != "host" and machine is not None:
             machine.check_budget(gpu_memory)
         if gpu_memory is not None and parse_percent(gpu_memory) is None:
             parse_bytes(gpu_memory)
         if as_model is not None:
             resolve_model(as_model)
         check_threads(threads)
+        check_device(device)
         if profile is not None and not isinstance(profile, Profile):
             profile = Profile.load(profile)
 
         model, tokenizer = load_model(path, dtype), load_tokenizer(path)
-        store = ExpertStore(model)
-        quantization = None if scheme is None else quantise_experts(store, scheme)
-        opened = open_device(device, store)
-        real = model_spec(model, store, name or Path(path).name)
-        spec = _costed(real, as_model, opened, scheme)
-        sizes: dict[str, Any] = {"max_tokens": max_tokens, "max_sequences": max_sequences}
+        return cls._of(
+            model,
+            tokenizer,
+            name or Path(path).name,
+            device=device,
+            machine=machine,
+            profile=profile,
+            scheme=scheme,
+            threads=threads,
+            as_model=as_model,
+            gpu_memory=gpu_memory,
+            cache_slots=cache_slots,
+            policy=policy,
+            planner=planner,
+            sizes=Sizes(max_tokens, max_sequences),
+            reserve_bytes=reserve_bytes,
+        )
+
+    @classmethod
+    def wrap(
+        cls,
+        model: Any,
+        tokenizer: Any | None = None,
+        *,
+        device: Device | str = "virtual",
+        hardware: str | Path | HardwareSpec | None = None,
+        profile: Profile | None = None,
+        name: str = "model",
+        max_tokens: int = 4096,
+        max_sequences: int = 1,
+        threads: int | None = None,
+        gpu_memory: int | str | None = None,
+        cache_slots: int | None = None,
+        policy: str | type[Policy] = DEFAULT_POLICY,
+        planner: str | None = None,
+        reserve_bytes: int | None = None,
+    ) -> HybridEngine:
+        """An engine of a model that is in host memory already: see :meth:`load`.
+
+        ``model`` has to be set to our experts (:data:`engine.hook.IMPLEMENTATION`), in evaluation
+        and without gradients. ``device`` may be one that is open already.
+        """
+        check_threads(threads)
+        return cls._of(
+            model,
+            tokenizer,
+            name,
+            device=device,
+            machine=None if hardware is None else resolve_hardware(hardware),
+            profile=profile,
+            scheme=None,
+            threads=threads,
+            as_model=None,
+            gpu_memory=gpu_memory,
+            cache_slots=cache_slots,
+            policy=policy,
+            planner=planner,
+            sizes=Sizes(max_tokens, max_sequences),
+            reserve_bytes=reserve_bytes,
+        )
+
+    @classmethod
+    def _of(
+        cls,
+        model: Any,
+        tokenizer: Any | None,
+        name: str,
+        *,
+        device: Device | str,
+        machine: HardwareSpec | None,
+        profile: Profile | None,
+        scheme: Scheme | None,
+        threads: int | None,
+        as_model: str | ModelSpec | None,
+        gpu_memory: int | str | None,
+        cache_slots: int | None,
+        policy: str | type[Policy],
+        planner: str | None,
+        sizes: Sizes,
+        reserve_bytes: int | None,
+    ) -> HybridEngine:
+        """``machine`` None: whatever card there is, not calibrated."""
+        opened = Opened.of(
+            model,
+            name,
+            device,
+            machine,
+            sizes,
+            opens=open_device,
+            scheme=scheme,
+            as_model=as_model,
+            reserve_bytes=reserve_bytes,
+        )
+        real, spec, machine = opened.real, opened.spec, opened.machine
+        reserved = vars(opened.sizes)
         unknown = Profile.uniform(spec.grid)
-        empty = make_plan(spec, machine, unknown, gpu_memory="0%", policy="cpu", **sizes)
-        count = choose_threads(threads, store.expert_bytes)
-        session = Session(store, opened, empty, count)
+        empty = make_plan(spec, machine, unknown, gpu_memory="0%", policy="cpu", **reserved)
+        count = choose_threads(threads, opened.store.expert_bytes)
+        session = Session(opened.store, opened.device, empty, count)
         lane = session.executor.lane
         measured = machine.costs_of(real)
         lane.switch(None if measured is None else measured.switch_tokens)
-        onto_kernels(model, lane.pool)
+        if not opened.device.on_streams:
+            onto_kernels(model, lane.pool)
         texts = TokenTexts(tokenizer)
         attach(model, session, texts)
         generator = Generator(
-            Limits(model, tokenizer, real.vocabulary, **sizes),
+            Limits(model, tokenizer, real.vocabulary, sizes.max_tokens, sizes.max_sequences),
             texts,
             session,
             spec,
             threads=count,
-            about={
-                "device": opened.name,
-                "as_model": None if as_model is None else spec.name,
-                "loaded": real.name,
-                "quantization": None if quantization is None else quantization.to_dict(),
-            },
+            about=opened.about | {"as_model": None if as_model is None else spec.name},
         )
         if profile is None:
             with generator.torch_threads():
                 profile = measure_profile(model, tokenizer, session, spec, real.vocabulary)
-        engine = cls(generator, real, machine, profile, quantization)
-        if not opened.offloads:
+        engine = cls(generator, real, machine, profile, opened.quantization)
+        if not opened.device.offloads:
             gpu_memory, policy, planner, cache_slots = "0%", "cpu", None, None
         engine._check_policy(policy)
         plan = make_plan(
@@ -174,7 +267,7 @@ class HybridEngine(Planned):
             cache_slots=cache_slots,
             policy=policy,
             planner=planner,
-            **sizes,
+            **reserved,
         )
         session.replan(plan)
         return engine
@@ -202,6 +295,10 @@ class HybridEngine(Planned):
     def last_run(self) -> Run | None:
         """The latest generation, also one that was stopped, interrupted or failed."""
         return self._generator.last_run
+
+    def torch_threads(self) -> AbstractContextManager[None]:
+        """Within it torch uses :attr:`threads` CPU threads."""
+        return self._generator.torch_threads()
 
     def stop(self) -> None:
         """Stop the running generation at its next layer, from any thread; its run is kept."""
@@ -265,18 +362,3 @@ class HybridEngine(Planned):
         beams: raises InputError for others, at once.
         """
         return self._generator.stream(prompt, max_new_tokens, **options)
-
-
-def _costed(
-    real: ModelSpec, as_model: str | ModelSpec | None, device: Device, scheme: Scheme | None
-) -> ModelSpec:
-    """The model whose bytes and flops are costed; InputError where it cannot be another one."""
-    if as_model is None:
-        return real
-    if not device.offloads:
-        raise InputError(
-            f"as_model={as_model!r} costs modelled time, the {device.name} device measures what "
-            "really runs: leave as_model out, or load with device='virtual'"
-        )
-    spec = resolve_costed(as_model, real)
-    return spec if scheme is None else quantised_spec(spec, scheme)

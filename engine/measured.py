@@ -46,6 +46,42 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class DeviceCosts:
+    """Times of one model's parts on a GPU and over its link, measured in its own steps."""
+
+    gpu: Curve
+    """One expert on the device, by token count."""
+    dense: Curve
+    """The dense part of a layer, with what the host takes to decide and to submit."""
+    head: Curve
+    to_host: Curve
+    to_device: Curve
+    """Activations over the link, by token count."""
+    kv_ns: float
+    """Reading one cached position in one layer."""
+    copy_ns: int
+    """One expert's weights, host to device."""
+    copy_contended_ns: int
+    """The same while the CPU runs experts."""
+    cpu_contended: float
+    """Share of its rate that the CPU keeps while weights are copied."""
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Read back what ``asdict`` gave; raises InputError."""
+        given: Any = check_keys("device costs", values, [field.name for field in fields(cls)])
+        for name in ("gpu", "dense", "head", "to_host", "to_device"):
+            given[name] = Curve.from_dict(f"device costs, {name}", given[name])
+        for name in ("copy_ns", "copy_contended_ns"):
+            check_int(f"device costs, {name}", given[name], least=0)
+        for name in ("kv_ns", "cpu_contended", "copy_ns", "copy_contended_ns"):
+            check_number(f"device costs, {name}", given[name], zero=True)
+            if given[name] > MOST:
+                raise InputError(f"device costs, {name}: {given[name]} is absurdly large.")
+        return cls(**given)
+
+
+@dataclass(frozen=True)
 class ModelCosts:
     """Times of one model's parts on the CPU, measured in its own forward passes."""
 
@@ -64,6 +100,9 @@ class ModelCosts:
     """Of a predicted time: twice the fit's residual, or the drift while it was measured."""
     switch_tokens: int | None = None
     """Experts with more tokens are left to torch by the CPU kernels; None: none is."""
+    device: DeviceCosts | None = None
+    """The same beside a GPU, whose parts then count in place of the CPU's ``dense``, ``head`` and
+    ``kv_ns``; None: it was measured on the CPU alone."""
 
     @classmethod
     def shape_of(cls, model: ModelSpec) -> dict[str, int]:
@@ -77,8 +116,8 @@ class ModelCosts:
     @classmethod
     def from_dict(cls, values: Any) -> Self:
         """Read back what ``asdict`` gave; raises InputError."""
-        if isinstance(values, Mapping):  # of files from before there was a switch
-            values = {"switch_tokens": None, **cast("Mapping[str, Any]", values)}
+        if isinstance(values, Mapping):  # of files from before there was a switch, or a GPU
+            values = {"switch_tokens": None, "device": None, **cast("Mapping[str, Any]", values)}
         given: Any = check_keys("model costs", values, [field.name for field in fields(cls)])
         check_text("model costs, model", given["model"])
         shape = check_keys("model costs, shape", given["shape"], _SHAPE)
@@ -90,6 +129,8 @@ class ModelCosts:
                 raise InputError(f"model costs, {name}: {given[name]} is absurdly large.")
         if given["switch_tokens"] is not None:
             check_int("model costs, switch_tokens", given["switch_tokens"], least=0)
+        if given["device"] is not None:
+            given["device"] = DeviceCosts.from_dict(given["device"])
         for name in _CURVES:
             given[name] = Curve.from_dict(f"model costs, {name}", given[name])
         return cls(**given)

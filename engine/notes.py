@@ -19,7 +19,22 @@ from numpy.typing import NDArray
 
 from engine.cost import CostModel
 from engine.decision import Decision
-from engine.records import BODY, CHOICES, END, FIRST, HEAD, LAYER, PINS, STEP, STEP_WIDTH, Records
+from engine.lanes import LaneRows
+from engine.records import (
+    BODY,
+    CHOICES,
+    END,
+    FIRST,
+    HEAD,
+    LAYER,
+    MOVE_ROW,
+    PINS,
+    STEP,
+    STEP_WIDTH,
+    WORK_ROW,
+    Lanes,
+    Records,
+)
 from engine.spec import ModelSpec
 from engine.timeline import Changes
 
@@ -35,6 +50,8 @@ class Pins(NamedTuple):
     costs: CostModel
     """What holds from here on."""
     changes: Changes
+    lanes: LaneRows | None = None
+    """What that took, where the device measures it."""
 
 
 class Notes:
@@ -55,6 +72,11 @@ class Notes:
         self._weights = array("f")
         self._predicted = array("q")
         """One for each choice, once anything is predicted; empty before."""
+        self._work = array("q")
+        self._moves = array("q")
+        """Rows of lanes that were measured, without their step; empty elsewhere."""
+        self._rows = array("q")
+        """By record: where in these two its rows begin."""
 
     def __repr__(self) -> str:
         return f"Notes({len(self)} records)"
@@ -73,7 +95,7 @@ class Notes:
         for plan in pins:
             self._costs.append((plan.costs, plan.changes))
             self._steps.extend((len(self), step, tokens, context, token, len(self._costs) - 1))
-            self._short(PINS, plan.start_ns, plan.end_ns, 0)
+            self._short(PINS, plan.start_ns, plan.end_ns, 0, plan.lanes)
         if not pins:
             self._steps.extend((len(self), step, tokens, context, token, len(self._costs) - 1))
 
@@ -85,15 +107,19 @@ class Notes:
         decision: Decision,
         experts: NDArray[np.int64],
         weights: NDArray[np.float32],
-        spans: Sequence[Span] = (),
+        spans: Sequence[Span] | LaneRows = (),
         predicted: NDArray[np.int64] | None = None,
     ) -> None:
         """One layer of the step has run.
 
         ``experts`` and ``weights`` are the router's choices, ``(tokens, top_k)``;
-        ``spans`` each active expert's start and end, on a measured clock; ``predicted`` what the
-        next layer is predicted to choose, of the same shape.
+        ``spans`` each active expert's start and end, on a measured clock, or what all lanes did;
+        ``predicted`` what the next layer is predicted to choose, of the same shape.
         """
+        if isinstance(spans, LaneRows):
+            start_ns, end_ns = spans.start_ns, spans.end_ns
+            self._lanes(spans)
+            spans = ()
         stream, chosen, active = self._stream, self._experts, decision.experts
         at, first, evict = len(stream), len(chosen), decision.evict
         if predicted is not None or self._predicted:
@@ -114,12 +140,26 @@ class Notes:
         stream.frombytes(_packer(len(values))(*values))  # faster than extend
         self._begins.append(at)
 
-    def head(self, tokens: int, start_ns: int, end_ns: int) -> None:
+    def head(self, tokens: int, start_ns: int, end_ns: int, lanes: LaneRows | None = None) -> None:
         """The output head, which ends a complete step."""
-        self._short(HEAD, start_ns, end_ns, tokens)
+        self._short(HEAD, start_ns, end_ns, tokens, lanes)
 
-    def _short(self, what: int, start_ns: int, end_ns: int, tokens: int) -> None:
+    def _lanes(self, lanes: LaneRows) -> None:
+        """Rows of the record that comes next, in place of what an interrupt left of one."""
+        at = 2 * len(self._begins)
+        if at < len(self._rows):
+            del self._work[self._rows[at] :], self._moves[self._rows[at + 1] :]
+            del self._rows[at:]
+        self._rows.extend((len(self._work), len(self._moves)))  # before the rows: see read
+        self._work.extend(lanes.work)
+        self._moves.extend(lanes.moves)
+
+    def _short(
+        self, what: int, start_ns: int, end_ns: int, tokens: int, lanes: LaneRows | None
+    ) -> None:
         at = len(self._stream)
+        if lanes is not None:
+            self._lanes(lanes)
         self._stream.extend((what, start_ns, end_ns, len(self._experts), 0, 0, 0, 0, tokens))
         self._begins.append(at)
 
@@ -141,6 +181,7 @@ class Notes:
         heads = stream[(begins - base)[:, None] + np.arange(BODY)]  # (records, fields)
         first = int(heads[0, CHOICES]) if len(heads) else len(self._experts)
         top_k = self.model.top_k
+        lanes = self._read_lanes(cursor, len(begins))
         steps = np.array(self._steps[:], dtype=np.int64).reshape(-1, STEP_WIDTH)
         mine = np.searchsorted(steps[:, FIRST], cursor + np.arange(len(begins)), side="right") - 1
         return Records(
@@ -156,6 +197,24 @@ class Notes:
             choices=np.array(self._experts[first:], dtype=np.int64).reshape(-1, top_k),
             weights=np.array(self._weights[first:], dtype=np.float32).reshape(-1, top_k),
             predicted=np.array(self._predicted[first:], dtype=np.int16).reshape(-1, top_k),
+            lanes=lanes,
+        )
+
+    def _read_lanes(self, cursor: int, count: int) -> Lanes | None:
+        """Rows of so many records; None where lanes are not measured."""
+        if not self._rows:
+            return None
+        ends = len(self._work), len(self._moves)  # of the last record, if no other has begun
+        first = self._rows[2 * cursor : 2 * (cursor + count + 1)]
+        if len(first) < 2 * (count + 1):
+            first.extend(ends)
+        at = np.array(first, dtype=np.int64).reshape(-1, 2)  # (records + 1, work and moves)
+        (work, moves), (work_end, moves_end) = at[0].tolist(), at[-1].tolist()
+        return Lanes(
+            work=np.array(self._work[work:work_end], dtype=np.int64).reshape(-1, WORK_ROW),
+            moves=np.array(self._moves[moves:moves_end], dtype=np.int64).reshape(-1, MOVE_ROW),
+            begin=(at[:-1] - at[0]) // (WORK_ROW, MOVE_ROW),
+            count=(at[1:] - at[:-1]) // (WORK_ROW, MOVE_ROW),
         )
 
 

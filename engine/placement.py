@@ -60,6 +60,7 @@ def make_plan(
     planner: str | None = None,
     max_tokens: int = 4096,
     max_sequences: int = 1,
+    reserve_bytes: int = 0,
 ) -> Plan:
     """Resolve a budget into a plan.
 
@@ -75,6 +76,7 @@ def make_plan(
         planner: a name in :data:`engine.planners.PLANNERS`; None: the policy's own.
         max_tokens: KV cache positions reserved for each sequence.
         max_sequences: sequences (beams count) the KV cache is reserved for.
+        reserve_bytes: what a real device takes besides, counted as workspace.
 
     Raises:
         BudgetError: the budget is below dense weights, KV cache and workspace.
@@ -90,7 +92,7 @@ def make_plan(
             f"the profile is for {profile.grid[0]} layers x {profile.grid[1]} experts, the model "
             f"has {model.grid[0]} x {model.grid[1]}: measure it on this model"
         )
-    workspace = workspace_bytes(model, max_tokens, max_sequences)
+    workspace = workspace_bytes(model, max_tokens, max_sequences) + reserve_bytes
     kv = model.kv_bytes_per_token * max_tokens * max_sequences
     least = model.dense_bytes + kv + workspace
     total = model.grid[0] * model.grid[1]
@@ -114,6 +116,7 @@ def make_plan(
             model=model.name,
             profile=profile,
             costs=(basis := Basis(model, hardware)).costs,
+            reserve_bytes=reserve_bytes,
             own_policy=_own(chosen),
             basis=basis,
         ),
@@ -210,10 +213,12 @@ def _weighing(plan: Plan, model: ModelSpec, other: ModelSpec) -> Plan:
     """
     kv, staging = model.kv_bytes_per_token, STAGING_BUFFERS * model.expert_bytes
     positions = plan.kv_bytes // kv if kv else 0  # of all sequences together
-    rest = plan.workspace_bytes - staging - 4 * positions * model.activation_bytes_per_token
+    used = staging + plan.reserve_bytes + 4 * positions * model.activation_bytes_per_token
+    rest = plan.workspace_bytes - used
     sequences = rest // (4 * model.vocabulary)
     tokens = positions // sequences if sequences > 0 else 0
-    sizes = (kv * tokens * sequences, workspace_bytes(model, tokens, sequences))
+    workspace = workspace_bytes(model, tokens, sequences) + plan.reserve_bytes
+    sizes = (kv * tokens * sequences, workspace)
     if not tokens or sizes != (plan.kv_bytes, plan.workspace_bytes):
         raise InputError(
             f"as_model: how many tokens this plan of {plan.model!r} reserves memory for cannot be "
@@ -224,7 +229,7 @@ def _weighing(plan: Plan, model: ModelSpec, other: ModelSpec) -> Plan:
         model=other.name,
         dense_bytes=other.dense_bytes,
         kv_bytes=other.kv_bytes_per_token * tokens * sequences,
-        workspace_bytes=workspace_bytes(other, tokens, sequences),
+        workspace_bytes=workspace_bytes(other, tokens, sequences) + plan.reserve_bytes,
         expert_bytes=other.expert_bytes,
     )
 

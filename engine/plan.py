@@ -54,6 +54,8 @@ class Plan:
     costs: CostModel
     by_hand: ByHand = field(default_factory=ByHand)
     """What of the placement is the reader's own, and stays so whatever else of the plan changes."""
+    reserve_bytes: int = 0
+    """Of the workspace: what a real device takes besides (:mod:`engine.devices.reserve`)."""
     own_policy: type[Policy] | None = None
     """A policy of the caller's own, not one of ours; files keep its name only."""
     basis: Basis | None = field(default=None, compare=False, repr=False)
@@ -166,9 +168,11 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        values = {name: getattr(self, name) for name in _saved() if name != "by_hand"}
+        values = {name: getattr(self, name) for name in _saved() if name not in _LATER}
         if self.by_hand:  # earlier versions' files have none, and read those without
             values["by_hand"] = self.by_hand.to_dict()
+        if self.reserve_bytes:
+            values["reserve_bytes"] = self.reserve_bytes
         return values | {
             "grid": list(self.grid),
             "pinned": list(self.pinned),
@@ -180,16 +184,17 @@ class Plan:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read back :meth:`to_dict`; raises InputError where a field is missing, unknown or bad."""
-        known = isinstance(values, Mapping) and "by_hand" in values  # pyright: ignore[reportUnnecessaryIsInstance]
-        names = (name for name in _saved() if known or name != "by_hand")
-        given = check_keys("plan", values, [*names, "basis"])
+        later = _LATER & values.keys() if isinstance(values, Mapping) else set[str]()  # pyright: ignore[reportUnnecessaryIsInstance]
+        known = "by_hand" in later
+        names = (name for name in _saved() if name not in _LATER or name in later)
+        given: dict[str, Any] = {"reserve_bytes": 0} | check_keys("plan", values, [*names, "basis"])
         profile = Profile.from_dict(given["profile"])
         if given["grid"] != list(profile.grid):
             raise InputError(
                 f"not a plan: a grid of {given['grid']!r}, its profile's is {list(profile.grid)}"
             )
         least_0 = ("gpu_memory", "dense_bytes", "kv_bytes", "workspace_bytes", "cache_slots")
-        for name in (*least_0, "card_bytes"):  # no card where there is no GPU
+        for name in (*least_0, "card_bytes", "reserve_bytes"):  # no card where there is no GPU
             check_int(f"plan, {name}", given[name], least=0)
         check_int("plan, expert_bytes", given["expert_bytes"], least=1)
         for name in ("policy", "planner", "hardware", "hardware_title", "model"):
@@ -218,6 +223,10 @@ class Plan:
         if not pinned.issuperset(hand.pinned) or not pinned.isdisjoint(hand.unpinned):
             raise InputError("not a plan: what is pinned is not what was pinned by hand")
         return made
+
+
+_LATER = {"by_hand", "reserve_bytes"}
+"""Fields that files of earlier versions do not hold; written only where there is something."""
 
 
 def _saved() -> list[str]:

@@ -103,6 +103,7 @@ class Planned:
             unpin=unpin,
             reset_pins=reset_pins,
         )
+        self.device.check_budget(made.gpu_memory)
         basis = made.basis or Basis(model, self.hardware)
         other = basis.model != self.model_spec
         if self.device.clock == Clock.MEASURED and (other or basis.hardware.changed):

@@ -43,7 +43,12 @@ def measure_profile(
         recorder = session.begin_run(owner, partial(Recorder, spec, clock=session.device.clock))
         with torch.no_grad():
             for row in ids:
-                model(row[None], use_cache=False, logits_to_keep=1)
+                model(row[None].to(_device(model)), use_cache=False, logits_to_keep=1)
     finally:
         session.end_run(owner)
     return Profile.from_trace(recorder.trace({}), source)
+
+
+def _device(model: nn.Module) -> torch.device:
+    """Where a model takes its input."""
+    return next(model.parameters()).device

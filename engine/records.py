@@ -32,8 +32,37 @@ BODY = 9
 FIRST, STEP, TOKENS, CONTEXT, TOKEN, COSTS = range(6)
 """Of each step: its first record, and what holds for all its records."""
 STEP_WIDTH = 6
+WORK_ROW, MOVE_ROW = len(WORK.names or ()) - 1, len(MOVES.names or ()) - 1
+"""Numbers in a measured lane's row, which is kept without its step."""
 
 _MEASURED = int(Clock.MEASURED)
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """What lanes did in some records, on a measured clock."""
+
+    work: Ints
+    """``(rows, 9)``: rows of :data:`engine.events.WORK` without their step."""
+    moves: Ints
+    """``(rows, 8)``: rows of ``MOVES`` without theirs."""
+    begin: Ints
+    """``(records, 2)``: where in work and in moves each record's rows begin."""
+    count: Ints
+    """``(records, 2)``: how many these are."""
+
+    def where(self, wanted: NDArray[np.bool_]) -> Lanes:
+        """Of the records for which ``wanted`` is true."""
+        return replace(self, begin=self.begin[wanted], count=self.count[wanted])
+
+    def rows(self, step: Ints) -> tuple[Rows, Rows]:
+        """With their steps, given each record's."""
+        made: list[Rows] = []
+        for kept, column in ((self.work, 0), (self.moves, 1)):
+            count = self.count[:, column]
+            at = _spread(self.begin[:, column], count)
+            made.append(np.concatenate((np.repeat(step, count)[:, None], kept[at]), axis=1))
+        return made[0], made[1]
 
 
 @dataclass(frozen=True)
@@ -61,6 +90,8 @@ class Records:
     """Theirs."""
     predicted: NDArray[np.int16]
     """What the next layer was predicted to choose; as many rows, or none at all."""
+    lanes: Lanes | None = None
+    """What each lane did, where a device measured it."""
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -78,7 +109,11 @@ class Records:
     def where(self, wanted: NDArray[np.bool_]) -> Records:
         """Only the records for which ``wanted`` is true."""
         return replace(
-            self, steps=self.steps[wanted], heads=self.heads[wanted], body=self.body[wanted]
+            self,
+            steps=self.steps[wanted],
+            heads=self.heads[wanted],
+            body=self.body[wanted],
+            lanes=None if self.lanes is None else self.lanes.where(wanted),
         )
 
     def rows(self, waiting: dict[int, int] | None = None) -> tuple[Rows, Rows]:
@@ -87,6 +122,8 @@ class Records:
         ``waiting`` holds what waits for the link (:class:`engine.layout.Laid`): who reads a run
         part by part gives the same dict each time, and finds it brought up to date.
         """
+        if self.lanes is not None:
+            return self.lanes.rows(self.step)
         if self.clock == _MEASURED:
             return self.where(self.heads[:, LAYER] != PINS)._measured(), empty(MOVES)
         waiting = {} if waiting is None else waiting

@@ -41,14 +41,21 @@ class Router:
         probabilities ``(T, E)`` in float32: the softmax of its logits, also where the layer uses
         another function or a correction for its choice.
         """
-        given = hidden if self._route.dimensions == 2 else hidden[None]  # (T, H) or (1, T, H)
-        with torch.no_grad():
-            out = self.module(given, *self._args, **self._named)
+        out = self._run(hidden)
         index = out[self._route.position].reshape(len(hidden), -1)  # (T, K)
         logits = out[0].reshape(len(hidden), -1).float()  # (T, E), or with a way past all experts
         if not _are_probabilities(logits):
             logits = logits.softmax(dim=-1)
         return index, logits[:, : self._experts]
+
+    def choose(self, hidden: Tensor) -> Tensor:
+        """Only the chosen experts ``(T, K)``: on a device of its own nothing is waited for."""
+        return self._run(hidden)[self._route.position].reshape(len(hidden), -1)
+
+    def _run(self, hidden: Tensor) -> Any:
+        given = hidden if self._route.dimensions == 2 else hidden[None]  # (T, H) or (1, T, H)
+        with torch.no_grad():
+            return self.module(given, *self._args, **self._named)
 
     def watch(self, see: Callable[[Tensor], None]) -> RemovableHandle:
         """Call ``see`` with the hidden states ``(T, H)`` that the router is given, from now on.
@@ -107,5 +114,5 @@ class Routers:
 
 def _are_probabilities(logits: Tensor) -> bool:
     """Whether a router returned probabilities where others return logits."""
-    ones = torch.ones(len(logits))
+    ones = torch.ones(len(logits), device=logits.device)
     return bool((logits >= 0).all()) and torch.allclose(logits.sum(dim=-1), ones, atol=1e-4)

@@ -11,23 +11,30 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, float32
+from torch import Tensor
 
 from engine.decision import Request
 from engine.devices.base import Device, Pace, sync
-from engine.errors import FiddlerError
+from engine.errors import BudgetError, DeviceError, FiddlerError
 from engine.events import Rows, StepKind
 from engine.executor import Executor, active_experts, added_up
 from engine.foresight import Foresight
+from engine.lanes import LaneRows
 from engine.notes import Pins
 from engine.orchestrator import Change, Orchestrator
 from engine.plan import Plan
 from engine.recorder import Recorder
 from engine.store import ExpertStore
+from engine.stream_executor import StreamExecutor, executor_for
 from engine.trace import Start
 
 WRITE_NS = 50_000_000
 """So long a step may have run, in real time, before a viewer can read of it."""
+
+
+def _told(spans: Any) -> bool:
+    """Whether a layer's times are known."""
+    return not isinstance(spans, LaneRows) or spans.settled
 
 
 class Stopped(Exception):  # noqa: N818 (a signal that unwinds a forward pass, not an error)
@@ -62,7 +69,7 @@ class Session:
         self.store = store
         self.device = device
         self.orchestrator = Orchestrator(plan)
-        self.executor = Executor(store, device, threads)
+        self.executor: Executor | StreamExecutor = executor_for(store, device, threads)
         self.recorder: Recorder | None = None
         self.foresight = Foresight(store)
         self._predicting = False
@@ -201,8 +208,8 @@ class Session:
         pins: tuple[Pins, ...] = ()
         if changes is not None:
             costs = self.orchestrator.plan.lane_costs
-            pace.pins(changes, costs)
-            pins = (Pins(start, pace.now_ns, costs, changes),)
+            lanes = pace.pins(changes, costs)
+            pins = (Pins(start, pace.now_ns, costs, changes, lanes),)
         if recorder is not None:
             self._first_token = recorder.token_count
             step.rows[:, 0] = self._number
@@ -217,9 +224,9 @@ class Session:
         step, recorder, pace = self._step, self.recorder, self._pace
         if step is None:
             raise FiddlerError("experts were called outside of the model's forward pass")
-        chosen = index.numpy()  # (T, K), on the host
-        routed = (weights if weights.dtype == float32 else weights.float()).numpy()  # (T, K)
         foreseen = self._foresee(layer, hidden)
+        # all of it (T, K), on the host
+        chosen, routed, foreseen = self.executor.look(layer, hidden, index, weights, foreseen)
         request = self._request(layer, chosen, routed, foreseen)
         self._dirty = True
         decision = self.orchestrator.decide(request)
@@ -236,18 +243,21 @@ class Session:
         return out
 
     def _write(self, recorder: Recorder) -> None:
-        """Write down the layers that ran: many at once, while the code for it is in the cache."""
-        while self._taken:
+        """Write down the layers that ran: many at once, while the code for it is in the cache.
+
+        Those whose times the device has not told yet come later.
+        """
+        self._pace.settle(wait=False)
+        while self._taken and _told(self._taken[0][6]):
             recorder.notes.layer(*self._taken.popleft())
         self._written_ns = time.perf_counter_ns()
 
-    def _foresee(self, layer: int, hidden: Tensor) -> NDArray[np.int64] | None:
+    def _foresee(self, layer: int, hidden: Tensor) -> Tensor | None:
         """What the next layer's router would choose for this layer's hidden state, ``(T, K)``."""
         wanted = self._predicting or self.orchestrator.policy.wants_predictions
         if not wanted or layer + 1 == len(self.store):
             return None
-        chosen = self.foresight(layer + 1, hidden)
-        return None if chosen is None else chosen.numpy().astype(np.int64)
+        return self.foresight(layer + 1, hidden)
 
     def _request(
         self,
@@ -271,14 +281,18 @@ class Session:
         if step is None:
             return
         start = pace.now_ns
-        pace.head(step.sequences)
+        lanes = pace.head(step.sequences)
+        pace.settle(wait=True)
         if self.recorder is not None:
             self._write(self.recorder)
-            self.recorder.notes.head(step.sequences, start, pace.now_ns)
+            span = (start, pace.now_ns) if lanes is None else (lanes.start_ns, lanes.end_ns)
+            self.recorder.notes.head(step.sequences, *span, lanes)
         self._finish_step(complete=True)
 
     def _finish_step(self, *, complete: bool) -> None:
         step, self._step = self._step, None
+        if not complete:
+            self._pace.settle(wait=True)
         if self.recorder is not None and step is not None:
             self._write(self.recorder)
             self.recorder.step(
@@ -302,9 +316,17 @@ class Session:
         plan = self._pending
         if plan is None:
             return []
+        before = self.orchestrator.plan
         self._dirty = True
         changes = self.orchestrator.change(plan)
-        sync(self.device, self.store, self.orchestrator.residency)
+        try:
+            sync(self.device, self.store, self.orchestrator.residency)
+        except (DeviceError, BudgetError):  # a real device has no room for it: as it was
+            self._pending = None
+            self.orchestrator.change(before)
+            sync(self.device, self.store, self.orchestrator.residency)
+            self._dirty = False
+            raise
         self._pending = None
         self._dirty = False
         return changes

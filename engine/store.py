@@ -81,11 +81,19 @@ def _n_bytes(part: Tensor | None) -> int:
 
 def experts_modules(model: nn.Module) -> list[nn.Module]:
     """The modules that transformers dispatches through its experts interface, in layer order."""
-    return [
+    found = [
         module
         for module in model.modules()
-        if hasattr(module, "_is_expert_parallel") and hasattr(module, "down_proj")
+        if all(hasattr(module, flag) for flag in _FLAGS) and hasattr(module, "down_proj")
     ]
+    for module in found:
+        if not hasattr(module, "has_post_expert_norm"):  # of versions before there were any
+            module.has_post_expert_norm = False
+    return found
+
+
+_FLAGS = ("has_gate", "has_bias", "is_transposed", "is_concatenated")
+"""What the registry's decorator puts on a module, in all versions."""
 
 
 def require_experts(model: nn.Module) -> list[nn.Module]:
@@ -154,6 +162,10 @@ class ExpertStore:
                 "float16 or bfloat16"
             )
         return ExpertWeights(*(part.detach() for part in found))
+
+    def fused(self, layer: int) -> ExpertWeights:
+        """All experts of a layer: of each part ``(E, ...)``."""
+        return self._layers[layer]
 
     def biases(self, layer: int) -> tuple[Tensor | None, Tensor | None]:
         """A layer's biases, of all its experts."""

@@ -152,6 +152,9 @@ class _Watch:
         laps.end_ns = time.perf_counter_ns()
         laps.head_ns = laps.end_ns - self._last
 
+    def settle(self, *, wait: bool) -> None:
+        """All is noted already."""
+
 
 class _Watched(HostDevice):
     """The host, with a stopwatch in place of its clock."""

@@ -3,37 +3,70 @@
 from __future__ import annotations
 
 from engine.devices.base import Device
+from engine.devices.cuda import CudaDevice
+from engine.devices.cuda_runtime import open_cuda, why_no_gpu
 from engine.devices.host import HostDevice
 from engine.devices.virtual import VirtualDevice
-from engine.errors import DeviceError, unknown_name
+from engine.errors import unknown_name
 from engine.spec import HardwareSpec
 from engine.store import ExpertStore
 
 DEVICES = ("auto", "host", "virtual", "cuda")
 
 
-def usual_device(name: str, hardware: HardwareSpec, *, planned: bool) -> str:
-    """The device to open: ``auto`` is the host where the hardware has no GPU, unless ``planned``.
+def usual_device(
+    name: str, hardware: HardwareSpec | None, *, planned: bool, costed: bool = False
+) -> str:
+    """The device to open where ``auto`` leaves it to us.
 
-    ``planned``: a budget, or something else that only a device's memory has, was asked for.
+    A GPU that is there, unless another model is ``costed`` or ``hardware`` is given (None: it is
+    not) and is not this machine, calibrated: what-ifs are for the virtual device. Else the host
+    where the hardware has no GPU, unless ``planned``: a budget, or something else that only a
+    device's memory has, was asked for.
     """
-    no_gpu = not (hardware.accelerator or planned)
-    return "host" if name == "auto" and no_gpu else name
+    if name != "auto":
+        return name
+    mine = hardware is None or (hardware.accelerator and hardware.calibrated)
+    if mine and not costed and why_no_gpu() is None:
+        return "cuda"
+    return "host" if hardware is not None and not (hardware.accelerator or planned) else name
 
 
-def open_device(name: str, store: ExpertStore) -> Device:
-    """The device of that name; ``auto`` is the virtual one until there is a CUDA device.
+def is_cuda(name: str) -> bool:
+    """Whether a device's name is a GPU's: ``cuda``, or ``cuda:1`` for the second of several."""
+    return isinstance(name, str) and name.partition(":")[0] == "cuda"
 
-    Raises UnknownNameError, or DeviceError for a device that this version cannot drive.
+
+def check_device(name: str) -> None:
+    """Raise UnknownNameError, InputError or DeviceError for a device that cannot be had here."""
+    if is_cuda(name):
+        open_cuda(name)
+    elif name not in DEVICES:
+        raise unknown_name("device", name, DEVICES)
+
+
+def open_device(name: str, store: ExpertStore, reserve_bytes: int | None = None) -> Device:
+    """The device of that name; ``auto`` is the virtual one.
+
+    Raises UnknownNameError, or DeviceError for a GPU that is not there.
     """
+    if is_cuda(name):
+        return CudaDevice(store, open_cuda(name), reserve_bytes)
     if name not in DEVICES:
         raise unknown_name("device", name, DEVICES)
-    if name == "cuda":
-        raise DeviceError(
-            "device='cuda' is not supported by this version yet: use device='virtual' (modelled "
-            "clock) or device='host' (measured, all on the CPU)"
-        )
     return HostDevice() if name == "host" else VirtualDevice(store)
 
 
-__all__ = ["DEVICES", "Device", "HostDevice", "VirtualDevice", "open_device", "usual_device"]
+__all__ = [
+    "DEVICES",
+    "CudaDevice",
+    "Device",
+    "HostDevice",
+    "VirtualDevice",
+    "check_device",
+    "is_cuda",
+    "open_cuda",
+    "open_device",
+    "usual_device",
+    "why_no_gpu",
+]

@@ -41,6 +41,9 @@ class MeasuredPace:
         """What ran since the last layer."""
         self.now_ns = time.perf_counter_ns() - self._origin
 
+    def settle(self, *, wait: bool) -> None:
+        """All is told already."""
+
 
 class HostDevice:
     """Holds nothing: every expert runs where the store keeps it."""
@@ -49,9 +52,17 @@ class HostDevice:
     clock = Clock.MEASURED
     concurrent = False
     offloads = False
+    on_streams = False
+    reserve_bytes = 0
 
     def __repr__(self) -> str:
         return "HostDevice()"
+
+    def check_budget(self, budget_bytes: int) -> None:
+        """No device memory, no budget."""
+
+    def limit(self, budget_bytes: int) -> None:
+        """There is no device memory to limit."""
 
     def resize(self, slots: int) -> None:
         """There is no device memory; only 0 slots are possible."""

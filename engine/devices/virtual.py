@@ -43,6 +43,9 @@ class ModelledPace:
         """The output head."""
         self._timeline.head(0, 1, tokens, None)
 
+    def settle(self, *, wait: bool) -> None:
+        """The timeline tells all at once."""
+
 
 class VirtualDevice(Arena):
     """Resident and streamed experts compute from the arena's copies, the others from the store."""
@@ -51,9 +54,17 @@ class VirtualDevice(Arena):
     clock = Clock.MODELLED
     concurrent = False
     offloads = True
+    on_streams = False
+    reserve_bytes = 0
 
     def __init__(self, store: ExpertStore) -> None:
         super().__init__(store.weights(0, 0).new)
+
+    def check_budget(self, budget_bytes: int) -> None:
+        """Any budget can be modelled."""
+
+    def limit(self, budget_bytes: int) -> None:
+        """The ledger holds the budget; the arena its slots."""
 
     def pace(self, costs: CostModel) -> ModelledPace:
         """A modelled clock, from 0 ns."""

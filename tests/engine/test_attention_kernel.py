@@ -17,6 +17,7 @@ from transformers import (
     Qwen2MoeConfig,
     Qwen3MoeConfig,
 )
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.mixtral.modeling_mixtral import MixtralAttention
 
 from engine.attention_kernel import attention_on_kernels
@@ -155,6 +156,38 @@ def test_what_stays_with_the_layer(pair: tuple[PreTrainedModel, Pool]) -> None:
     torch.testing.assert_close(changed, steps(model, 1)[-1], rtol=1e-4, atol=1e-5)
 
 
+def test_a_cache_that_was_reset(pair: tuple[PreTrainedModel, Pool]) -> None:
+    model, pool = pair
+
+    def play() -> list[Tensor]:
+        cache = DynamicCache()
+        steps(model, 1, cache)
+        cache.reset()
+        ids = torch.tensor([[3], [4], [5]])
+        return [model(input_ids=each[None], past_key_values=cache).logits for each in ids]
+
+    expected = play()
+    assert attention_on_kernels(model, pool)
+    for a, b in zip(play(), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_positions_of_the_users_own(pair: tuple[PreTrainedModel, Pool]) -> None:
+    model, pool = pair
+    asked = [torch.tensor([[40], [3]]), torch.tensor([[7]]), torch.tensor([[2.5], [-3.0]])]
+
+    def play() -> list[Tensor]:
+        cache = DynamicCache()
+        steps(model, 2, cache)
+        ids = torch.tensor([[3], [4]])
+        return [model(input_ids=ids, position_ids=at, past_key_values=cache).logits for at in asked]
+
+    expected = play()
+    assert attention_on_kernels(model, pool)
+    for a, b in zip(play(), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_gradients_stay_possible(pair: tuple[PreTrainedModel, Pool]) -> None:
     model, pool = pair
     assert attention_on_kernels(model, pool)
@@ -176,6 +209,31 @@ def test_layers_of_another_kind(refused: str) -> None:
         for layer in model.model.layers:
             layer.self_attn.register_parameter("sinks", nn.Parameter(torch.zeros(6)))
     assert attention_on_kernels(model, pool) == []
+
+
+class Softer(MixtralAttention):
+    """With a cap on what queries give keys, as nothing in its configuration says."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        def capped(_: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **__: Any):
+            each = self.num_key_value_groups
+            k, v = k.repeat_interleave(each, 1), v.repeat_interleave(each, 1)
+            scores = q @ k.transpose(-1, -2) * self.scaling
+            after = torch.ones(scores.shape[-2:]).tril(scores.shape[-1] - scores.shape[-2])
+            scores = (50 * (scores / 50).tanh()).masked_fill(after == 0, -torch.inf)
+            return (scores.softmax(-1) @ v).transpose(1, 2), None
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", capped)
+            return super().forward(*args, **kwargs)
+
+
+def test_a_cap_shows_however_small_the_weights() -> None:
+    pool = open_pool(1)
+    assert pool is not None
+    model = model_of(CONFIGS["mixtral"], torch.float32)
+    model.model.layers[1].self_attn.__class__ = Softer
+    assert attention_on_kernels(model, pool) == [model.model.layers[0].self_attn]
 
 
 class Louder(MixtralAttention):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from transformers.cache_utils import DynamicLayer
 
@@ -17,7 +18,7 @@ def part(length: int, sequences: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
 def both() -> tuple[DynamicLayer, GrowingLayer]:
     plain = DynamicLayer()
     plain.update(*part(5))
-    return plain, GrowingLayer.of(plain)
+    return plain, GrowingLayer.of(copy.copy(plain))
 
 
 def assert_alike(plain: DynamicLayer, growing: GrowingLayer) -> None:
@@ -64,3 +65,64 @@ def test_emptied_it_begins_again() -> None:
     growing.reset()
     new = part(3)
     assert torch.equal(growing.update(*new)[0], new[0])
+    growing.reset()
+    assert not growing.holds and growing.get_seq_length() == 0
+
+
+def test_it_is_the_same_layer_whoever_holds_it() -> None:
+    plain, _ = both()
+    growing = GrowingLayer.of(plain)
+    assert growing is plain
+    growing.update(*part(1))
+    assert plain.get_seq_length() == 6
+
+
+def test_who_kept_an_earlier_state_finds_it_as_it_was() -> None:
+    """A branch kept, another one taken from where it began, and the first one again."""
+    _, growing = both()
+    begun = growing.keys, growing.values
+    growing.update(*part(1))
+    first = growing.keys, growing.values
+    as_it_was = first[0].clone()
+    growing.keys, growing.values = begun
+    growing.update(*part(1))
+    assert torch.equal(first[0], as_it_was)
+    growing.crop(-1)
+    growing.update(*part(1))
+    growing.keys, growing.values = first
+    assert torch.equal(growing.update(*part(1))[0][:, :, :-1], as_it_was)
+
+
+def test_copies_do_not_write_into_each_other() -> None:
+    plain, growing = both()
+    growing.update(*part(1))
+    other = copy.copy(growing)
+    growing.update(torch.ones(2, 3, 1, 4), torch.ones(2, 3, 1, 4))
+    other.update(torch.zeros(2, 3, 1, 4), torch.zeros(2, 3, 1, 4))
+    assert (growing.keys[:, :, -1] == 1).all() and (other.keys[:, :, -1] == 0).all()
+    assert torch.equal(other.keys[:, :, :5], plain.keys)
+
+
+def test_begun_in_inference_mode_it_goes_on_outside() -> None:
+    with torch.inference_mode():
+        _, growing = both()
+        growing.update(*part(1))
+    begins = growing.keys.clone()
+    new = part(2)
+    assert torch.equal(growing.update(*new)[0], torch.cat([begins, new[0]], 2))
+
+
+def test_another_number_of_sequences_is_refused_as_by_the_other() -> None:
+    for each in both():
+        with pytest.raises(RuntimeError, match="must match"):
+            each.update(*part(1, 1))
+
+
+def test_gradients_are_followed_through_it() -> None:
+    _, growing = both()
+    kept, added = growing.keys, torch.ones(2, 3, 1, 4, requires_grad=True)
+    growing.update(added, added)
+    growing.update(added, added)
+    growing.keys.square().sum().backward()
+    assert added.grad is not None and (added.grad == 4).all()
+    assert torch.equal(growing.keys[:, :, :5], kept)

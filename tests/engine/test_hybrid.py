@@ -433,7 +433,7 @@ def test_the_smallest_budget_works(engine: HybridEngine) -> None:
     [
         ({"as_model": "qwen3-30b-a3b"}, "same grid"),
         ({"device": "tpu"}, "host, virtual, cuda"),
-        ({"device": "cuda"}, "not supported by this version"),
+        ({"device": "cuda:x"}, "'cuda:1', got 'cuda:x'"),
         ({"dtype": "int8"}, "bfloat16"),
         ({"max_tokens": 0}, "at least 1"),
         ({"policy": "best"}, "lru"),

@@ -19,7 +19,18 @@ from torch import Tensor
 from engine import native
 from engine.errors import DeviceError, InputError, UnknownNameError
 from engine.expert_kernel import linear
-from engine.kernels import ISAS, Act, Dtype, Expert, Layer, Pool, isas, library, open_pool
+from engine.kernels import (
+    ISAS,
+    Act,
+    Attention,
+    Dtype,
+    Expert,
+    Layer,
+    Pool,
+    isas,
+    library,
+    open_pool,
+)
 from engine.kernels.cores import physical_cores
 from engine.kernels.library import declared, warn_once
 from engine.levels import SCHEMES, dequantise, quantise
@@ -284,12 +295,18 @@ def test_more_tokens_than_pass_together(pool: Pool) -> None:
     check(run(pool, of, x, [(0, None, None)]), expected(of, x, [(0, None, None)]), torch.bfloat16)
 
 
-def test_tiles_may_be_asked_for(make: Callable[..., Pool]) -> None:
+@pytest.mark.parametrize("isa", ["amx_bf16", "avx512_bf16"])
+@pytest.mark.parametrize("shape", [(200, 75), (33, 17), (321, 530), (512, 160), (1, 1)])
+def test_tiles_may_be_asked_for(
+    make: Callable[..., Pool], isa: str, shape: tuple[int, int]
+) -> None:
     """From 1 token on, and never: where there are tiles the two are not the same bits."""
-    pool = make("amx_bf16" if "amx_bf16" in OWN else "emulated")
+    if isa not in OWN and (isa != "amx_bf16" or GIVEN):
+        pytest.skip(f"this machine does not run {isa}")
+    pool = make(isa if isa in OWN else "emulated")
     for tiles_from in (1, 99):
-        of = case(200, 75, torch.bfloat16, tiles_from=tiles_from)
-        for n in (1, 3, 16, 40):
+        of = case(*shape, torch.bfloat16, tiles_from=tiles_from)
+        for n in (1, 3, 6, 8, 9, 16, 17, 25, 35, 40, 50):
             x = tokens(n, of)
             check(
                 run(pool, of, x, [(0, None, None)]),
@@ -435,6 +452,103 @@ def test_denormals_count_as_zero_or_as_they_are(pool: Pool, dtype: torch.dtype) 
     assert run(pool, of, x, [(0, None, None)]).abs().max() < 1e-3
     tiny = torch.tensor(1e-40)
     assert (tiny * 0.5).item() > 0, "the caller's own thread keeps its denormals"
+
+
+# ------------------------------------------------------------------------------------- attention
+
+HEADS = [(1, 1, 2), (3, 3, 40), (4, 1, 80), (33, 1, 8), (6, 2, 130), (2, 1, 512)]
+"""Heads, of keys and values, elements of one: tails of every block, and more than one sliver."""
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES), ids=str)
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), HEADS)
+@pytest.mark.parametrize(("tokens", "past", "hidden"), [(1, 0, 1), (3, 33, 63), (32, 16, 129)])
+def test_attention_of_odd_sizes(
+    pool: Pool,
+    dtype: torch.dtype,
+    heads: int,
+    kv_heads: int,
+    size: int,
+    tokens: int,
+    past: int,
+    hidden: int,
+) -> None:
+    """Of a token of each sequence, with the cache's memory full after it."""
+    wide, narrow, turn = heads * size, kv_heads * size, size // 4 * 2
+    weights = [
+        (torch.randn(n, k) / k**0.5).to(dtype)
+        for n, k in ((wide, hidden), (narrow, hidden), (narrow, hidden), (hidden, wide))
+    ]
+    biases = [torch.randn(len(weight)).to(dtype) for weight in weights]
+    norms = [(1 + 0.1 * torch.randn(size)).to(dtype) for _ in range(2)]
+    x = torch.randn(tokens, hidden).to(dtype)
+    cos, sin = (torch.randn(tokens, turn).to(dtype) for _ in range(2))
+    keys, values = (torch.randn(tokens, kv_heads, past + 1, size).to(dtype) for _ in range(2))
+    out = torch.zeros(tokens, hidden, dtype=dtype)
+
+    def projected(which: int) -> Tensor:
+        y = F.linear(x.double(), weights[which].double(), biases[which].double())
+        return y.unflatten(1, (-1, size))  # (T, heads, size)
+
+    def turned(which: int) -> Tensor:
+        y = F.rms_norm(projected(which), (size,), norms[which].double(), 1e-6)
+        first, rest = y.split([turn, size - turn], -1)
+        begin, end = first.chunk(2, -1)
+        other = torch.cat([-end, begin], -1)
+        first = first * cos.double()[:, None] + other * sin.double()[:, None]
+        return torch.cat([first, rest], -1)
+
+    wanted_keys, wanted_values = keys.double(), values.double()
+    wanted_keys[:, :, past], wanted_values[:, :, past] = turned(1), projected(2)
+    given = F.scaled_dot_product_attention(
+        turned(0)[:, :, None], wanted_keys, wanted_values, scale=0.3, enable_gqa=True
+    )
+    wanted = F.linear(given.reshape(tokens, wide), weights[3].double(), biases[3].double())
+
+    layer = Attention(hidden, heads, kv_heads, size, turn, DTYPES[dtype], 0.3, 1e-6)
+    for at, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        layer.weight[at], layer.stride[at] = weight.data_ptr(), weight.stride(0)
+        layer.bias[at] = bias.data_ptr()
+    for at, norm in enumerate(norms):
+        layer.norm[at], layer.norm_size[at] = norm.data_ptr(), size
+    pool.attend(
+        *(layer, x.data_ptr(), hidden, tokens, cos.data_ptr(), sin.data_ptr(), turn),
+        *(keys.data_ptr(), values.data_ptr(), keys.stride(0), keys.stride(1), past),
+        *(out.data_ptr(), hidden),
+    )
+    check(keys, wanted_keys, dtype)
+    check(values, wanted_values, dtype)
+    if hidden > 1:  # one number may be next to nothing, and its error is not
+        error = ((out.double() - wanted) ** 2).sum() / (wanted**2).sum()
+        assert error <= 4 * BOUND[dtype]  # rounded four times on the way
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES), ids=str)
+@pytest.mark.parametrize(("experts", "top"), [(1, 1), (7, 7), (33, 2), (129, 8)])
+def test_routes_of_odd_sizes(pool: Pool, dtype: torch.dtype, experts: int, top: int) -> None:
+    x, w = torch.randn(5, 63).to(dtype), torch.randn(experts, 63).to(dtype)
+    logits = torch.zeros(5, experts, dtype=dtype)
+    weights, chosen = torch.zeros(5, top), torch.zeros(5, top, dtype=torch.int64)
+    pool.route(
+        *(DTYPES[dtype], x.data_ptr(), 63, 5, w.data_ptr(), 63, experts, 63, top, False),
+        *(logits.data_ptr(), weights.data_ptr(), chosen.data_ptr()),
+    )
+    every = logits.float().softmax(-1)
+    torch.testing.assert_close(weights, every.topk(top).values, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(weights, every.gather(1, chosen), rtol=1e-4, atol=1e-7)
+    assert all(len(set(row)) == top for row in chosen.tolist())
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES), ids=str)
+@pytest.mark.parametrize("width", [1, 15, 255, 257, 600])
+def test_norms_of_odd_sizes(pool: Pool, dtype: torch.dtype, width: int) -> None:
+    x, w = torch.randn(3, width).to(dtype), torch.randn(width).to(dtype)
+    out = torch.zeros(3, width, dtype=dtype)
+    pool.norm(
+        *(DTYPES[dtype], x.data_ptr(), 3, width, w.data_ptr(), 1.0, 1e-6, out.data_ptr()),
+    )
+    wanted = F.rms_norm(x.double(), (width,), w.double() + 1, 1e-6)
+    check(out, wanted, dtype)
 
 
 # ---------------------------------------------------------------------------------------- threads

@@ -52,6 +52,43 @@ def test_as_the_modules_own(kind: type[nn.Module], dtype: torch.dtype, width: in
     assert not norm_on_kernels(module, pool)
 
 
-def test_norms_of_another_kind() -> None:
+class OtherRMSNorm(MixtralRMSNorm):
+    """Nearly a norm like others: by its name, and its answers to numbers that are not special."""
+
+    def __init__(self, what: str, width: int = 4096) -> None:
+        super().__init__(width)
+        self.what = what
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        x = hidden_states.float()
+        if self.what == "centred":
+            x = x - x.mean(-1, keepdim=True)
+        size = x.square().mean(-1, keepdim=True)
+        if self.what == "another epsilon":
+            x = x * torch.rsqrt(size + 2 * self.variance_epsilon)
+        elif self.what == "epsilon outside":
+            x = x / (size.sqrt() + self.variance_epsilon)
+        else:
+            x = x * torch.rsqrt(size + self.variance_epsilon)
+        return self.weight * x.to(hidden_states.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_norms_of_another_kind(dtype: torch.dtype) -> None:
     assert read_norm(OddRMSNorm()) is None
     assert read_norm(nn.LayerNorm(64)) is None
+    for what in ("centred", "another epsilon", "epsilon outside"):
+        assert read_norm(OtherRMSNorm(what).to(dtype)) is None, what
+    assert read_norm(OtherRMSNorm("as others").to(dtype)) is not None
+
+
+@pytest.mark.parametrize("kind", [MixtralRMSNorm, GemmaRMSNorm])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("most", [1.0, 60.0, 1000.0])
+def test_large_weights_do_not_hide_what_is_added_to_them(
+    kind: type[nn.Module], dtype: torch.dtype, most: float
+) -> None:
+    module = kind(2048).to(dtype).requires_grad_(False)
+    module.weight.copy_(torch.linspace(0.5, 1, 2048) * min(most, 60))
+    module.weight[7] = most
+    assert read_norm(module) == (float(kind is GemmaRMSNorm), 1e-6)

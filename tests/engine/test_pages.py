@@ -78,3 +78,23 @@ def test_without_the_advice_it_is_plain_memory(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(pages.mmap, "mmap", refuse)
     assert empty((LEAST_BYTES,), torch.uint8).shape == (LEAST_BYTES,)
+
+
+def test_own_pages(tmp_path: Path) -> None:
+    """Mapped files and small tensors that share pages move; others, and objects, stay."""
+    path = tmp_path / "numbers"
+    path.write_bytes(bytes(range(256)) * 64)
+    with path.open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0)
+    filed = nn.Parameter(torch.frombuffer(mapped, dtype=torch.float32)[4:], requires_grad=False)
+    small = nn.Parameter(torch.randn(3, 7), requires_grad=False)
+    alone = nn.Parameter(pages.own((5, 9), torch.float32).fill_(2.0), requires_grad=False)
+    before = [part.detach().clone() for part in (filed, small, alone)]
+    address = alone.data_ptr()
+    moved = pages.onto_own_pages([filed, small, alone])
+    assert moved == filed.nbytes + small.nbytes and alone.data_ptr() == address
+    for part, values in zip((filed, small, alone), before, strict=True):
+        assert part.data_ptr() % mmap.PAGESIZE == 0
+        assert part.view(torch.uint8).equal(values.view(torch.uint8))
+    assert pages.onto_own_pages([filed, small, alone]) == 0
+    assert pages.own((0, 3), torch.float32).shape == (0, 3)

@@ -31,6 +31,7 @@ def test_as_the_modules_own(dtype: torch.dtype) -> None:
     module, x = model.model.rotary_emb, torch.zeros(1, 1, 64, dtype=dtype)
     asked = [torch.tensor([[at]]) for at in (0, 1, BLOCK - 1, BLOCK, 1000)]
     asked += [torch.arange(5)[None], torch.tensor([[3], [4]])]
+    asked += [torch.tensor([[-3]]), torch.tensor([[2.5]])]  # between two positions
     expected = [module(x, position_ids=at) for at in asked]
     assert rotary_from_table(model) and not rotary_from_table(model)
     for at, wanted in zip(asked, expected, strict=True):
@@ -44,3 +45,24 @@ def test_angles_that_change_with_length_stay() -> None:
     model.model.rotary_emb.rope_type = "dynamic"
     assert not rotary_from_table(model)
     assert not rotary_from_table(nn.Linear(2, 2))
+
+
+def test_other_frequencies_are_other_angles() -> None:
+    model = model_of()
+    module, x, at = model.model.rotary_emb, torch.zeros(1, 1, 64), torch.tensor([[7]])
+    assert rotary_from_table(model)
+    before, twice = module(x, at)[0], module(x, 2 * at)[0]
+    module.inv_freq = module.inv_freq * 2
+    torch.testing.assert_close(module(x, at)[0], twice)
+    assert not torch.allclose(before, twice)
+
+
+def test_made_in_inference_mode_they_serve_gradients() -> None:
+    model = model_of()
+    module, x, at = model.model.rotary_emb, torch.zeros(1, 1, 64), torch.tensor([[7]])
+    assert rotary_from_table(model)
+    with torch.inference_mode():
+        module(x, at)
+    weight = torch.ones(1, requires_grad=True)
+    (weight * module(x, at)[0]).sum().backward()
+    assert weight.grad is not None

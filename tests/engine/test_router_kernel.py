@@ -82,3 +82,35 @@ def test_routers_of_another_kind() -> None:
 
     assert read_router(Sigmoid()) is None
     assert read_router(nn.Linear(4, 4)) is None
+
+
+class Nearly(Qwen3MoeTopKRouter):
+    """Weights a little larger, or experts only of the better groups."""
+
+    def __init__(self, what: str, experts: int) -> None:
+        many = {"hidden_size": 200, "num_experts": experts, "num_experts_per_tok": 8}
+        super().__init__(Qwen3MoeConfig(**many, norm_topk_prob=False))
+        self.what = what
+        nn.init.normal_(self.weight, generator=torch.Generator().manual_seed(1))
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        logits, weights, chosen = super().forward(hidden_states)
+        if self.what == "louder":
+            return logits, weights * 1.1, chosen
+        if self.what == "groups":
+            kept = logits.unflatten(-1, (8, -1)).clone()
+            worst = kept.amax(-1).topk(4, largest=False).indices
+            kept[torch.arange(len(kept))[:, None], worst] = -torch.inf
+            chosen = kept.flatten(1).topk(self.top_k).indices
+            return logits, logits.softmax(-1).gather(1, chosen), chosen
+        if self.what == "shape":
+            return logits.view(*hidden_states.shape[:-1], -1), weights, chosen
+        return logits, weights, chosen
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("experts", [16, 64, 512])
+def test_routers_of_nearly_that_kind(dtype: torch.dtype, experts: int) -> None:
+    for what in ("louder", "shape", "groups"):
+        assert read_router(Nearly(what, experts).to(dtype)) is None, what
+    assert read_router(Nearly("as others", experts).to(dtype)) is not None

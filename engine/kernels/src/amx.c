@@ -114,31 +114,62 @@ void amx_tiles(const uint16_t *const w[2], int64_t stride, const int64_t rows[2]
     if (both && wide) _tile_stored(3, out + GROUP * SLIVER + TILE, row);
 }
 
-void amx_pack(const uint16_t *const *rows, int64_t tokens, int64_t k, uint16_t *tile) {
-    for (int64_t i = 0; i < k; i += TILE_K, tile += TILE_ELEMENTS) {
+INLINE void pack(const int64_t lanes, const uint16_t *const *rows, int64_t tokens, int64_t k,
+                 uint16_t *tile) {
+    const int64_t each = 2 * TILE / lanes; /* elements of a token in a row of the tile */
+    for (int64_t i = 0; i < k; i += TILE_K, tile += lanes * TILE_K) {
         const int64_t some = least(TILE_K, k - i);
-        if (tokens < TILE || some < TILE_K)
-            __builtin_memset(tile, 0, TILE_ELEMENTS * sizeof *tile);
+        if (tokens < lanes || some < TILE_K)
+            __builtin_memset(tile, 0, (size_t)(lanes * TILE_K) * sizeof *tile);
         for (int64_t t = 0; t < tokens; t++) {
             const uint16_t *row = rows[t] + i;
-            uint16_t *to = tile + 2 * t;
+            uint16_t *to = tile + each * t;
             if (some == TILE_K)
-                for (int p = 0; p < TILE_K / 2; p++)
-                    __builtin_memcpy(to + p * TILE_K, row + 2 * p, 2 * sizeof *row);
+                for (int64_t p = 0; p < lanes; p++)
+                    __builtin_memcpy(to + p * TILE_K, row + each * p, (size_t)each * sizeof *row);
             else
-                for (int64_t j = 0; j < some; j++) to[j / 2 * TILE_K + j % 2] = row[j];
+                for (int64_t j = 0; j < some; j++) to[j / each * TILE_K + j % each] = row[j];
         }
     }
 }
 
+void amx_pack(const uint16_t *const *rows, int64_t tokens, int64_t k, int64_t lanes,
+              uint16_t *tile) {
+    if (lanes == TILE)
+        pack(TILE, rows, tokens, k, tile);
+    else if (lanes == TILE / 2)
+        pack(TILE / 2, rows, tokens, k, tile);
+    else
+        pack(TILE / 4, rows, tokens, k, tile);
+}
+
+/* Of narrow tiles, elements [at, at + end); those past `rows` are zero. */
+INLINE void store_narrow(const int64_t lanes, const float *from, int64_t ld, int64_t rows,
+                         int64_t at, int64_t end, uint16_t *to) {
+    const int64_t each = 2 * TILE / lanes;
+    for (int64_t r = 0; r < end; r++) {
+        const uint64_t e = (uint64_t)(at + r), in = e % TILE_K;
+        uint16_t *out = to + e / TILE_K * (uint64_t)(lanes * TILE_K) +
+                        in / (uint64_t)each * TILE_K + in % (uint64_t)each;
+        for (int64_t c = 0; c < lanes; c++) out[c * each] = r < rows ? to_bf16(from[r * ld + c]) : 0;
+    }
+}
+
 void amx_store(const float *from, int64_t ld, int64_t rows, int64_t tokens, int64_t at, int64_t k,
-               void *to) {
+               int64_t lanes, void *to) {
     static const float zeros[TILE] = {0};
     const int64_t tiles = (k + TILE_K - 1) / TILE_K;
+    /* the last rows fill their tile up with zeros */
+    const int64_t end = at + rows == k ? TILE_K - at % TILE_K : rows;
+    if (lanes < TILE) {
+        if (lanes == TILE / 2)
+            store_narrow(TILE / 2, from, ld, rows, at, end, to);
+        else
+            store_narrow(TILE / 4, from, ld, rows, at, end, to);
+        return;
+    }
     for (int64_t t = 0; t < tokens; t += TILE) {
         uint16_t *tile = (uint16_t *)to + (t / TILE * tiles + at / TILE_K) * TILE_ELEMENTS;
-        /* the last rows fill their tile up with zeros */
-        const int64_t end = at + rows == k ? TILE_K - at % TILE_K : rows;
         for (int64_t r = 0; r < end; r += 2) {
             uint32_t pairs[TILE];
             const float *one = r < rows ? from + r * ld + t : zeros;

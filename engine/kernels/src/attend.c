@@ -153,14 +153,19 @@ static float softmax(float *score, int64_t count, float scale) {
     return sum;
 }
 
-/* Queries that share a head of keys and values: up to SLIVER of them at a time. */
+/* Queries that are computed together: of those that share a head of keys and values. */
+static int64_t together(const FiddlerAttention *a) {
+    return least(SLIVER, a->heads / a->kv_heads);
+}
+
+/* Queries that share a head of keys and values, some at a time. */
 static void mix(void *context, int64_t from, int64_t to, int thread) {
     const Attend *d = context;
     const FiddlerAttention *a = d->a;
     const int64_t size = a->head, group = a->heads / a->kv_heads, count = d->past + 1;
     const int64_t wide = panel_stride(size), bytes = element_bytes(d->dtype);
     float *queries = (float *)(void *)(d->scratch + thread * d->scratch_bytes);
-    float *scores = queries + SLIVER * wide, line[MOST_HEAD];
+    float *scores = queries + together(a) * wide, line[MOST_HEAD];
     const Panel panel = {.bf16 = d->dtype == BF16 && d->isa->native_bf16, .memory = queries};
     const int64_t ld = round_up(count, 16);
     for (int64_t unit = from; unit < to; unit++) {
@@ -215,7 +220,7 @@ API int64_t fiddler_attend(Pool *pool, const FiddlerAttention *a, const void *x,
                            int64_t past, void *out, int64_t out_stride) {
     const Isa *isa = pool_isa(pool);
     const int dtype = (int)a->dtype, tiled = dtype == BF16 && suits_tiles(isa, tokens);
-    const Panel panel = {.tiled = tiled, .bf16 = dtype == BF16 && (tiled || isa->native_bf16)};
+    const Panel panel = panel_of(isa, dtype, tiled);
     Attend d = {
         .isa = isa, .a = a, .dtype = dtype, .x = panel, .y = panel, .hidden = x, .cos = cos,
         .sin = sin, .hidden_stride = x_stride, .turn_stride = turn_stride, .tokens = tokens,
@@ -230,7 +235,7 @@ API int64_t fiddler_attend(Pool *pool, const FiddlerAttention *a, const void *x,
     const int64_t made_bytes = round_up(tokens * all_outputs(a) * 4, 64);
     const int64_t mixed_bytes = round_up(tokens * mixed * element_bytes(dtype), 64);
     d.scratch_bytes =
-        round_up(SLIVER * (panel_stride(a->head) + round_up(past + 1, 16)) * 4, 64);
+        round_up(together(a) * (panel_stride(a->head) + round_up(past + 1, 16)) * 4, 64);
     const int64_t scratch = pool_threads(pool) * d.scratch_bytes;
     pool_lock(pool);
     char *memory = pool_memory(

@@ -157,7 +157,8 @@ static void up_block(const Batch *batch, const Segment *s, int64_t at, int64_t t
     batch->isa->activate(&batch->activation, (int)layer->gated, out, other, rows[0] * ld);
 #ifdef HAS_AMX
     if (s->h.tiled) {
-        amx_store(out, ld, rows[0], tokens, at, inner, (void *)panel_at(&s->h, inner, token));
+        amx_store(out, ld, rows[0], tokens, at, inner, tile_lanes(s->h.narrow, tokens),
+                  (void *)panel_at(&s->h, inner, token));
         return;
     }
 #endif
@@ -190,8 +191,9 @@ static void down_rows(const Batch *batch, const Segment *s, int64_t at, const vo
     w[1] = rows[1] ? element(batch, s->expert->down, (at + GROUP) * s->expert->down_stride) : NULL;
 }
 
+/* `then`, `then_at`: what comes next; NULL: nothing. */
 static void down_block(const Batch *batch, const Segment *s, int64_t at, int64_t token,
-                       void *kept) {
+                       const Segment *then, int64_t then_at, void *kept) {
     const FiddlerLayer *layer = batch->layer;
     const int64_t tokens = least(SLIVER, s->n - token);
     float out[2 * GROUP * SLIVER] __attribute__((aligned(64)));
@@ -199,14 +201,10 @@ static void down_block(const Batch *batch, const Segment *s, int64_t at, int64_t
     const void *w[2], *next[2] = {NULL, NULL};
     int64_t rows[2], unused[2];
     down_rows(batch, s, at, w, rows);
-    if (s + 1 < batch->segments + batch->count) {
-        if (batch->blocks == 1) down_rows(batch, s + 1, at, next, unused);
-    } else if (at + 2 * GROUP < layer->hidden)
-        down_rows(batch, batch->segments, at + 2 * GROUP, next, unused);
+    if (then && then_at < layer->hidden) down_rows(batch, then, then_at, next, unused);
     const int64_t stride = s->expert->down_stride;
     const int64_t ld = product(batch, s, &s->h, s->expert->down, s->expert->down_scales, stride, w,
-                               token ? NULL : next, stride, rows, layer->intermediate, token,
-                               tokens, out, kept);
+                               next, stride, rows, layer->intermediate, token, tokens, out, kept);
     for (int i = 0; i < 2; i++) {
         const int64_t row = at + i * GROUP;
         biases(batch, s->expert->down_bias, row, 1, rows[i], bias);
@@ -221,10 +219,17 @@ static void down(void *context, int64_t from, int64_t to, int thread) {
     int64_t time = clock_ns();
     for (int64_t unit = from; unit < to; unit++) {
         const int64_t first = unit * batch->blocks, last = least(blocks, first + batch->blocks);
-        for (const Segment *s = batch->segments; s < batch->segments + batch->count; s++) {
+        const Segment *end = batch->segments + batch->count;
+        for (const Segment *s = batch->segments; s < end; s++) {
             for (int64_t token = 0; token < s->n; token += SLIVER)
-                for (int64_t b = first; b < last; b++)
-                    down_block(batch, s, b * 2 * GROUP, token, numbers(batch, thread, b - first));
+                for (int64_t b = first; b < last; b++) {
+                    /* the next rows, the same again for more tokens, or another expert's */
+                    const int rows = b + 1 < last, again = token + SLIVER < s->n;
+                    const Segment *then = rows || again ? s : s + 1 < end ? s + 1 : batch->segments;
+                    const int64_t at = rows ? b + 1 : then <= s && !again ? last : first;
+                    down_block(batch, s, b * 2 * GROUP, token, then, at * 2 * GROUP,
+                               numbers(batch, thread, b - first));
+                }
             time = spend(batch, thread, s, time);
         }
     }
@@ -339,12 +344,12 @@ typedef struct {
 /* Panels of a segment; its memory comes later. */
 static void shape(const Form *form, Segment *s) {
     const FiddlerLayer *layer = form->layer;
-    const int wanted = layer->tiles_from ? form->isa->tiles && s->n >= layer->tiles_from
-                                         : suits_tiles(form->isa, s->n);
+    const Isa *isa = form->isa;
+    /* Quantised weights of a few tokens are multiplied in registers, by `few`. */
+    const int suits = suits_tiles(isa, s->n) && (!layer->bits || !isa->few || s->n > TILE);
+    const int wanted = layer->tiles_from ? isa->tiles && s->n >= layer->tiles_from : suits;
     const int tiled = layer->dtype == BF16 && !layer->transposed && wanted;
-    const int bf16 = layer->dtype == BF16 && !layer->transposed &&
-                     (tiled || form->isa->native_bf16);
-    s->x = s->h = (Panel){.tiled = tiled, .bf16 = bf16};
+    s->x = s->h = panel_of(isa, layer->transposed ? F32 : (int)layer->dtype, tiled);
 }
 
 static int64_t segment_bytes(const Form *form, const Segment *s) {

@@ -1,5 +1,5 @@
 /* AVX512_BF16: thirty-two products of bf16 at once. Other dtypes as in AVX512F. */
-#include "kernels.h"
+#include "panel.h"
 #include "target.h"
 
 #if defined(__x86_64__)
@@ -35,8 +35,9 @@ const Isa isa_avx512_bf16 = {
     .wide = {wide_f32, wide_bf16, wide_f16},
 #ifdef HAS_AMX
     .tiles = pairs,
-    .tiles_from = 28,
+    .tiles_from = 7,
     .tiles_full = 1,
+    .narrow = 1,
 #endif
     .fill = fill_few,
     .few = few,

@@ -67,6 +67,7 @@ typedef struct {
     int native_bf16; /* panels of bf16 weights are bf16; else all panels are float */
     int tiles_from;  /* from so many tokens on, bf16 weights take `tiles`; 0: never */
     int tiles_full;  /* but not where tokens that are not there cost much time, too */
+    int narrow;      /* tiles of a few tokens hold no more than half of TILE, or a quarter */
     Dot *dot[DTYPES];
     Wide *wide[DTYPES];
     Tiles *tiles;
@@ -90,11 +91,11 @@ typedef struct {
 Tiles amx_tiles;
 void amx_begin(void);
 void amx_end(void);
-/* Panels in tiles: tile (of tokens, of 32 elements) after tile; in a tile, 16 rows of a pair of
- * elements of each of 16 tokens. Missing elements and tokens are zero. */
-void amx_pack(const uint16_t *const *rows, int64_t tokens, int64_t k, uint16_t *tile);
+/* Panels in tiles: tile (of `lanes` tokens, of 32 elements) after tile; in a tile, rows of TILE pairs:
+ * of each token the next TILE / lanes. Missing elements and tokens are zero. */
+void amx_pack(const uint16_t *const *rows, int64_t tokens, int64_t k, int64_t lanes, uint16_t *tile);
 void amx_store(const float *from, int64_t ld, int64_t rows, int64_t tokens, int64_t at, int64_t k,
-               void *to);
+               int64_t lanes, void *to);
 enum { TILE_K = 32, TILE_ELEMENTS = TILE * TILE_K };
 
 extern const Isa isa_portable, isa_avx2, isa_avx512f, isa_avx512_bf16, isa_amx_bf16;

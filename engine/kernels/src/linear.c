@@ -59,7 +59,7 @@ API int64_t fiddler_linear(Pool *pool, int64_t dtype, const void *x, int64_t x_s
     const int tiled = dtype == BF16 && suits_tiles(isa, tokens);
     Linear l = {
         .isa = isa, .dtype = (int)dtype,
-        .panel = {.tiled = tiled, .bf16 = dtype == BF16 && (tiled || isa->native_bf16)},
+        .panel = panel_of(isa, (int)dtype, tiled),
         .x = x, .w = w, .bias = bias, .out = out, .x_stride = x_stride, .w_stride = w_stride,
         .out_stride = out_stride, .tokens = tokens, .outputs = outputs, .k = k,
     };

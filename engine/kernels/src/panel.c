@@ -22,9 +22,10 @@ void panel_gather(const Panel *panel, int64_t k, int64_t from, int64_t to, int d
         for (int64_t t = from; t < to; t += TILE) {
             const uint16_t *rows[TILE];
             const int64_t some = least(TILE, to - t);
+            const int64_t lanes = t % SLIVER ? TILE : tile_lanes(panel->narrow, some);
             for (int64_t i = 0; i < some; i++)
                 rows[i] = (const void *)((const char *)x + token[t + i] * bytes);
-            amx_pack(rows, some, k, (uint16_t *)(void *)memory);
+            amx_pack(rows, some, k, lanes, (uint16_t *)(void *)memory);
             memory += panel_bytes(panel, k, TILE);
         }
 #endif

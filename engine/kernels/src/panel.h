@@ -5,14 +5,29 @@
 
 /* `tiled`: see amx_pack. Else a row per token of floats or bf16, zero from k on. */
 typedef struct {
-    int tiled, bf16;
+    int tiled, narrow, bf16;
     void *memory;
 } Panel;
 
-/* Whether so many bf16 tokens are the faster way in tiles: a SLIVER may take as long as a full one. */
+/* Tokens of a tile, where a sliver is of so many. */
+INLINE int64_t tile_lanes(int narrow, int64_t tokens) {
+    return !narrow || tokens > TILE / 2 ? TILE : tokens > TILE / 4 ? TILE / 2 : TILE / 4;
+}
+
+/* Whether so many bf16 tokens are the faster way in tiles. Few wait for memory in either; of more, a
+ * sliver or a tile takes as long as a full one. */
 INLINE int suits_tiles(const Isa *isa, int64_t tokens) {
     if (!isa->tiles || !isa->tiles_from || tokens < isa->tiles_from) return 0;
-    return !isa->tiles_full || 8 * tokens >= 7 * round_up(tokens, SLIVER);
+    if (!isa->tiles_full) return 1;
+    if (isa->narrow && tokens <= TILE) return tokens <= TILE / 2 || tokens >= TILE - 1;
+    const int64_t rest = tokens % SLIVER, lanes = rest > TILE ? SLIVER : tile_lanes(isa->narrow, rest);
+    return 8 * tokens >= 7 * (tokens - rest + (rest ? lanes : 0));
+}
+
+/* A panel without memory yet, of tokens of this dtype. */
+INLINE Panel panel_of(const Isa *isa, int dtype, int tiled) {
+    return (Panel){.tiled = tiled, .narrow = tiled && isa->narrow,
+                   .bf16 = dtype == BF16 && (tiled || isa->native_bf16)};
 }
 
 /* Elements from row to row: a line more than the rows, or rows of a size that is a multiple of a

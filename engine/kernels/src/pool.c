@@ -1,9 +1,10 @@
 /* Threads that wait for work, asleep after a moment, and share it out unit by unit.
  *
- * A run is a list of phases; a thread claims units of the phase at hand, fewer each time as they
- * run out, and who finishes a phase's last unit opens the next. So nobody waits for a thread that
- * the system has not woken yet, and one that comes late helps with what is left. Results do not
- * depend on who computes a unit: a unit's sums are its own.
+ * A run is a list of phases; each thread has a share of the units of the phase at hand, claims some
+ * of it at a time, one after the other as they lie in memory, and then takes half of what another
+ * has left, from its end. Who finishes a phase's last unit opens the next. So nobody waits for a
+ * thread that the system has not woken yet, and one that comes late helps with what is left.
+ * Results do not depend on who computes a unit: a unit's sums are its own.
  *
  * Where the caller's other work runs on an OpenMP team, a pool borrows that team and has no threads
  * of its own: the team's threads stay awake for milliseconds after their work, on the very cores
@@ -31,6 +32,15 @@ enum {
     IDLE_NS = 100000 /* and after one: a layer's next comes soon, and waking takes about as long */
 };
 
+enum { UNIT_BITS = 24, UNITS = (1 << UNIT_BITS) - 1 }; /* of a phase: most */
+
+/* What a thread has not claimed: phase << 2 * UNIT_BITS | from << UNIT_BITS | to. In a line of its
+ * own. Units of an empty share come back by its own thread alone. */
+typedef struct {
+    _Atomic uint64_t left;
+    char apart[64 - sizeof(uint64_t)];
+} Share;
+
 struct Pool {
     const Isa *isa;
     Team *team; /* NULL: threads of our own */
@@ -53,8 +63,9 @@ struct Pool {
     _Atomic int joined; /* of the team, in the call at hand */
     const Phase *phases;
     int64_t count;
-    _Atomic uint64_t state; /* phase << 32 | first unit that nobody claimed */
-    _Atomic int64_t done;   /* units of the phase that are finished */
+    _Atomic int64_t phase; /* the same as step */
+    _Atomic int64_t done;  /* units of the phase that are finished */
+    Share *shares;         /* by thread */
 };
 
 typedef struct {
@@ -117,11 +128,55 @@ static void wait_while(Pool *pool, _Atomic uint32_t *word, uint32_t value, int64
 
 /* --------------------------------------------------------------------------------------- working */
 
-static void open_phase(Pool *pool, uint64_t phase) {
-    while (phase < (uint64_t)pool->count && pool->phases[phase].units == 0) phase++;
+static uint64_t share(int64_t phase, int64_t from, int64_t to) {
+    return (uint64_t)phase << 2 * UNIT_BITS | (uint64_t)from << UNIT_BITS | (uint64_t)to;
+}
+
+static void open_phase(Pool *pool, int64_t phase) {
+    while (phase < pool->count && pool->phases[phase].units == 0) phase++;
     atomic_store(&pool->done, 0);
-    atomic_store(&pool->state, phase << 32);
+    const int64_t units = phase < pool->count ? pool->phases[phase].units : 0;
+    for (int64_t t = 0; t < pool->threads; t++)
+        atomic_store(&pool->shares[t].left, share(phase, units * t / pool->threads,
+                                                  units * (t + 1) / pool->threads));
+    atomic_store(&pool->phase, phase);
     atomic_store(&pool->step, (uint32_t)phase);
+}
+
+/* What a share has left; 0 where that is nothing, or of another phase. */
+static int64_t has_left(uint64_t left, int64_t phase, int64_t *from) {
+    if ((int64_t)(left >> 2 * UNIT_BITS) != phase) return 0;
+    *from = (int64_t)(left >> UNIT_BITS) & UNITS;
+    return ((int64_t)left & UNITS) - *from;
+}
+
+/* The next units of a thread's own share; returns how many. */
+static int64_t claim(Pool *pool, int number, int64_t phase, int64_t *from) {
+    Share *own = &pool->shares[number];
+    uint64_t left = atomic_load(&own->left);
+    for (int64_t n; (n = has_left(left, phase, from)) > 0;) {
+        const int64_t some = n > 4 ? n / 4 : 1;
+        if (atomic_compare_exchange_weak(&own->left, &left, share(phase, *from + some, *from + n)))
+            return some;
+    }
+    return 0;
+}
+
+/* Half of what another thread has left becomes this one's; 0 where nobody has any. */
+static int take_over(Pool *pool, int number, int64_t phase) {
+    for (int i = 1; i < pool->threads; i++) {
+        Share *other = &pool->shares[(number + i) % pool->threads];
+        uint64_t left = atomic_load(&other->left);
+        int64_t from;
+        for (int64_t n; (n = has_left(left, phase, &from)) > 0;) {
+            const int64_t kept = n / 2;
+            if (!atomic_compare_exchange_weak(&other->left, &left, share(phase, from, from + kept)))
+                continue;
+            atomic_store(&pool->shares[number].left, share(phase, from + kept, from + n));
+            return 1;
+        }
+    }
+    return 0;
 }
 
 /* Takes part from the phase at hand to the last. */
@@ -129,19 +184,18 @@ static void take_part(Pool *pool, int number) {
     const uint64_t denormals = denormals_off();
     if (pool->isa->thread_begin) pool->isa->thread_begin();
     for (;;) {
-        uint64_t state = atomic_load(&pool->state);
-        const uint64_t phase = state >> 32;
-        if (phase >= (uint64_t)pool->count) break;
-        const int64_t from = (int64_t)(state & UINT32_MAX), units = pool->phases[phase].units;
-        if (from >= units) {
-            wait_while(pool, &pool->step, (uint32_t)phase, SPIN_NS);
+        const int64_t phase = atomic_load(&pool->phase);
+        if (phase >= pool->count) break;
+        int64_t from = 0;
+        const int64_t some = claim(pool, number, phase, &from);
+        if (!some) {
+            if (!take_over(pool, number, phase))
+                wait_while(pool, &pool->step, (uint32_t)phase, SPIN_NS);
             continue;
         }
-        const int64_t share = (units - from) / (2 * pool->threads), some = share > 1 ? share : 1;
-        if (!atomic_compare_exchange_weak(&pool->state, &state, state + (uint64_t)some)) continue;
         const Phase *of = &pool->phases[phase];
         of->work(of->context, from, from + some, number);
-        if (atomic_fetch_add(&pool->done, some) + some == units) {
+        if (atomic_fetch_add(&pool->done, some) + some == of->units) {
             open_phase(pool, phase + 1);
             if (pool->threads > 1) wake_all(pool, &pool->step);
         }
@@ -257,7 +311,7 @@ API void fiddler_pool_free(Pool *pool) {
     pthread_mutex_destroy(&pool->lock);
     pthread_mutex_destroy(&pool->sleep);
     pthread_cond_destroy(&pool->woken);
-    free(pool->cores), free(pool->workers), free(pool->memory), free(pool);
+    free(pool->cores), free(pool->workers), free(pool->shares), free(pool->memory), free(pool);
 }
 
 /* A pool of `threads`, the caller's counted, on `cores` (NULL: anywhere) or of `team` (NULL: none),
@@ -277,7 +331,9 @@ API Pool *fiddler_pool_new(int64_t threads, const int64_t *cores, const char *is
     pthread_cond_init(&pool->woken, NULL);
     pool->workers = calloc((size_t)threads, sizeof *pool->workers);
     pool->cores = cores ? calloc((size_t)threads, sizeof *pool->cores) : NULL;
-    int failed = !pool->workers || (cores && !pool->cores);
+    pool->shares = aligned_alloc(64, (size_t)threads * sizeof *pool->shares);
+    int failed = !pool->workers || !pool->shares || (cores && !pool->cores);
+    for (int64_t i = 0; pool->shares && i < threads; i++) atomic_init(&pool->shares[i].left, 0);
     for (int64_t i = 0; cores && !failed && i < threads; i++) pool->cores[i] = (int)cores[i];
     while (!failed && pool->threads < threads) {
         Worker *self = malloc(sizeof *self);

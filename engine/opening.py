@@ -1,0 +1,138 @@
+"""From a model in host memory to an open device: experts stored, dense part moved, memory known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from engine.devices import CudaDevice, Device, is_cuda, open_device
+from engine.devices.card import card_hardware
+from engine.devices.dense_part import move_dense
+from engine.errors import InputError
+from engine.events import Clock
+from engine.loader import model_spec
+from engine.pages import onto_own_pages
+from engine.placement import workspace_bytes
+from engine.quantization import Quantization, quantise_experts
+from engine.schemes import Scheme, quantised_spec
+from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware
+from engine.store import ExpertStore, experts_modules
+from engine.timeline import STAGING_BUFFERS
+from engine.warm_up import measure_inside
+
+DEFAULT_HARDWARE = "rtx-4090"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What memory is reserved for, as :func:`engine.placement.make_plan` takes it."""
+
+    max_tokens: int
+    max_sequences: int
+    reserve_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model ready for an engine."""
+
+    store: ExpertStore
+    device: Device
+    machine: HardwareSpec
+    real: ModelSpec
+    """The loaded model."""
+    spec: ModelSpec
+    """The one that is costed."""
+    sizes: Sizes
+    quantization: Quantization | None
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        name: str,
+        device: Device | str,
+        machine: HardwareSpec | None,
+        sizes: Sizes,
+        *,
+        opens: Callable[..., Device] = open_device,
+        scheme: Scheme | None,
+        as_model: str | ModelSpec | None,
+        reserve_bytes: int | None,
+    ) -> Opened:
+        """``device``: a name, or one that is open; ``machine`` None: the card there is, not
+        calibrated; ``reserve_bytes`` None: measured on a GPU.
+
+        Raises InputError where another model cannot be costed, DeviceError where there is no such
+        device.
+        """
+        if isinstance(device, str) and is_cuda(device):
+            onto_own_pages(part for each in experts_modules(model) for part in each.parameters())
+        store = ExpertStore(model)
+        quantization = None if scheme is None else quantise_experts(store, scheme)
+        if isinstance(device, str):
+            asked = () if reserve_bytes is None else (reserve_bytes,)
+            device = opens(device, store, *asked)
+        real = model_spec(model, store, name)
+        spec = _costed(real, as_model, device, scheme)
+        if isinstance(device, CudaDevice):
+            if machine is None:
+                machine = card_hardware(device.runtime.name, device.usable_bytes, DEFAULT_HARDWARE)
+            move_dense(model, store, device.runtime.device)
+            if reserve_bytes is None:
+                _measure_reserve(model, store, device, real, sizes)
+        return cls(
+            store,
+            device,
+            resolve_hardware(DEFAULT_HARDWARE) if machine is None else machine,
+            real,
+            spec,
+            replace(sizes, reserve_bytes=device.reserve_bytes),
+            quantization,
+        )
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What goes into a trace's meta."""
+        return {
+            "device": self.device.name,
+            "loaded": self.real.name,
+            "quantization": None if self.quantization is None else self.quantization.to_dict(),
+            **({"notes": self.device.notes} if isinstance(self.device, CudaDevice) else {}),
+        }
+
+
+def _measure_reserve(
+    model: Any, store: ExpertStore, device: CudaDevice, spec: ModelSpec, sizes: Sizes
+) -> None:
+    """Put what a step is measured to take in the place of what was assumed, where it fits."""
+    tokens, sequences = sizes.max_tokens, sizes.max_sequences
+    if type(tokens) is not int or type(sequences) is not int or tokens < 2 or sequences < 1:
+        return  # the plan says what is wrong with them
+    kv = spec.kv_bytes_per_token * tokens * sequences
+    staging = STAGING_BUFFERS * spec.expert_bytes
+    planned = kv + workspace_bytes(spec, tokens, sequences) - staging
+    try:
+        inside = measure_inside(model, store, device.runtime, tokens, sequences, planned)
+    except torch.OutOfMemoryError:  # a budget for it would not fit either: it says so
+        device.runtime.release()
+        return
+    device.reserve = device.reserve.measured(inside)
+
+
+def _costed(
+    real: ModelSpec, as_model: str | ModelSpec | None, device: Device, scheme: Scheme | None
+) -> ModelSpec:
+    """The model whose bytes and flops are costed; InputError where it cannot be another one."""
+    if as_model is None:
+        return real
+    if device.clock == Clock.MEASURED:
+        raise InputError(
+            f"as_model={as_model!r} costs modelled time, the {device.name} device measures what "
+            "really runs: leave as_model out, or load with device='virtual'"
+        )
+    spec = resolve_costed(as_model, real)
+    return spec if scheme is None else quantised_spec(spec, scheme)
