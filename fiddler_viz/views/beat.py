@@ -11,7 +11,6 @@ import traitlets
 
 from fiddler_viz.views.live_frame import LiveFrame
 
-
 ANSWERED = 4
 """Of so many frames of a run under way one is answered, and so many may be on their way."""
 

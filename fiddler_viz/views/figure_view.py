@@ -38,7 +38,7 @@ class FigureView(go.FigureWidget):
     _plotly_id = traitlets.Unicode().tag(sync=True)
     _plotly_version = traitlets.Unicode(plotly_version).tag(sync=True)
     _live = traitlets.Dict().tag(sync=True)
-    """How frames of a run under way are painted over it (``live_frame.js``); empty: they are not."""
+    """How ``live_frame.js`` paints frames of a run under way over it; empty: it does not."""
     _opened = traitlets.Int(0).tag(sync=True)
     _replaced = traitlets.Int(0).tag(sync=True)
 

@@ -225,7 +225,7 @@ function paintTimeline(canvas, plot, look, frame, buffers, memo) {
     context.drawImage(memo.sheet, 0, at * lane, pixels, lane, size.l, y(at - 0.4), size.w, 0.8 * unit);
     let busy = 0;
     for (let i = 0, first = at * kinds * pixels; i < kinds * pixels; i++) busy += shares[first + i];
-    const share = `${Math.round((100 * busy) / pixels)}%`;
+    const share = percent(busy / pixels);
     context.textAlign = "right";
     context.textBaseline = "middle";
     context.fillStyle = look.muted;
@@ -246,6 +246,11 @@ function paintTimeline(canvas, plot, look, frame, buffers, memo) {
   // What is dragged or clicked is where it is seen.
   xaxis.range = [frame.start_s, frame.end_s];
   xaxis.setScale();
+}
+
+// As fiddler_viz.theme.percent: small shares with a decimal.
+function percent(share) {
+  return `${(100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0)}%`;
 }
 
 function line(context, fromX, fromY, toX, toY) {

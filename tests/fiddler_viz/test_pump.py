@@ -144,3 +144,20 @@ def test_can_be_closed_from_its_own_thread_and_twice() -> None:
     pump.close()
     pump.start()
     assert not pump.alive
+
+
+def test_small_frames_go_ahead_of_their_answers() -> None:
+    """So many may be on their way; then it waits for an answer, and goes on with it."""
+    counter = Counter(wait_s=0.0)
+    pump = Pump(counter, period_s=0.005, answer_s=30.0)
+    pump.ahead = 4
+    pump.start()
+    wait_for(lambda: pump.frames == 5)
+    time.sleep(0.1)
+    assert pump.frames == 5 and pump.unanswered
+    pump.answered(4)
+    wait_for(lambda: pump.frames == 9)
+    pump.answered(2)  # late, and of the past
+    time.sleep(0.1)
+    assert pump.frames == 9 and pump.shown == 4
+    pump.close()

@@ -1,0 +1,202 @@
+"""Frames of a run under way: what they carry, when they are sent, and that a drawing follows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.synthetic import synthetic_trace
+from fiddler_viz.explorer import Explorer
+from fiddler_viz.figures.raster import occupancy
+from fiddler_viz.figures.window import Windows
+from fiddler_viz.frames import grid
+from fiddler_viz.theme import Segment
+from fiddler_viz.views.addressed import as_addressed, within
+from fiddler_viz.views.beat import ANSWERED, Beat
+from fiddler_viz.views.live_frame import MOST_SEGMENTS, LiveFrame, heatmap_frame, timeline_frame
+from fiddler_viz.views.timeline_view import LAYER, MEMORY
+from tests.fiddler_viz.fake_engine import FakeEngine
+from tests.fiddler_viz.make_trace import empty_trace
+from tests.fiddler_viz.test_explorer import wait_for
+
+TRACE = synthetic_trace("mixtral-8x7b", prompt_tokens=6, decode_tokens=40, cache_slots=8)
+
+
+def test_a_heatmap_frame_is_the_grid() -> None:
+    shown = grid(TRACE)
+    frame = heatmap_frame(shown)
+    amount, ran = frame.buffers[:2]
+    assert frame.content == {"shape": [32, 8]}
+    assert np.array_equal(
+        np.frombuffer(amount, np.float32).reshape(32, 8),
+        shown.amount.astype(np.float32),
+        equal_nan=True,
+    )
+    assert np.array_equal(np.frombuffer(ran, np.int8).reshape(32, 8), shown.ran)
+    dots = heatmap_frame(grid(TRACE, show="hits")).buffers[2:]
+    assert all(len(each) == 32 * 8 for each in dots)
+
+
+@pytest.mark.parametrize("steps", [1, 8])
+def test_a_timeline_frame_holds_what_the_raster_shows(steps: int) -> None:
+    start, end = int(TRACE.steps["start_ns"][-steps]), TRACE.duration_ns
+    frame = timeline_frame(TRACE, start, end)
+    assert frame is not None
+    code = np.frombuffer(frame.buffers[0], np.uint8)
+    edges = [np.frombuffer(each, np.float32).astype(np.float64) for each in frame.buffers[1:]]
+    window = Windows(TRACE).at(start, end, pixels=600)
+    shown = window.segments
+    assert np.array_equal(code >> 4, shown.lane) and np.array_equal(code & 15, shown.kind)
+    ns = [edge * (end - start) + start for edge in edges]
+    assert np.allclose(ns[0], shown.start_ns, atol=(end - start) * 1e-6)
+    rough = occupancy(
+        type(shown)(**{**vars(shown), "start_ns": ns[0], "end_ns": ns[1]}), start, end, 600
+    )
+    assert np.allclose(rough, window.shares, atol=2e-3)
+    assert max(Segment) < 16, "a kind has four bits"
+    assert [at for at, _ in frame.content["steps"]] == pytest.approx(
+        (window.step_start_ns * 1e-9).tolist()
+    )
+    assert [label for _, label in frame.content["steps"]] == list(window.step_labels)
+
+
+def test_what_a_frame_cannot_show_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert timeline_frame(empty_trace(), 0, 1) is None
+    assert timeline_frame(TRACE, 5, 5) is None
+    monkeypatch.setattr("fiddler_viz.views.live_frame.MOST_SEGMENTS", 100)
+    assert MOST_SEGMENTS > 100
+    assert timeline_frame(TRACE, 0, TRACE.duration_ns) is None
+
+
+def test_a_frame_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+    beat = Beat()
+    monkeypatch.setattr(beat, "send", lambda content, buffers: sent.append((content, buffers)))
+    a = LiveFrame({"x": 1}, [b"one", b"two"])
+    b = LiveFrame({"y": 2}, [b"three"])
+    beat.send_frame(7, {"heatmap": a, "timeline": b})
+    beat.send_frame(2 * ANSWERED, {})
+    content, buffers = sent[0]
+    assert content == {
+        "frame": 7,
+        "answer": False,
+        "heatmap": {"x": 1, "buffers": [0, 1]},
+        "timeline": {"y": 2, "buffers": [2]},
+    }
+    assert buffers == [b"one", b"two", b"three"]
+    assert sent[1][0]["answer"], "one of several is answered"
+    for nonsense in (None, {}, {"shown": "3"}, {"shown": True}, {"shown": None}):
+        beat._heard(beat, nonsense, [])
+    assert beat.shown == 0
+    beat._heard(beat, {"shown": 3}, [])
+    assert beat.shown == 3
+
+
+class Counted:
+    """An explorer of an engine under way, and what it sent."""
+
+    def __init__(self) -> None:
+        self.engine = FakeEngine(pause_s=0.02)
+        self.explorer = Explorer(self.engine)
+        self.frames: list[dict[str, Any]] = []
+        self.updates: list[float] = []
+        screen = self.explorer.screen
+        for figure in (screen.heatmap.figure, screen.timeline.figure):
+            figure._send_update_msg = lambda *_: self.updates.append(time.monotonic())
+        screen.beat.send = lambda content, buffers: self.frames.append(content)
+        screen.beat.observe(lambda change: screen.beat._heard(None, {"shown": change["new"]}, []))
+        self.thread = threading.Thread(target=lambda: self.engine.generate("On", 64))
+
+    def framed(self, more: int = 3) -> None:
+        count = len(self.frames)
+        wait_for(lambda: len(self.frames) >= count + more)
+
+
+@pytest.fixture
+def counted() -> Iterator[Counted]:
+    made = Counted()
+    made.thread.start()
+    yield made
+    made.engine.stop()
+    made.thread.join()
+    made.explorer.close()
+
+
+def test_a_run_under_way_is_shown_in_frames_and_drawn_at_its_end(counted: Counted) -> None:
+    counted.framed(5)
+    assert {"heatmap", "timeline"} <= set(counted.frames[-1])
+    assert len(counted.updates) <= 4, "its figures were drawn as it began, and then no more"
+    counted.engine.stop()
+    counted.thread.join()
+    wait_for(lambda: not counted.explorer.draws_live)
+    wait_for(
+        lambda: counted.explorer.screen.timeline.drawn.end_ns == counted.explorer.trace.duration_ns
+    )
+    seen = len(counted.frames)
+    time.sleep(0.3)
+    assert len(counted.frames) == seen, "nothing goes on"
+    cells = counted.explorer.screen.heatmap.figure._data[0]["z"]
+    expected = grid(counted.explorer.trace).amount.astype(np.float32).ravel()
+    assert np.array_equal(cells, expected, equal_nan=True)
+
+
+def test_a_change_is_drawn_at_once_between_frames(counted: Counted) -> None:
+    counted.framed()
+    before = len(counted.updates)
+    counted.explorer.apply(gpu_memory="30GB")
+    assert len(counted.updates) > before, "what is pinned now"
+    assert counted.explorer.plan.gpu_memory == 30_000_000_000
+    counted.framed()
+    drawn = len(counted.updates)
+    counted.explorer.screen.heatmap.show.value = "hits"
+    wait_for(lambda: len(counted.updates) > drawn)
+    counted.framed()
+
+
+@pytest.mark.parametrize("how", ["memory", "layer"])
+def test_panels_without_frames_are_drawn_as_before(counted: Counted, how: str) -> None:
+    timeline = counted.explorer.screen.timeline
+    counted.framed()
+    if how == "memory":
+        timeline.panel.value = MEMORY
+    else:
+        timeline.span.value = LAYER
+    time.sleep(0.3)
+    seen, drawn = len(counted.frames), len(counted.updates)
+    time.sleep(0.8)
+    assert len(counted.frames) == seen and len(counted.updates) > drawn
+
+
+def test_a_glance_leaves_the_rest_to_a_whole_look(counted: Counted) -> None:
+    counted.framed()
+    with counted.explorer._pump.paused():
+        session = counted.explorer._session
+        session.advance()
+        view = session.view
+        wait_for(lambda: session.glance() is not None)
+        assert session.view is view, "only taken in"
+        session.change("cache_slots", 2)
+        assert session.glance() is None, "a plan is asked for"
+        session.advance()
+        wait_for(lambda: session.glance() is not None)
+        counted.engine.replan(gpu_memory="26GB")
+        assert session.glance() is None, "somebody else gave the engine another plan"
+        assert session.advance()
+        assert session.view.plan.gpu_memory == 26_000_000_000
+
+
+def test_messages_are_handled_where_they_were_sent() -> None:
+    explorer = Explorer(TRACE)
+    slider = explorer.screen.controls.memory
+    assert slider in list(within(explorer))
+    slider.comm._reply_subshell_for = lambda data, subshell: None  # as ipykernel 7.4: the main one
+    as_addressed(explorer)
+    assert slider.comm._reply_subshell_for({}, "one") == "one"
+    assert slider.comm._reply_subshell_for({}, None) is None
+    explorer.close()
+    as_addressed(slider)  # closed: nothing to mend
