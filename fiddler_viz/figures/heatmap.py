@@ -36,12 +36,15 @@ _CELLS, _PINNED, _CACHED, _RAN, _DOTS, _BY_HAND = 0, 1, 4, 7, 10, 11
 """Where each trace is in ``figure.data``; pinned and cached take one per :func:`_inks`, ran one
 per action, what was done by hand a halo and its ink."""
 TRACES = {
-    "still": [*range(_PINNED, _RAN), _BY_HAND, _BY_HAND + 1],
+    "places": {
+        int(Place.PINNED): list(range(_PINNED, _CACHED)),
+        int(Place.CACHED): list(range(_CACHED, _RAN)),
+    },
     "ran": list(range(_RAN, _DOTS)),
     "dots": _DOTS,
+    "by_hand": [_BY_HAND, _BY_HAND + 1],
 }
-"""Which traces are what, for who paints amounts without plotly: marks that only a plan changes,
-what ran by action, dots."""
+"""Which traces are what, for who paints cells without plotly: by place and ink, by action."""
 _AMOUNTS = tuple([at, color] for at, color in get_colorscale(CIVIDIS))
 """In plotly's own form: what is there already is then not sent again."""
 _BRIGHT = 0.5

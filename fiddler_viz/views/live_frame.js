@@ -67,13 +67,14 @@ function typed(buffer, type) {
   return new type(bytes.slice(byteOffset, byteOffset + byteLength)); // aligned, whatever came
 }
 
-// Amounts of all cells (float32; NaN: none), what ran where (int8; -1: nothing) and dots (uint8).
+// Amounts of all cells (float32; NaN: none), their places (uint8), what ran where (int8; -1:
+// nothing), and dots (uint8).
 function paintHeatmap(canvas, plot, look, frame, buffers, memo) {
   const { xaxis, yaxis } = plot._fullLayout, [layers, experts] = frame.shape;
   const context = placed(canvas, xaxis._offset, yaxis._offset, xaxis._length, yaxis._length);
-  const amounts = typed(buffers[0], Float32Array), ran = typed(buffers[1], Int8Array);
-  const dots = buffers[2] ? typed(buffers[2], Uint8Array) : null;
-  const cells = plot._fullData[0], data = plot._fullData;
+  const amounts = typed(buffers[0], Float32Array), places = typed(buffers[1], Uint8Array);
+  const ran = typed(buffers[2], Int8Array), dots = buffers[3] ? typed(buffers[3], Uint8Array) : [];
+  const cells = plot._fullData[0], data = plot.data; // of empty traces only that has the looks
   if (memo.scale !== cells.colorscale) {
     memo.scale = cells.colorscale;
     memo.colours = colours(cells.colorscale);
@@ -88,22 +89,45 @@ function paintHeatmap(canvas, plot, look, frame, buffers, memo) {
     const [left, top] = [x((i % experts) - 0.5) + gap / 2, y(Math.floor(i / experts) - 0.5) + gap / 2];
     context.fillRect(left, top, wide - gap, tall - gap);
   }
-  memo.marks ??= marksOf(data.filter((_, at) => look.still.includes(at)));
-  for (const { path, color, width } of memo.marks.map((mark) => mark(x, y))) {
-    context.strokeStyle = color;
-    context.lineWidth = width;
-    context.stroke(path);
+  const centre = (i, aside = [0, 0]) => [x((i % experts) + aside[0]), y(Math.floor(i / experts) + aside[1])];
+  const dark = (i) => amounts[i] < 0.5;
+  for (const [place, traces] of Object.entries(look.places)) {
+    const inks = traces.map((at) => [data[at], new Path2D()]);
+    places.forEach((is, i) => {
+      if (is !== Number(place)) return;
+      const [across, down] = centre(i);
+      // As figures/heatmap.py chooses: one ink for blank cells, a line on a halo or one that shows.
+      const used = Number.isNaN(amounts[i]) ? [0] : look.few ? [1, 2] : dark(i) ? [1] : [2];
+      for (const [trace, path] of used.map((ink) => inks[ink])) {
+        if (trace.mode !== "lines") outline(path, trace.marker.symbol, across, down, trace.marker.size / 2);
+        else if (look.few) path.rect(across - 0.38 * wide, down - 0.38 * tall, 0.76 * wide, 0.76 * tall);
+        else path.rect(across - 0.25 * wide, down, 0.5 * wide, 0);
+      }
+    });
+    for (const [trace, path] of inks) {
+      context.strokeStyle = trace.mode === "lines" ? trace.line.color : trace.marker.color;
+      context.lineWidth = trace.mode === "lines" ? trace.line.width : trace.marker.line.width;
+      context.stroke(path);
+    }
   }
+  const where = (all, wanted) => Array.from(all.keys()).filter((i) => wanted(all[i], i));
   look.ran.forEach((at, action) => {
-    const cellsOf = [];
-    ran.forEach((what, i) => what === action && cellsOf.push(i));
-    symbols(context, data[at].marker, cellsOf.map((i) => [x(i % experts), y(Math.floor(i / experts))]));
+    const cellsOf = where(ran, (what) => what === action);
+    symbols(context, data[at].marker, cellsOf.map((i) => centre(i)));
   });
-  if (dots) {
-    const places = [];
-    dots.forEach((is, i) => is && places.push(
-      [x((i % experts) + look.aside[0]), y(Math.floor(i / experts) + look.aside[1])]));
-    symbols(context, data[look.dots].marker, places);
+  for (const tone of look.few ? [null] : ["#fff", "#000"]) { // small ones have no edge
+    const marked = where(dots, (is, i) => is && (tone === null || dark(i) === (tone === "#fff")));
+    const { marker } = data[look.dots];
+    symbols(context, tone ? { ...marker, color: tone } : marker, marked.map((i) => centre(i, look.aside)));
+  }
+  memo.marks ??= look.by_hand.map((at) => plot._fullData[at]).filter((trace) => trace.visible === true && trace.x);
+  for (const { x: columns, y: rows, marker } of memo.marks) {
+    const path = new Path2D(), symbol = (i) => [marker.symbol].flat()[i] ?? marker.symbol;
+    Array.from(columns).forEach((column, i) =>
+      outline(path, symbol(i), x(column), y(rows[i]), marker.size / 2));
+    context.strokeStyle = marker.color;
+    context.lineWidth = marker.line.width;
+    context.stroke(path);
   }
 }
 
@@ -122,33 +146,11 @@ function colours(scale) {
   });
 }
 
-// Lines and rings of traces that stay as they are: what is pinned, cached, picked, edited by hand.
-function marksOf(traces) {
-  return traces.filter((trace) => trace.visible === true && trace.x?.length).map((trace) => (x, y) => {
-    const path = new Path2D();
-    const places = Array.from(trace.x, (value, i) => [value, trace.y[i]]);
-    if (trace.mode === "lines") {
-      let down = false;
-      for (const [across, along] of places) {
-        const is = across !== null && along !== null && !Number.isNaN(across) && !Number.isNaN(along);
-        if (is) path[down ? "lineTo" : "moveTo"](x(across), y(along));
-        down = is;
-      }
-      return { path, color: trace.line.color, width: trace.line.width };
-    }
-    places.forEach(([across, along], i) => {
-      const symbol = Array.isArray(trace.marker.symbol) ? trace.marker.symbol[i] : trace.marker.symbol;
-      outline(path, symbol, x(across), y(along), trace.marker.size / 2);
-    });
-    return { path, color: trace.marker.color, width: trace.marker.line.width };
-  });
-}
-
 function symbols(context, marker, places) {
   if (!places.length) return;
   const path = new Path2D();
   for (const [x, y] of places) outline(path, marker.symbol, x, y, marker.size / 2);
-  context.fillStyle = Array.isArray(marker.color) ? marker.color[0] : marker.color;
+  context.fillStyle = marker.color;
   context.fill(path);
   context.strokeStyle = marker.line.color;
   context.lineWidth = marker.line.width;

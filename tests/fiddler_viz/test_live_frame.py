@@ -30,7 +30,8 @@ TRACE = synthetic_trace("mixtral-8x7b", prompt_tokens=6, decode_tokens=40, cache
 def test_a_heatmap_frame_is_the_grid() -> None:
     shown = grid(TRACE)
     frame = heatmap_frame(shown)
-    amount, ran = frame.buffers[:2]
+    amount, places, ran = frame.buffers[:3]
+    assert np.array_equal(np.frombuffer(places, np.uint8).reshape(32, 8), shown.places)
     assert frame.content == {"shape": [32, 8]}
     assert np.array_equal(
         np.frombuffer(amount, np.float32).reshape(32, 8),
@@ -38,7 +39,7 @@ def test_a_heatmap_frame_is_the_grid() -> None:
         equal_nan=True,
     )
     assert np.array_equal(np.frombuffer(ran, np.int8).reshape(32, 8), shown.ran)
-    dots = heatmap_frame(grid(TRACE, show="hits")).buffers[2:]
+    dots = heatmap_frame(grid(TRACE, show="hits")).buffers[3:]
     assert all(len(each) == 32 * 8 for each in dots)
 
 
