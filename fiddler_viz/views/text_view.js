@@ -3,7 +3,7 @@
 async function render({ model, el }) {
   let drawn = null; // the token that the last drawing marked
   let at = null; // the token that is picked: known here before the kernel has drawn it
-  let added = []; // cells of tokens that came after the last drawing
+  let added = 0; // cells of tokens that came after the last drawing
   let picks = 0; // of this page; a drawing that knows fewer of them shows the past
   const page = crypto.getRandomValues(new Uint32Array(2)).join("-");
   const box = () => el.querySelector(".fv-text");
@@ -21,7 +21,7 @@ async function render({ model, el }) {
   }
 
   function draw() {
-    added = [];
+    added = 0;
     const before = box();
     const focused = before !== null && before === document.activeElement;
     const top = before?.scrollTop ?? 0;
@@ -45,11 +45,11 @@ async function render({ model, el }) {
   function grow({ text }) {
     const inner = el.querySelector(".fv-text.live > div");
     if (!text || inner === null) return;
-    for (const token of text.texts.slice(added.length)) {
-      const cell = document.createElement("i");
-      cell.textContent = token;
-      added.push(cell);
-      inner.append(cell, token.endsWith("\n") ? "\n" : "");
+    for (const shown of text.cells.slice(added)) {
+      const cell = document.createElement("i"), ends = shown.endsWith("\n"); // a line
+      cell.textContent = ends ? shown.slice(0, -1) : shown;
+      inner.append(cell, ends ? "\n" : "");
+      added += 1;
     }
   }
 

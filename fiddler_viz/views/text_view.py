@@ -108,7 +108,8 @@ class TextView(anywidget.AnyWidget):
         texts = trace.texts[self._drawn_rows :]
         if self.texts != 1 or not texts:
             return None
-        return LiveFrame({"from": self._drawn_rows, "texts": [show_token(text) for text in texts]})
+        cells = [show_token(text) + ("\n" if text.endswith("\n") else "") for text in texts]
+        return LiveFrame({"cells": cells})
 
     def _heard(self, _: object, content: Any, __: object) -> None:
         if not isinstance(content, dict) or content.get("event") != "pick":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from fiddler_viz.theme import Segment
 from fiddler_viz.views.addressed import as_addressed, within
 from fiddler_viz.views.beat import ANSWERED, Beat
 from fiddler_viz.views.live_frame import MOST_SEGMENTS, LiveFrame, heatmap_frame, timeline_frame
+from fiddler_viz.views.text_view import TextView
 from fiddler_viz.views.timeline_view import LAYER, MEMORY
 from tests.fiddler_viz.fake_engine import FakeEngine
 from tests.fiddler_viz.make_trace import empty_trace
@@ -201,3 +203,17 @@ def test_messages_are_handled_where_they_were_sent() -> None:
     assert slider.comm._reply_subshell_for({}, None) is None
     explorer.close()
     as_addressed(slider)  # closed: nothing to mend
+
+
+def test_a_text_frame_adds_the_tokens_after_the_last_drawing() -> None:
+    text = TextView(100)
+    assert text.frame(TRACE) is None, "nothing was drawn yet"
+    part = replace(TRACE, texts=tuple(f"t{at}" for at in range(len(TRACE.token_rows))))
+    text.show(part, None, live=True)
+    assert text.frame(part) is None, "all of it was drawn"
+    more = replace(part, texts=(*part.texts, " a<b", "end\n"))
+    frame = text.frame(more)
+    assert frame is not None
+    assert frame.content["cells"] == [" a<b", "end↵\n"], "the page escapes, and breaks the line"
+    text.texts = 2
+    assert text.frame(more) is None, "of several texts only a drawing can tell which"
