@@ -6,7 +6,7 @@ In JupyterLab:
   benchmarks/replay.py: 2,000 tokens on 48 x 128 experts, top-8), until the page has painted the
   new plan: the memory bar and, before it, the timeline. Timed in the page, by its own clock.
 - The same on the demo model while its engine generates.
-- Live: how often the page draws the timeline in a second while the engine generates.
+- Live: how often the page shows the timeline anew in a second while a cell generates.
 - Slowdown: the engine's own decode speed by the wall clock, a page with the explorer open against
   no explorer at all, in turns.
 
@@ -192,7 +192,7 @@ def main() -> None:
         f"load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
     )
     with browser(ensure_chromium()) as opened:
-        page = opened.new_page(viewport={"width": 1280, "height": 800})
+        page = opened.new_page(viewport={"width": 1440, "height": 1000})  # all panels in view
         page.set_default_timeout(60_000)
         print(f"Chromium {opened.version}, software rendering")
         finished = large(page, chosen.presses)
