@@ -66,7 +66,7 @@ async function render({ model, el }) {
   model.send({ event: "open" });
   const watch = new ResizeObserver(follow(el));
   watch.observe(el);
-  const leave = await followFrames(model, el);
+  const leave = await followFrames(model, el).catch(() => () => {}); // no beat: no frames
   return () => {
     leave();
     clearTimeout(timer);

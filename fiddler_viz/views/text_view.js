@@ -74,7 +74,8 @@ async function render({ model, el }) {
   });
   draw();
   model.on("change:value", draw);
-  const beat = model.get("beat") && (await model.widget_manager.get_model(model.get("beat")));
+  const known = model.get("beat") ? model.widget_manager.get_model(model.get("beat")) : null;
+  const beat = await Promise.resolve(known).catch(() => null); // none: drawings alone
   if (beat) beat.on("msg:custom", grow);
   return () => {
     model.off("change:value", draw);
