@@ -293,7 +293,7 @@ class Explorer(widgets.VBox):
         )
         if self._screen.owes:
             self._dirty.set()
-        return self._acknowledged(sent)
+        return self._acknowledged(sent, ahead=ANSWERED if still else 0)
 
     def _framed_only(self) -> bool:
         """Of a run that went on, and nothing else: send a frame. False where more is to be done."""
@@ -305,10 +305,13 @@ class Explorer(widgets.VBox):
             self._framed, self._pump.ahead = True, ANSWERED
         return framed
 
-    def _acknowledged(self, sent: bool) -> bool:
-        """Ask the browser to say when it has painted what was sent, if anything was."""
+    def _acknowledged(self, sent: bool, *, ahead: int = 0) -> bool:
+        """Ask the browser to say when it has painted what was sent, if anything was.
+
+        ``ahead``: how many frames may be on their way before it has.
+        """
         if sent:
-            self._pump.ahead = 0
+            self._pump.ahead = ahead
             self._screen.beat.sent = self._pump.frames + 1
         return sent
 

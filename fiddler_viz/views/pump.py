@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-PERIOD_S = 0.09
-"""Least time between two frames: 11 a second, beyond which a lecture sees no difference."""
+PERIOD_S = 0.08
+"""Least time between two frames: 12.5 a second, beyond which a lecture sees no difference."""
 ANSWER_S = 0.25
 """How long to wait for a browser's answer; without one the pump goes on, at 3 frames a second."""
 REST_SHARE = 0.33
