@@ -6,12 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.plan import Plan
+from engine.residency import Place
 from engine.summary import Summary
 from engine.trace import Trace
 from engine.units import format_bytes
 from fiddler_viz.figures import room_of
+from fiddler_viz.frames import Grid
 from fiddler_viz.theme import Theme
 from fiddler_viz.views.beat import Beat
 from fiddler_viz.views.closing import close_children, close_whole
@@ -73,6 +77,8 @@ class Screen:
         self._selection = selection
         self._drawn_plan: tuple[Plan, str, bool] | None = None
         self._drawn_predicted: Summary | None = None
+        self._pinned: NDArray[np.bool_] | None = None
+        """What the heatmap's figure has as pinned, while a run is live."""
         self.owes = False
         """Whether heatmap and text are still those of the plan before."""
         self.header, self.tiles, self.status = Header(), Tiles(), Status()
@@ -163,7 +169,8 @@ class Screen:
         tiles = self._tiles_of(view)
         memory, room = memory_now(session), room_of(view.trace)
         size, able = view.plan.expert_bytes, not view.trace.on_host
-        still = still and view.live and not replanned
+        still = still and view.live and not replanned and self._has_pinned(grid)
+        self._pinned = grid.places == Place.PINNED
         sent = [
             self.heatmap.draw(grid, picked, view.plan, hover=not moving, able=able, still=still),
             self.memory.show(memory, room, size),
@@ -193,9 +200,15 @@ class Screen:
             return False
         against = self.heatmap.against.value
         grid = grid_of(session, self.heatmap.show.value, None, against)
+        if not self._has_pinned(grid):  # a plan takes effect
+            return False
         panels = {"heatmap": heatmap_frame(grid), "timeline": lanes, "text": self.text.frame(trace)}
         self.beat.send_frame(number, {name: panel for name, panel in panels.items() if panel})
         return True
+
+    def _has_pinned(self, grid: Grid) -> bool:
+        """Whether the heatmap's figure has the pinned experts of this grid."""
+        return np.array_equal(grid.places == Place.PINNED, self._pinned)
 
     def _draw_first(self, session: Session, whole: Trace | None, *, name: str) -> bool:
         """What a slider is watched for; the rest, which takes longer, is drawn right after."""
