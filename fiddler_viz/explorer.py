@@ -285,12 +285,15 @@ class Explorer(widgets.VBox):
         elif not busy and self._state == "running":
             self._state = "ready"
         self._drawn_s = now_s = time.monotonic()
-        still = self._framed and not dirty and now_s - self._figures_s < _FIGURES_S
-        if not still:
-            self._framed, self._figures_s = False, now_s
+        live, recent = self._session.view.live, now_s - self._figures_s < _FIGURES_S
+        still = self._framed and live and recent and not dirty
         sent = self._screen.draw(
             self._session, name=self.name, state=self._state, busy=busy, still=still
         )
+        if not still:
+            if self._framed:  # where a figure has not changed, the page would keep the last frame
+                self._screen.beat.send_drawn()
+            self._framed, self._figures_s = False, now_s
         if self._screen.owes:
             self._dirty.set()
         return self._acknowledged(sent, ahead=ANSWERED if still else 0)

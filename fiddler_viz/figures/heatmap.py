@@ -158,11 +158,11 @@ def _by_ink(grid: Grid, place: Place, look: Theme) -> list[NDArray[np.bool_]]:
     here, blank = grid.places == place, np.isnan(grid.amount)
     if grid.amount.size <= FEW_CELLS:
         return [here & blank, here & ~blank, here & ~blank]
-    dark = _dark(grid, look)
+    dark = is_dark(grid, look)
     return [here & blank, here & dark & ~blank, here & ~dark & ~blank]
 
 
-def _dark(grid: Grid, look: Theme) -> NDArray[np.bool_]:
+def is_dark(grid: Grid, look: Theme) -> NDArray[np.bool_]:
     """Where an amount's colour is closer to black than to white."""
     if grid.show == "difference":
         return np.abs(grid.amount) < _BRIGHT if look.name == "dark" else np.abs(grid.amount) > 0.8
@@ -247,7 +247,7 @@ def update_heatmap(
         across, down = aside(grid.amount.size)
         figure.data[_DOTS].update(x=columns + across, y=rows + down)
         if not few:  # there is no room for an edge
-            dark = _dark(grid, look)[rows, columns]
+            dark = is_dark(grid, look)[rows, columns]
             figure.data[_DOTS].marker.color = np.where(dark, "#fff", "#000").tolist()
         _mark_edits(figure, grid, -_ASIDE if few else 0.0)
         figure.layout.title = title_of(look, mode.title, safe(grid.caption), safe(mode.look_for))

@@ -43,6 +43,10 @@ class Beat(anywidget.AnyWidget):
             buffers += panel.buffers
         self.send(content, buffers)
 
+    def send_drawn(self) -> None:
+        """Figures show again how things stand, whether or not plotly had anything to draw."""
+        self.send({"drawn": True}, [])
+
     def _heard(self, _: object, content: Any, __: object) -> None:
         if isinstance(content, dict) and type(content.get("shown")) is int:
             self.shown = content["shown"]

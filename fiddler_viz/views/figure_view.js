@@ -45,6 +45,7 @@ async function render({ model, el }) {
     clearTimeout(timer);
     late = false;
     end?.();
+    el.dispatchEvent(new CustomEvent("fv-restart"));
     const widget = plotly.default();
     const heard = listening(model);
     widget.initialize({ model: heard });

@@ -19,7 +19,7 @@ from fiddler_viz.views.earlier import PROFILE
 from fiddler_viz.views.figure_view import FigureView, without_legend
 from fiddler_viz.views.heading import Heading
 from fiddler_viz.views.legend import HeatmapLegend
-from fiddler_viz.views.live_frame import heatmap_look
+from fiddler_viz.views.live_frame import LiveFrame, heatmap_frame, heatmap_look
 from fiddler_viz.views.pin_controls import Edited, PinControls
 from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.selection import Picked, Selection
@@ -46,6 +46,7 @@ class HeatmapView(widgets.VBox):
         self._theme = theme
         self._selection = selection
         self._follower: int | None = None
+        self._drawn_empty = grid.is_empty
         figure = heatmap_figure(grid, theme, height=height_px)
         figure.update_layout(title_text="", margin_t=8, margin_b=24)
         without_legend(figure)  # its heading says it
@@ -197,4 +198,10 @@ class HeatmapView(widgets.VBox):
             self.legend.show(mode, edits(grid)),
             not still and self.figure.change(update),
         ]
+        if not still:
+            self._drawn_empty = grid.is_empty
         return any(sent)
+
+    def frame(self, grid: Grid) -> LiveFrame | None:
+        """The cells of a run under way; None where the drawing says that there is nothing yet."""
+        return None if self._drawn_empty else heatmap_frame(grid, self._theme)

@@ -1,6 +1,6 @@
 // Frames of a run under way, painted on a canvas over plotly's drawing: a few milliseconds, where
 // plotly's own update takes a hundred. The frame comes with the explorer's beat, all panels in one
-// message; the next drawing of plotly's takes the canvas away.
+// message; the next drawing of plotly's, or word of one, takes the canvas away.
 
 async function followFrames(model, el) {
   const look = model.get("_live");
@@ -22,6 +22,7 @@ async function followFrames(model, el) {
   }
 
   function show(content, buffers) {
+    if (content.drawn) hide();
     const frame = content[look.panel];
     const plot = el.querySelector(".js-plotly-plot") ?? el;
     if (!frame || !seen || !plot._fullLayout?._size) return;
@@ -37,9 +38,16 @@ async function followFrames(model, el) {
     el.dispatchEvent(new CustomEvent("fv-painted", { bubbles: true }));
   }
 
+  function restart() { // plotly's drawing begins anew, without the canvas and without who listened
+    hide();
+    watched = null;
+  }
+
   beat.on("msg:custom", show);
+  el.addEventListener("fv-restart", restart);
   return () => {
     beat.off("msg:custom", show);
+    el.removeEventListener("fv-restart", restart);
     watch.disconnect();
     hide();
   };
@@ -68,12 +76,13 @@ function typed(buffer, type) {
 }
 
 // Amounts of all cells (float32; NaN: none), their places (uint8), what ran where (int8; -1:
-// nothing), and dots (uint8).
+// nothing), which colours are dark (uint8), and dots (uint8).
 function paintHeatmap(canvas, plot, look, frame, buffers, memo) {
   const { xaxis, yaxis } = plot._fullLayout, [layers, experts] = frame.shape;
   const context = placed(canvas, xaxis._offset, yaxis._offset, xaxis._length, yaxis._length);
   const amounts = typed(buffers[0], Float32Array), places = typed(buffers[1], Uint8Array);
-  const ran = typed(buffers[2], Int8Array), dots = buffers[3] ? typed(buffers[3], Uint8Array) : [];
+  const ran = typed(buffers[2], Int8Array), darks = typed(buffers[3], Uint8Array);
+  const dots = buffers[4] ? typed(buffers[4], Uint8Array) : [];
   const cells = plot._fullData[0], data = plot.data; // of empty traces only that has the looks
   if (memo.scale !== cells.colorscale) {
     memo.scale = cells.colorscale;
@@ -90,7 +99,7 @@ function paintHeatmap(canvas, plot, look, frame, buffers, memo) {
     context.fillRect(left, top, wide - gap, tall - gap);
   }
   const centre = (i, aside = [0, 0]) => [x((i % experts) + aside[0]), y(Math.floor(i / experts) + aside[1])];
-  const dark = (i) => amounts[i] < 0.5;
+  const dark = (i) => darks[i] === 1;
   for (const [place, traces] of Object.entries(look.places)) {
     const inks = traces.map((at) => [data[at], new Path2D()]);
     places.forEach((is, i) => {

@@ -15,7 +15,7 @@ import numpy as np
 
 from engine.events import WORK, Lane, columns
 from engine.trace import Trace
-from fiddler_viz.figures.heatmap import FEW_CELLS, TRACES, aside
+from fiddler_viz.figures.heatmap import FEW_CELLS, TRACES, aside, is_dark
 from fiddler_viz.figures.step_labels import StepLabels
 from fiddler_viz.figures.window import steps_in_view
 from fiddler_viz.frames import Grid, segments
@@ -40,12 +40,13 @@ def heatmap_look(beat: str, cells: int) -> dict[str, Any]:
     return {"panel": "heatmap", "beat": beat, "few": few, "aside": aside(cells), **TRACES}
 
 
-def heatmap_frame(grid: Grid) -> LiveFrame:
-    """Amounts, places, what ran and dots of all cells."""
+def heatmap_frame(grid: Grid, theme: Theme) -> LiveFrame:
+    """Amounts, places, what ran, which colours are dark, and dots, of all cells."""
     buffers = [
         grid.amount.astype(np.float32).tobytes(),
         grid.places.astype(np.uint8).tobytes(),
         grid.ran.astype(np.int8).tobytes(),
+        is_dark(grid, theme).astype(np.uint8).tobytes(),
     ]
     if grid.coloured.dots is not None:
         buffers.append(grid.coloured.dots.astype(np.uint8).tobytes())

@@ -24,7 +24,6 @@ from fiddler_viz.views.edit_words import edit_words, edited
 from fiddler_viz.views.heatmap_view import HeatmapView
 from fiddler_viz.views.heights import Heights
 from fiddler_viz.views.light import Light
-from fiddler_viz.views.live_frame import heatmap_frame
 from fiddler_viz.views.live_state import LiveState
 from fiddler_viz.views.memory_view import MemoryView
 from fiddler_viz.views.pick_controls import PickControls
@@ -200,9 +199,10 @@ class Screen:
             return False
         against = self.heatmap.against.value
         grid = grid_of(session, self.heatmap.show.value, None, against)
-        if not self._has_pinned(grid):  # a plan takes effect
+        cells = self.heatmap.frame(grid)
+        if cells is None or not self._has_pinned(grid):  # the first cells, or a plan takes effect
             return False
-        panels = {"heatmap": heatmap_frame(grid), "timeline": lanes, "text": self.text.frame(trace)}
+        panels = {"heatmap": cells, "timeline": lanes, "text": self.text.frame(trace)}
         self.beat.send_frame(number, {name: panel for name, panel in panels.items() if panel})
         return True
 

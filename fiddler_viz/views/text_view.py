@@ -81,6 +81,7 @@ class TextView(anywidget.AnyWidget):
         """
         before = self.value
         hint, body = LOOK_FOR, EMPTY
+        self.texts = self._drawn_rows = 0
         if trace is not None and len(trace.token_rows):
             tokens = priced(trace)
             hint += _scale(tokens)
@@ -105,8 +106,10 @@ class TextView(anywidget.AnyWidget):
 
         None where there is none of them to add: of several texts only a drawing can say which.
         """
-        texts = trace.texts[self._drawn_rows :]
+        tokens, texts = trace.tokens, trace.texts[self._drawn_rows :]
         if self.texts != 1 or not texts:
+            return None
+        if tokens["beam"].any() or tokens["sequence"].any():  # a search has one text of many beams
             return None
         cells = [show_token(text) + ("\n" if text.endswith("\n") else "") for text in texts]
         return LiveFrame({"cells": cells})

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.residency import Place
 from engine.synthetic import synthetic_trace
 from fiddler_viz.explorer import Explorer
+from fiddler_viz.figures import heatmap_figure
+from fiddler_viz.figures.heatmap import FEW_CELLS
 from fiddler_viz.figures.raster import occupancy
 from fiddler_viz.figures.window import Windows
-from fiddler_viz.frames import grid
-from fiddler_viz.theme import Segment
+from fiddler_viz.frames import amounts, grid
+from fiddler_viz.theme import Segment, Theme, theme
 from fiddler_viz.views.addressed import as_addressed, within
 from fiddler_viz.views.beat import ANSWERED, Beat
 from fiddler_viz.views.live_frame import MOST_SEGMENTS, LiveFrame, heatmap_frame, timeline_frame
@@ -26,12 +29,13 @@ from tests.fiddler_viz.fake_engine import FakeEngine
 from tests.fiddler_viz.make_trace import empty_trace
 from tests.fiddler_viz.test_explorer import wait_for
 
+LIGHT = theme("light")
 TRACE = synthetic_trace("mixtral-8x7b", prompt_tokens=6, decode_tokens=40, cache_slots=8)
 
 
 def test_a_heatmap_frame_is_the_grid() -> None:
     shown = grid(TRACE)
-    frame = heatmap_frame(shown)
+    frame = heatmap_frame(shown, LIGHT)
     amount, places, ran = frame.buffers[:3]
     assert np.array_equal(np.frombuffer(places, np.uint8).reshape(32, 8), shown.places)
     assert frame.content == {"shape": [32, 8]}
@@ -41,8 +45,30 @@ def test_a_heatmap_frame_is_the_grid() -> None:
         equal_nan=True,
     )
     assert np.array_equal(np.frombuffer(ran, np.int8).reshape(32, 8), shown.ran)
-    dots = heatmap_frame(grid(TRACE, show="hits")).buffers[3:]
-    assert all(len(each) == 32 * 8 for each in dots)
+    assert [len(each) for each in frame.buffers[3:]] == [32 * 8]
+    marked = heatmap_frame(grid(TRACE, show="hits"), LIGHT).buffers[3:]
+    assert [len(each) for each in marked] == [32 * 8, 32 * 8]
+
+
+@pytest.mark.parametrize("look", [LIGHT, theme("dark")])
+def test_marks_of_a_difference_are_inked_as_plotlys(look: Theme) -> None:
+    of = synthetic_trace("qwen3-30b-a3b", prompt_tokens=6, decode_tokens=12)
+    half = replace(of, routing=of.routing.where(of.routing.step < 4))
+    shown = grid(of, show="difference", against=amounts.shares(half))
+    assert shown.amount.size > FEW_CELLS
+    dark = np.frombuffer(heatmap_frame(shown, look).buffers[3], np.uint8).reshape(shown.shape) == 1
+    inks = heatmap_figure(shown, look).data[1:4]
+    whites, blacks = ({*zip(*cells(ink), strict=True)} for ink in inks[1:])
+    pinned = np.argwhere(shown.places == Place.PINNED)
+    of_dark = {(e, r) for r, e in pinned.tolist() if dark[r, e]}
+    assert whites == of_dark and blacks, "white on what is dark"
+    assert blacks == {(e, r) for r, e in pinned.tolist() if not dark[r, e]}
+
+
+def cells(dashes: Any) -> tuple[list[int], list[int]]:
+    """Columns and rows that a figure's dashes are in."""
+    x, y = (np.asarray(each)[::3] for each in (dashes.x, dashes.y))
+    return np.round(x + 0.25).astype(int).tolist(), y.astype(int).tolist()
 
 
 @pytest.mark.parametrize("steps", [1, 8])
@@ -107,13 +133,19 @@ class Counted:
         self.engine = FakeEngine(pause_s=0.02)
         self.explorer = Explorer(self.engine)
         self.frames: list[dict[str, Any]] = []
+        self.drawn = 0
         self.updates: list[float] = []
         screen = self.explorer.screen
         for figure in (screen.heatmap.figure, screen.timeline.figure):
             figure._send_update_msg = lambda *_: self.updates.append(time.monotonic())
-        screen.beat.send = lambda content, buffers: self.frames.append(content)
+        screen.beat.send = self._sent
         screen.beat.observe(lambda change: screen.beat._heard(None, {"shown": change["new"]}, []))
         self.thread = threading.Thread(target=lambda: self.engine.generate("On", 64))
+
+    def _sent(self, content: dict[str, Any], _: object) -> None:
+        self.drawn += "drawn" in content
+        if "frame" in content:
+            self.frames.append(content)
 
     def framed(self, more: int = 3) -> None:
         count = len(self.frames)
@@ -159,6 +191,43 @@ def test_a_change_is_drawn_at_once_between_frames(counted: Counted) -> None:
     counted.explorer.screen.heatmap.show.value = "hits"
     wait_for(lambda: len(counted.updates) > drawn)
     counted.framed()
+
+
+def test_at_the_end_the_page_hears_of_a_figure_that_stays_as_it_is(counted: Counted) -> None:
+    wait_for(lambda: len(counted.explorer.trace.step_rows) > 6)
+    steps, timeline = counted.explorer.trace.steps, counted.explorer.screen.timeline
+    start, end = int(steps["start_ns"][1]), int(steps["end_ns"][3])
+    counted.explorer.selection.time = (start, end)
+    wait_for(lambda: (timeline.drawn.start_ns, timeline.drawn.end_ns) == (start, end))
+    counted.framed()
+    told = counted.drawn
+    timeline.figure.change = lambda _: False  # as where nothing of it is new
+    counted.engine.stop()
+    counted.thread.join()
+    wait_for(lambda: not counted.explorer.draws_live)
+    wait_for(lambda: counted.drawn == told + 1)
+
+
+def test_cells_are_not_painted_under_a_note_that_there_are_none() -> None:
+    counted = Counted()
+    begin, step = threading.Event(), counted.engine._step
+
+    def late(*given: Any) -> None:
+        begin.wait(9)
+        step(*given)
+
+    counted.engine._step = late  # type: ignore[method-assign]
+    figure, text = counted.explorer.screen.heatmap.figure, counted.explorer.screen.text
+    counted.thread.start()
+    wait_for(lambda: figure._layout["annotations"][0]["visible"])
+    wait_for(lambda: text.texts == 0)  # nothing is left of the texts before
+    begin.set()
+    counted.framed(1)
+    assert not figure._layout["annotations"][0]["visible"]
+    assert text.texts == 1
+    counted.engine.stop()
+    counted.thread.join()
+    counted.explorer.close()
 
 
 @pytest.mark.parametrize("how", ["memory", "layer"])
@@ -217,3 +286,22 @@ def test_a_text_frame_adds_the_tokens_after_the_last_drawing() -> None:
     assert frame.content["cells"] == [" a<b", "end↵\n"], "the page escapes, and breaks the line"
     text.texts = 2
     assert text.frame(more) is None, "of several texts only a drawing can tell which"
+
+
+def test_a_search_of_many_beams_is_read_by_a_drawing_only() -> None:
+    table = TRACE.token_rows.copy()
+    table[1::2, 2] = 1  # every other row is of a second beam, continued from the first
+    table[2:, 5] = np.arange(len(table) - 2)
+    beams = replace(TRACE, token_rows=table, texts=tuple(f"t{at}" for at in range(len(table))))
+    text = TextView(100)
+    text.show(beams, None, live=True)
+    assert text.texts == 1, "the leading beam's"
+    assert text.frame(replace(beams, texts=(*beams.texts, "more"))) is None
+
+
+def test_an_empty_run_forgets_the_rows_of_the_one_before() -> None:
+    text, part = TextView(100), replace(TRACE, texts=("t",) * len(TRACE.token_rows))
+    text.show(part, None)
+    text.show(empty_trace(), None, live=True)
+    longer = replace(part, texts=("t",) * (len(TRACE.token_rows) + 2))
+    assert text.frame(longer) is None, "not without its beginning"

@@ -1,0 +1,102 @@
+"""What a page does with frames and with a plot that begins anew: ``live_frame.js`` in a browser."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from engine.synthetic import synthetic_trace
+from fiddler_viz.figures import timeline_figure
+from fiddler_viz.figures.window import Windows
+from fiddler_viz.theme import theme
+from fiddler_viz.views.figure_view import FigureView
+from fiddler_viz.views.live_frame import timeline_frame, timeline_look
+from fiddler_viz.views.plotly_code import Plotly
+from fiddler_viz.views.style import style_sheet
+
+PAGE = """async ({ esm, code, state, frame }) => {
+  class Model {
+    constructor(state) { Object.assign(this, { state, heard: [] }); }
+    get(name) { return this.state[name]; }
+    set(name, value) { this.state[name] = value; this.tell(`change:${name}`); }
+    on(name, call) { this.heard.push([name, call]); }
+    off(name, call) { this.heard = this.heard.filter(([n, c]) => n !== name || c !== call); }
+    tell(name, ...what) { this.heard.filter(([n]) => n === name).forEach(([, c]) => c(...what)); }
+    send() {}
+    save_changes() {}
+  }
+  const beat = new Model({}), model = new Model(state), library = new Model({ code });
+  const models = { [state._plotly_id]: library, beat };
+  model.widget_manager = { get_model: async (id) => models[id] };
+  const module = await import(URL.createObjectURL(new Blob([esm], { type: "text/javascript" })));
+  const el = document.querySelector("#plot");
+  await module.default.render({ model, el });
+  const buffers = frame.buffers.map((text) =>
+    new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer));
+  const painted = () => [el.querySelectorAll("canvas.fv-live").length,
+    el.classList.contains("fv-live-timeline")];
+  Object.assign(globalThis, { test: { el, model, beat, painted,
+    rest: () => new Promise((resolve) => setTimeout(resolve, 300)),
+    paint: () => beat.tell("msg:custom", { timeline: frame.content }, buffers),
+    restyle: () => model.set("_py2js_update", { trace_data: {}, layout_data: { dragmode: "pan" },
+      style_traces: [0], source_view_id: null, trace_edit_id: 1, layout_edit_id: 1 }) } });
+}"""
+
+
+@pytest.mark.browser
+def test_a_canvas_goes_with_the_next_drawing_also_of_a_plot_that_began_anew(chromium: str) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    trace, look, plotly = synthetic_trace("mixtral-8x7b", decode_tokens=4), theme("dark"), Plotly()
+    figure = timeline_figure(Windows(trace).at(0, trace.duration_ns), look, height=240)
+    view = FigureView(figure, plotly, live=timeline_look("beat", look))
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.set_content(f"{style_sheet(look)}<div id=plot style='width:700px'></div>")
+        tab.evaluate(PAGE, given(view, plotly, trace))
+        ask(tab, "test.model.set('_opened', 1)")
+        assert ask(tab, "test.paint()") == [1, True]
+        assert ask(tab, "test.restyle()") == [0, False], "a drawing takes its place"
+        assert ask(tab, "test.paint()") == [1, True]
+        assert ask(tab, "test.beat.tell('msg:custom', { drawn: true })") == [0, False]
+        assert ask(tab, "test.paint()") == [1, True]
+        opacity = "(at) => getComputedStyle(test.el.querySelector(at)).opacity"
+        assert tab.evaluate(opacity, ".cartesianlayer") == "0"
+        assert tab.evaluate(opacity, ".zoomlayer") == "1", "where one drags is seen"
+        assert tab.evaluate(opacity, ".main-svg:has(> .zoomlayer)") == "1"
+
+        assert ask(tab, "test.model.set('_replaced', 1)") == [0, False], "nothing is left hidden"
+        assert ask(tab, "test.paint()") == [1, True]
+        assert ask(tab, "test.restyle()") == [0, False], "the new drawing is listened to"
+        browser.close()
+
+
+def ask(tab: Any, script: str) -> list[Any]:
+    """Do something, and say what there is a moment later: canvases, and whether plotly hides."""
+    return tab.evaluate(f"async () => {{ {script}; await test.rest(); return test.painted(); }}")
+
+
+def given(view: FigureView, plotly: Plotly, trace: Any) -> dict[str, Any]:
+    """What a page is sent, as JSON."""
+    import base64
+
+    frame = timeline_frame(trace, 0, trace.duration_ns)
+    assert frame is not None
+    buffers = [base64.b64encode(each).decode() for each in frame.buffers]
+    content = {**frame.content, "buffers": list(range(len(buffers)))}
+    state = {
+        "_plotly_id": plotly.model_id,
+        "_plotly_version": "test",
+        "_live": view._live,
+        "_widget_data": json.loads(view.to_json())["data"],
+        "_widget_layout": json.loads(view.to_json())["layout"],
+        "_config": view._config,
+    }
+    return {
+        "esm": str(view._esm),
+        "code": plotly.code,
+        "state": state,
+        "frame": {"content": content, "buffers": buffers},
+    }
