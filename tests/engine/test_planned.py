@@ -84,6 +84,8 @@ def test_a_device_that_measures_is_not_another(engine: HybridEngine) -> None:
     class Measuring:
         name, offloads, clock = "stopwatch", True, Clock.MEASURED
 
+        def check_budget(self, budget_bytes: int) -> None: ...
+
     real, engine.device = engine.device, Measuring()  # type: ignore[assignment]
     try:
         other = {"as_model": engine.real_spec, "gpu_memory": "50%"}
