@@ -168,13 +168,11 @@ class Screen:
         tiles = self._tiles_of(view)
         memory, room = memory_now(session), room_of(view.trace)
         size, able = view.plan.expert_bytes, not view.trace.on_host
-        # A plan that is new: numbers first, figures with the next frame, as it takes effect.
-        still = still and view.live and (replanned or self._has_pinned(grid))
-        if not still:
-            self._pinned = grid.places == Place.PINNED
+        still = still and view.live and not replanned and self._has_pinned(grid)
+        self._pinned = grid.places == Place.PINNED
         sent = [
-            self.memory.show(memory, room, size),  # what a slider of memory is watched for
             self.heatmap.draw(grid, picked, view.plan, hover=not moving, able=able, still=still),
+            self.memory.show(memory, room, size),
             not still and self.timeline.draw(view.trace, picked, whole, growing=view.live),
             self.player.show(moment),
             self.detail.draw(view, picked, whole, playing=self.player.playing),
