@@ -55,9 +55,8 @@ def test_a_cell_that_generates_is_shown_live_and_replanned(
     assert before.state == "running"
 
     driver.move_memory(8)  # what the page says is heard although the cell still runs
-    driver.until("s.pinned > v && s.memory.includes('28.0 GB')", before.pinned)
-    moved = driver.shown()
-    assert moved.state == "running" and moved.pinned == 66
+    driver.until("s.pinned == 66 && s.memory.includes('28.0 GB')")
+    assert driver.shown().state == "running"
     page.wait_for_function("([n]) => fvPainted >= n + 6", arg=[page.evaluate("fvPainted")])
     driver.stop()
     driver.until("s.state == 'ready'")
