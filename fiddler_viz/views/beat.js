@@ -4,6 +4,7 @@
 // is in what it opens with.
 
 function initialize({ model }) {
+  globalThis.fiddlerVizPainters = { heatmap: paintHeatmap, timeline: paintTimeline };
   function answer(frame) {
     requestAnimationFrame(() => requestAnimationFrame(() => model.send({ shown: frame })));
   }

@@ -9,8 +9,10 @@ from typing import Any
 import anywidget
 import traitlets
 
+from fiddler_viz.figures.raster import SCRIPT
 from fiddler_viz.views.live_frame import LiveFrame
 
+_SCRIPTS = (SCRIPT, *map(Path(__file__).with_name, ("painters.js", "beat.js")))
 ANSWERED = 4
 """Of so many frames of a run under way one is answered, and so many may be on their way."""
 
@@ -22,7 +24,7 @@ class Beat(anywidget.AnyWidget):
     """
 
     # As text: anywidget watches a file for changes, and the watch keeps every widget alive.
-    _esm = Path(__file__).with_name("beat.js").read_text(encoding="utf-8")
+    _esm = "\n".join(path.read_text(encoding="utf-8") for path in _SCRIPTS)
     sent = traitlets.Int(0).tag(sync=True)
     shown = traitlets.Int(0)
 
@@ -34,7 +36,7 @@ class Beat(anywidget.AnyWidget):
         return f"Beat({self.shown} of {self.sent} frames shown)"
 
     def send_frame(self, number: int, panels: Mapping[str, LiveFrame]) -> None:
-        """Send a frame: by panel what its painter in ``live_frame.js`` takes."""
+        """Send a frame: by panel what its painter in ``painters.js`` takes."""
         content: dict[str, Any] = {"frame": number, "answer": number % ANSWERED == 0}
         buffers: list[bytes] = []
         for name, panel in panels.items():

@@ -13,12 +13,11 @@ from plotly import __version__ as plotly_version
 from plotly.basedatatypes import Undefined
 from plotly.serializers import custom_serializers
 
-from fiddler_viz.figures.raster import SCRIPT
 from fiddler_viz.views.changes import Changes, look_up, put, same, written
 from fiddler_viz.views.plotly_code import Plotly
 
 _CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False, "showTips": False}
-_SCRIPTS = (SCRIPT, *map(Path(__file__).with_name, ("live_frame.js", "figure_view.js")))
+_SCRIPTS = tuple(map(Path(__file__).with_name, ("live_frame.js", "figure_view.js")))
 Moved = Callable[[Mapping[str, Any]], None]
 
 

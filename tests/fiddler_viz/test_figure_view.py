@@ -112,7 +112,7 @@ def test_many_threads_write_whole_messages(plotly: Plotly) -> None:
 
 def test_a_page_gets_plotlys_code_once(plotly: Plotly) -> None:
     view = FigureView(go.Figure(), plotly)
-    assert len(str(view._esm)) < 30_000
+    assert len(str(view._esm)) < 10_000
     assert len(plotly.code) > 1_000_000
     assert view._plotly_id == plotly.model_id
     assert view._config["responsive"]

@@ -11,12 +11,13 @@ from engine.synthetic import synthetic_trace
 from fiddler_viz.figures import timeline_figure
 from fiddler_viz.figures.window import Windows
 from fiddler_viz.theme import theme
+from fiddler_viz.views.beat import Beat
 from fiddler_viz.views.figure_view import FigureView
 from fiddler_viz.views.live_frame import timeline_frame, timeline_look
 from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.style import style_sheet
 
-PAGE = """async ({ esm, code, state, frame }) => {
+PAGE = """async ({ esm, beats, code, state, frame }) => {
   class Model {
     constructor(state) { Object.assign(this, { state, heard: [] }); }
     get(name) { return this.state[name]; }
@@ -30,7 +31,9 @@ PAGE = """async ({ esm, code, state, frame }) => {
   const beat = new Model({}), model = new Model(state), library = new Model({ code });
   const models = { [state._plotly_id]: library, beat };
   model.widget_manager = { get_model: async (id) => models[id] };
-  const module = await import(URL.createObjectURL(new Blob([esm], { type: "text/javascript" })));
+  const load = (text) => import(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
+  const module = await load(esm);
+  (await load(beats)).default.initialize({ model: beat });
   const el = document.querySelector("#plot");
   await module.default.render({ model, el });
   const buffers = frame.buffers.map((text) =>
@@ -96,6 +99,7 @@ def given(view: FigureView, plotly: Plotly, trace: Any) -> dict[str, Any]:
     }
     return {
         "esm": str(view._esm),
+        "beats": str(Beat._esm),
         "code": plotly.code,
         "state": state,
         "frame": {"content": content, "buffers": buffers},
