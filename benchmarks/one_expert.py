@@ -111,7 +111,8 @@ class Experts:
         self.kernel = found
 
     def ways(self, tokens: int) -> dict[str, Run]:
-        """By name. All but the kernels' give bfloat16; theirs is added in float32."""
+        """By name. What the kernels and ``added`` give is added in float32; the others' stays
+        bfloat16."""
         x = torch.randn(tokens, self.hidden).to(torch.bfloat16)
         out = torch.zeros(tokens, self.hidden)
         packed = [Prepacked.of(weights, tokens) for weights in self.weights]
@@ -133,6 +134,9 @@ class Experts:
             "linear": three,
             "fused": fused,
             "prepacked": lambda number: packed[number].run(x),
+            "added": lambda number: self.kernel.run_torch(
+                x, (self.weights[number], None, None), out
+            ),
         }
         ways["kernels"](0)
         for name, found in (("kernels", out), ("fused", fused(0)), ("prepacked", packed[0].run(x))):
@@ -222,8 +226,8 @@ def main(description: str) -> None:
         experts = Experts(*SHAPES[shape], pool, switch=not chosen.no_switch)
         print(f"{shape} {SHAPES[shape]}: {experts.count} experts of ", end="")
         print(f"{experts.expert_bytes / 1e6:.1f} MB, to torch above {experts.switch} tokens")
-        print("tokens   kernels    linear     fused prepacked (ms)   GB/s  plain fetched", end="")
-        print("   vs linear  fused  prepacked  of plain  fetched")
+        print("tokens   kernels    linear     fused prepacked     added (ms)   GB/s  plain", end="")
+        print(" fetched   vs linear  fused  prepacked   added  of plain  fetched")
         for tokens in chosen.tokens:
             figures = found[shape, tokens] = measure(experts, tokens, chosen.rounds)
             print(row(tokens, figures), flush=True)
@@ -271,4 +275,5 @@ def summarise(found: dict[tuple[str, int], Figures]) -> dict[str, object]:
             "4-16": least(lambda f: f.versus(["linear"]), every, 4, 16),
         },
         "large_n_vs_best_torch": least(lambda f: f.versus(torch_ways), every, 32, 1 << 62),
+        "large_n_vs_torch_added": least(lambda f: f.versus(["added"]), every, 32, 1 << 62),
     }

@@ -78,6 +78,7 @@ static void store(const float *from, int64_t ld, int64_t rows, int64_t tokens, i
         }
 }
 
+#ifndef OWN_SCATTER
 static void scatter(const float *from, int64_t ld, int64_t rows, int64_t tokens, const float *bias,
                     const float *weight, const int64_t *token, float *to, int64_t stride) {
     for (int64_t t = 0; t < tokens; t++) {
@@ -86,3 +87,4 @@ static void scatter(const float *from, int64_t ld, int64_t rows, int64_t tokens,
         for (int64_t r = 0; r < rows; r++) row[r] += by * (from[r * ld + t] + bias[r]);
     }
 }
+#endif

@@ -14,7 +14,7 @@
 #else
 #include "target.h"
 TARGET("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx2,fma")
-#include <immintrin.h>
+#include "turn512.h"
 #endif
 
 /* The intrinsics do not tell the compiler all that they read. */
@@ -121,6 +121,17 @@ INLINE void pack(const int64_t lanes, const uint16_t *const *rows, int64_t token
         const int64_t some = least(TILE_K, k - i);
         if (tokens < lanes || some < TILE_K)
             __builtin_memset(tile, 0, (size_t)(lanes * TILE_K) * sizeof *tile);
+#ifndef FIDDLER_EMULATE_AMX
+        if (lanes == TILE && tokens == TILE && some == TILE_K) { /* pairs of elements are columns */
+            __m512 pairs[TILE];
+#pragma GCC unroll 16
+            for (int t = 0; t < TILE; t++) pairs[t] = _mm512_loadu_ps(rows[t] + i);
+            turn16(pairs);
+#pragma GCC unroll 16
+            for (int p = 0; p < TILE; p++) _mm512_storeu_ps(tile + p * TILE_K, pairs[p]);
+            continue;
+        }
+#endif
         for (int64_t t = 0; t < tokens; t++) {
             const uint16_t *row = rows[t] + i;
             uint16_t *to = tile + each * t;

@@ -202,6 +202,10 @@ static void down_block(const Batch *batch, const Segment *s, int64_t at, int64_t
     int64_t rows[2], unused[2];
     down_rows(batch, s, at, w, rows);
     if (then && then_at < layer->hidden) down_rows(batch, then, then_at, next, unused);
+    for (int64_t t = 0; t < tokens; t++) /* of many tokens the result is in no cache */
+        for (int i = 0; i < 2; i++)
+            __builtin_prefetch(batch->out + s->token[token + t] * batch->out_stride + at + i * GROUP,
+                               1, 2);
     const int64_t stride = s->expert->down_stride;
     const int64_t ld = product(batch, s, &s->h, s->expert->down, s->expert->down_scales, stride, w,
                                next, stride, rows, layer->intermediate, token, tokens, out, kept);
