@@ -5,9 +5,9 @@
 For each shape and number of tokens, in bfloat16 with all threads: the kernels as the engine uses
 them (above the number of tokens that ``measured_switch`` finds they leave an expert to torch),
 torch's ``F.linear`` three times, the same with gate and up in one, oneDNN on weights that it packed
-before (for this very number of tokens), and the second added to a result, as the kernels do. Experts take turns, more of them than any cache
-holds. The ceiling is the same memory read by the kernels' own threads, with plain loads and with
-prefetches.
+before (for this very number of tokens), and the second added to a result, as the kernels do.
+Experts take turns, more of them than any cache holds. The ceiling is the same memory read by the
+kernels' own threads, with plain loads and with prefetches.
 
 All take turns in each round, in blocks of calls, on torch's own team of threads, as in the engine;
 each block begins with a pause and a call that is not counted. Figures are medians over rounds,
