@@ -33,6 +33,9 @@ _REST_S = 0.12
 _DRAW_S, _FIGURES_S = 1.0, 4.0
 """While a run is live, between two drawings of its numbers, and of its figures; frames between
 them show how it goes on (:mod:`fiddler_viz.views.live_frame`)."""
+_LATER_S, _AFTER_S = 0.5, 0.1
+"""After a change of plan while a run is live: when figures come, for frames and numbers show it
+before; and how long a page is told more often, since a plan takes effect with the next step."""
 _IDLE_S = 0.25
 """How often an engine that does not run is asked whether it does by now."""
 
@@ -64,7 +67,7 @@ class Explorer(widgets.VBox):
         self._can_load = source is None
         self._state = "ready"
         self._dirty = threading.Event()
-        self._drawn_s = self._figures_s = 0.0
+        self._drawn_s = self._figures_s = self._asked_s = 0.0
         self._framed = False
         """Whether frames have shown how a run goes on since its figures were drawn."""
         self._ticking: int | None = None
@@ -163,18 +166,18 @@ class Explorer(widgets.VBox):
         if self._state == "error":
             self._state = "ready"
         self._session.change(name, value)
-        self._pump.mark()
+        self._pump.hurry()
 
     def _edited(self) -> None:
         if self._state == "error":
             self._state = "ready"
-        self._pump.mark()
+        self._pump.hurry()
 
     def _act(self, action: Action) -> None:
         if self._state == "error":
             self._state = "ready"
         self._session.do(action)
-        self._pump.mark()
+        self._pump.hurry()
 
     def _switch(self, change: Any) -> None:
         self._session.shows = change["new"]
@@ -254,16 +257,23 @@ class Explorer(widgets.VBox):
         """
         for name, value in changes.items():
             self._session.change(name, value)
-        self._pump.flush()
+        self.flush()
 
     def flush(self) -> bool:
         """Draw now what is waiting to be drawn; True if anything was sent."""
-        return self._pump.flush()
+        sent = self._pump.flush()
+        if self._screen.behind:
+            self._dirty.set()
+            sent |= self._pump.flush()
+        return sent
 
     # What the pump calls.
 
     def draw_frame(self) -> bool:
         """Bring the session up to date and draw what changed; True if anything was sent."""
+        if self._session.wanted:
+            self._asked_s = time.monotonic()
+        self._pump.soon = self._session.view.live and time.monotonic() - self._asked_s < _AFTER_S
         if self._framed_only():
             return True
         try:
@@ -285,10 +295,19 @@ class Explorer(widgets.VBox):
         elif not busy and self._state == "running":
             self._state = "ready"
         self._drawn_s = now_s = time.monotonic()
-        live, recent = self._session.view.live, now_s - self._figures_s < _FIGURES_S
+        live = self._session.view.live
+        later = now_s - self._asked_s > _LATER_S
+        recent = now_s - self._figures_s < _FIGURES_S or not later
         still = self._framed and live and recent and not dirty
+        if still:  # of a new plan a page sees this before what takes it longer
+            self._send_frame()
         sent = self._screen.draw(
-            self._session, name=self.name, state=self._state, busy=busy, still=still
+            self._session,
+            name=self.name,
+            state=self._state,
+            busy=busy,
+            still=still,
+            later=later,
         )
         if not still:
             if self._framed:  # where a figure has not changed, the page would keep the last frame
@@ -302,11 +321,16 @@ class Explorer(widgets.VBox):
         """Of a run that went on, and nothing else: send a frame. False where more is to be done."""
         if self._dirty.is_set() or time.monotonic() - self._drawn_s > _DRAW_S:
             return False
-        live = self._session.glance()
-        framed = live is not None and self._screen.frame(self._session, live, self._pump.frames + 1)
-        if framed:
+        glanced = self._session.glance() is not None
+        return glanced and self._send_frame() and not self._screen.owes_numbers
+
+    def _send_frame(self) -> bool:
+        """False where only a drawing can show the run."""
+        live = self._session.live
+        sent = live is not None and self._screen.frame(self._session, live, self._pump.frames + 1)
+        if sent:
             self._framed, self._pump.ahead = True, ANSWERED
-        return framed
+        return sent
 
     def _acknowledged(self, sent: bool, *, ahead: int = 0) -> bool:
         """Ask the browser to say when it has painted what was sent, if anything was.

@@ -20,6 +20,8 @@ PERIOD_S = 0.08
 """Least time between two frames: 12.5 a second, beyond which a lecture sees no difference."""
 ANSWER_S = 0.25
 """How long to wait for a browser's answer; without one the pump goes on, at 3 frames a second."""
+SOON_S = 0.02
+"""The same where more of what was drawn is about to come."""
 REST_SHARE = 0.33
 """Pause after a frame, as a share of the time that the browser took for it."""
 JOIN_S = 2.0
@@ -59,8 +61,8 @@ class Drawer(Protocol):
 class Pump:
     """Draws for one :class:`Drawer`, which it does not keep alive; ends when that is gone.
 
-    :meth:`mark` and :meth:`answered` may be called from any thread and return at once.
-    :meth:`flush` draws in the calling thread, never at the same time as the pump's own.
+    :meth:`mark`, :meth:`hurry` and :meth:`answered` return at once, in any thread. :meth:`flush`
+    draws in the calling thread, never at the same time as the pump's own.
     """
 
     def __init__(
@@ -74,11 +76,14 @@ class Pump:
         """The newest frame that a browser has said it has shown."""
         self.ahead = 0
         """How many frames may be on their way: what a drawer sends may be small enough for some."""
+        self.soon = False
+        """Whether a drawer wants to draw again right after: what it drew leads to more."""
         self.unanswered = False
         """Whether no browser has shown the last frame, yet or ever."""
         self._drawing = threading.RLock()
         self._marked = threading.Event()
         self._answered = threading.Event()
+        self._hurried = threading.Event()
         self._closed = threading.Event()
         self._drawer = weakref.ref(drawer, lambda _: self.close())
         self._thread = threading.Thread(target=self._run, name="fiddler-viz-pump", daemon=True)
@@ -103,6 +108,11 @@ class Pump:
         """Something changed: draw soon."""
         self._marked.set()
 
+    def hurry(self) -> None:
+        """Somebody moved something: draw as soon as a browser can take it."""
+        self._hurried.set()
+        self._marked.set()
+
     def answered(self, frame: int) -> None:
         """A browser has shown this frame."""
         self.shown = max(self.shown, frame)
@@ -125,6 +135,7 @@ class Pump:
         """End the thread. From any thread, and from the drawer's own callbacks."""
         self._closed.set()
         self._marked.set()
+        self._hurried.set()
         self._answered.set()
         if self._started and threading.current_thread() is not self._thread:
             self._thread.join(JOIN_S)
@@ -132,7 +143,9 @@ class Pump:
     def _draw(self, drawer: Drawer) -> bool:
         with self._drawing:
             self._marked.clear()  # before reading the state: what comes later marks again
+            self._hurried.clear()
             self._answered.clear()
+            self.soon = False
             with _uncollected():
                 self.unanswered |= (sent := drawer.draw_frame())
             self.frames += sent
@@ -159,4 +172,6 @@ class Pump:
             now = time.monotonic()
             # A slow browser gets time for itself too, so that its buttons and sliders answer.
             rest_s = (now - drawn) * REST_SHARE if sent else 0.0
-            self._closed.wait(max(began + self.period_s - now, rest_s, 0.0))
+            self._closed.wait(rest_s)
+            period_s = SOON_S if self.soon else self.period_s
+            self._hurried.wait(max(began + period_s - now - rest_s, 0.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
@@ -15,7 +16,6 @@ from engine.summary import Summary
 from engine.trace import Trace
 from engine.units import format_bytes
 from fiddler_viz.figures import room_of
-from fiddler_viz.frames import Grid
 from fiddler_viz.theme import Theme
 from fiddler_viz.views.beat import Beat
 from fiddler_viz.views.closing import close_children, close_whole
@@ -77,7 +77,11 @@ class Screen:
         self._drawn_plan: tuple[Plan, str, bool] | None = None
         self._drawn_predicted: Summary | None = None
         self._pinned: NDArray[np.bool_] | None = None
-        """What the heatmap's figure has as pinned, while a run is live."""
+        """What was pinned when numbers were drawn last, while a run is live."""
+        self._pinned_in_figure: NDArray[np.bool_] | None = None
+        """The same of the heatmap's figure."""
+        self.owes_numbers = False
+        """Whether frames show a plan that took effect, and numbers do not."""
         self.owes = False
         """Whether heatmap and text are still those of the plan before."""
         self.header, self.tiles, self.status = Header(), Tiles(), Status()
@@ -134,11 +138,19 @@ class Screen:
         ]
 
     def draw(
-        self, session: Session, *, name: str, state: str, busy: bool, still: bool = False
+        self,
+        session: Session,
+        *,
+        name: str,
+        state: str,
+        busy: bool,
+        still: bool = False,
+        later: bool = True,
     ) -> bool:
         """Show a session; True if anything was sent to the browser.
 
-        ``still``: heatmap and timeline stay, for :meth:`frame` shows them.
+        ``still``: :meth:`frame` shows heatmap and timeline; of a new plan the heatmap's figure,
+        which takes a browser longer than all the rest, is drawn where it is ``later``.
         """
         moment = self.player.moment(session.view.trace)
         whole = None if moment is None else session.view.trace
@@ -168,10 +180,17 @@ class Screen:
         tiles = self._tiles_of(view)
         memory, room = memory_now(session), room_of(view.trace)
         size, able = view.plan.expert_bytes, not view.trace.on_host
-        still = still and view.live and not replanned and self._has_pinned(grid)
-        self._pinned = grid.places == Place.PINNED
+        still = still and view.live
+        pinned, figure = grid.places == Place.PINNED, self._pinned_in_figure
+        cells_still = still and (not later or np.array_equal(pinned, figure))
+        self._pinned = pinned
+        if not cells_still:
+            self._pinned_in_figure = pinned
+        draw_cells = partial(
+            self.heatmap.draw, grid, picked, view.plan, hover=not moving, able=able
+        )
         sent = [
-            self.heatmap.draw(grid, picked, view.plan, hover=not moving, able=able, still=still),
+            not still and draw_cells(),
             self.memory.show(memory, room, size),
             not still and self.timeline.draw(view.trace, picked, whole, growing=view.live),
             self.player.show(moment),
@@ -188,6 +207,7 @@ class Screen:
             ),
             self.picks.show(picked, view.trace.model.grid, self.text.texts),
             self.header.show(name, whole or view.trace, state, what_if=view.what_if),
+            still and draw_cells(still=cells_still),  # frames show them: the figure can wait
         ]
         return any(sent)
 
@@ -200,15 +220,17 @@ class Screen:
         against = self.heatmap.against.value
         grid = grid_of(session, self.heatmap.show.value, None, against)
         cells = self.heatmap.frame(grid)
-        if cells is None or not self._has_pinned(grid):  # the first cells, or a plan takes effect
+        if cells is None:
             return False
+        self.owes_numbers = not np.array_equal(grid.places == Place.PINNED, self._pinned)
         panels = {"heatmap": cells, "timeline": lanes, "text": self.text.frame(trace)}
         self.beat.send_frame(number, {name: panel for name, panel in panels.items() if panel})
         return True
 
-    def _has_pinned(self, grid: Grid) -> bool:
-        """Whether the heatmap's figure has the pinned experts of this grid."""
-        return np.array_equal(grid.places == Place.PINNED, self._pinned)
+    @property
+    def behind(self) -> bool:
+        """Whether frames and numbers show a plan that the heatmap's figure does not."""
+        return not np.array_equal(self._pinned, self._pinned_in_figure)
 
     def _draw_first(self, session: Session, whole: Trace | None, *, name: str) -> bool:
         """What a slider is watched for; the rest, which takes longer, is drawn right after."""
