@@ -198,7 +198,8 @@ class Screen:
             self.words.show(grid, memory, room, size, self.timeline.drawn, self.detail.said),
             self.tiles.show(tiles, fade=replanned and not view.live),
             self._show_plans(session),
-            self.text.show(
+            (not still or later)  # frames add what is new
+            and self.text.show(
                 view.trace,
                 token if picked.token is None else picked.token,
                 live=moving,
