@@ -41,6 +41,10 @@ async function render({ model, el }) {
   const plotly = await load(model);
   let end = null;
   let late = false;
+  if (model.get("label")) {
+    el.setAttribute("role", "group");
+    el.setAttribute("aria-label", model.get("label"));
+  }
   const start = () => {
     clearTimeout(timer);
     late = false;

@@ -21,6 +21,9 @@ _SCRIPTS = tuple(map(Path(__file__).with_name, ("live_frame.js", "figure_view.js
 Moved = Callable[[Mapping[str, Any]], None]
 
 
+IN_WORDS = "the button 'in words' says what it shows"
+
+
 class FigureView(go.FigureWidget):
     """A ``FigureWidget`` with repairs, for a page that stays open while a run is live.
 
@@ -38,6 +41,8 @@ class FigureView(go.FigureWidget):
     _plotly_version = traitlets.Unicode(plotly_version).tag(sync=True)
     _live = traitlets.Dict().tag(sync=True)
     """How ``live_frame.js`` paints frames of a run under way over it; empty: it does not."""
+    label = traitlets.Unicode().tag(sync=True)
+    """What it is, for who cannot see it."""
     _opened = traitlets.Int(0).tag(sync=True)
     _replaced = traitlets.Int(0).tag(sync=True)
 
@@ -48,6 +53,7 @@ class FigureView(go.FigureWidget):
         *,
         on_move: Moved | None = None,
         live: Mapping[str, Any] | None = None,
+        label: str = "",
     ) -> None:
         self._one_writer = threading.RLock()
         self._made = False
@@ -57,6 +63,7 @@ class FigureView(go.FigureWidget):
         self._config = dict(_CONFIG)
         self._plotly_id = plotly.model_id
         self._live = dict(live or {})
+        self.label = label
         self.on_msg(self._heard)
 
     def __repr__(self) -> str:

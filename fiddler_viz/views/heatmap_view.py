@@ -16,7 +16,7 @@ from fiddler_viz.figures.picked import add_cells_mark, mark_cells
 from fiddler_viz.frames import Grid
 from fiddler_viz.theme import Theme, show_token
 from fiddler_viz.views.earlier import PROFILE
-from fiddler_viz.views.figure_view import FigureView, without_legend
+from fiddler_viz.views.figure_view import IN_WORDS, FigureView, without_legend
 from fiddler_viz.views.heading import Heading
 from fiddler_viz.views.legend import HeatmapLegend
 from fiddler_viz.views.live_frame import LiveFrame, heatmap_frame, heatmap_look
@@ -59,7 +59,12 @@ class HeatmapView(widgets.VBox):
             | {"yshift": -1, "xanchor": "right", "yanchor": "top", "showarrow": False}
         )
         add_cells_mark(figure)
-        self.figure = FigureView(figure, plotly, live=heatmap_look(beat, grid.amount.size))
+        self.figure = FigureView(
+            figure,
+            plotly,
+            live=heatmap_look(beat, grid.amount.size),
+            label=f"map of experts, layers by experts; {IN_WORDS}",
+        )
         self.figure.data[0].on_click(self._clicked)
         self.show = widgets.Dropdown(
             options=[(mode.name, name) for name, mode in MODES.items()],

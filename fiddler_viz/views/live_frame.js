@@ -17,7 +17,8 @@ async function followFrames(model, el) {
   function hide() {
     el.classList.remove(`fv-live-${look.panel}`);
     canvas.remove();
-    memo.marks = null;
+    for (const [tick, text] of memo.labels ?? []) tick.textContent = text;
+    memo.marks = memo.labels = null;
   }
 
   function show(content, buffers) {

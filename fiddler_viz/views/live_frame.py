@@ -16,6 +16,7 @@ import numpy as np
 from engine.events import WORK, Lane, columns
 from engine.trace import Trace
 from fiddler_viz.figures.heatmap import FEW_CELLS, TRACES, aside, is_dark
+from fiddler_viz.figures.heatmap_words import scale
 from fiddler_viz.figures.step_labels import StepLabels
 from fiddler_viz.figures.window import steps_in_view
 from fiddler_viz.frames import Grid, segments
@@ -41,7 +42,8 @@ def heatmap_look(beat: str, cells: int) -> dict[str, Any]:
 
 
 def heatmap_frame(grid: Grid, theme: Theme) -> LiveFrame:
-    """Amounts, places, what ran, which colours are dark, and dots, of all cells."""
+    """Amounts, places, what ran, which colours are dark, and dots, of all cells; the labels of the
+    colour scale."""
     buffers = [
         grid.amount.astype(np.float32).tobytes(),
         grid.places.astype(np.uint8).tobytes(),
@@ -50,7 +52,7 @@ def heatmap_frame(grid: Grid, theme: Theme) -> LiveFrame:
     ]
     if grid.coloured.dots is not None:
         buffers.append(grid.coloured.dots.astype(np.uint8).tobytes())
-    return LiveFrame({"shape": list(grid.shape)}, buffers)
+    return LiveFrame({"shape": list(grid.shape), "labels": scale(grid)[1]}, buffers)
 
 
 def timeline_look(beat: str, theme: Theme) -> dict[str, Any]:

@@ -30,6 +30,7 @@ function paintHeatmap(canvas, plot, look, frame, buffers, memo) {
   const amounts = typed(buffers[0], Float32Array), places = typed(buffers[1], Uint8Array);
   const ran = typed(buffers[2], Int8Array), darks = typed(buffers[3], Uint8Array);
   const dots = buffers[4] ? typed(buffers[4], Uint8Array) : [];
+  relabel(plot, frame.labels, memo);
   const cells = plot._fullData[0], data = plot.data; // of empty traces only that has the looks
   if (memo.scale !== cells.colorscale) {
     memo.scale = cells.colorscale;
@@ -85,6 +86,15 @@ function paintHeatmap(canvas, plot, look, frame, buffers, memo) {
     context.lineWidth = marker.line.width;
     context.stroke(path);
   }
+}
+
+// The colour scale's labels are those of the frame: its cells are shares of what is most by now.
+// plotly keeps a label's node as long as it thinks that its text is the same: it gets it back.
+function relabel(plot, labels, memo) {
+  const ticks = [...plot.querySelectorAll(".colorbar .cbaxis text")];
+  if (ticks.length !== labels.length) return; // empty ones are not drawn
+  memo.labels ??= ticks.map((tick) => [tick, tick.textContent]);
+  ticks.forEach((tick, i) => tick.textContent !== labels[i] && (tick.textContent = labels[i]));
 }
 
 // 256 colours of a scale of plotly's: places from 0 to 1 and colours in hexadecimal or rgb().

@@ -17,7 +17,7 @@ from fiddler_viz.figures.timeline import BARS, GAPS
 from fiddler_viz.figures.timeline_words import finding
 from fiddler_viz.theme import Segment, Theme
 from fiddler_viz.views.closing import close_whole
-from fiddler_viz.views.figure_view import FigureView, without_legend
+from fiddler_viz.views.figure_view import IN_WORDS, FigureView, without_legend
 from fiddler_viz.views.heading import Heading
 from fiddler_viz.views.legend import timeline_legend
 from fiddler_viz.views.live_frame import LiveFrame, timeline_frame, timeline_look
@@ -62,7 +62,11 @@ class TimelineView(widgets.VBox):
         add_cursor(figure, theme)
         add_time_marks(figure)
         self.figure = FigureView(
-            figure, plotly, on_move=self._moved, live=timeline_look(beat, theme)
+            figure,
+            plotly,
+            on_move=self._moved,
+            live=timeline_look(beat, theme),
+            label=f"timeline of four lanes; {IN_WORDS}",
         )
         for segment in Segment:
             bars = self.figure.data[BARS + segment]

@@ -38,7 +38,8 @@ def test_a_heatmap_frame_is_the_grid() -> None:
     frame = heatmap_frame(shown, LIGHT)
     amount, places, ran = frame.buffers[:3]
     assert np.array_equal(np.frombuffer(places, np.uint8).reshape(32, 8), shown.places)
-    assert frame.content == {"shape": [32, 8]}
+    labels = heatmap_figure(shown, LIGHT).data[0].colorbar.ticktext
+    assert frame.content == {"shape": [32, 8], "labels": list(labels)}
     assert np.array_equal(
         np.frombuffer(amount, np.float32).reshape(32, 8),
         shown.amount.astype(np.float32),

@@ -8,12 +8,20 @@ from typing import Any
 import pytest
 
 from engine.synthetic import synthetic_trace
-from fiddler_viz.figures import timeline_figure
+from fiddler_viz.figures import heatmap_figure, timeline_figure
+from fiddler_viz.figures.heatmap_words import scale
 from fiddler_viz.figures.window import Windows
+from fiddler_viz.frames import grid
 from fiddler_viz.theme import theme
 from fiddler_viz.views.beat import Beat
 from fiddler_viz.views.figure_view import FigureView
-from fiddler_viz.views.live_frame import timeline_frame, timeline_look
+from fiddler_viz.views.live_frame import (
+    LiveFrame,
+    heatmap_frame,
+    heatmap_look,
+    timeline_frame,
+    timeline_look,
+)
 from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.style import style_sheet
 
@@ -42,7 +50,7 @@ PAGE = """async ({ esm, beats, code, state, frame }) => {
     el.classList.contains("fv-live-timeline")];
   Object.assign(globalThis, { test: { el, model, beat, painted,
     rest: () => new Promise((resolve) => setTimeout(resolve, 300)),
-    paint: () => beat.tell("msg:custom", { timeline: frame.content }, buffers),
+    paint: (panel = "timeline") => beat.tell("msg:custom", { [panel]: frame.content }, buffers),
     restyle: () => model.set("_py2js_update", { trace_data: {}, layout_data: { dragmode: "pan" },
       style_traces: [0], source_view_id: null, trace_edit_id: 1, layout_edit_id: 1 }) } });
 }"""
@@ -58,7 +66,7 @@ def test_a_canvas_goes_with_the_next_drawing_also_of_a_plot_that_began_anew(chro
         browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         tab = browser.new_page()
         tab.set_content(f"{style_sheet(look)}<div id=plot style='width:700px'></div>")
-        tab.evaluate(PAGE, given(view, plotly, trace))
+        tab.evaluate(PAGE, given(view, plotly, timeline_frame(trace, 0, trace.duration_ns)))
         ask(tab, "test.model.set('_opened', 1)")
         assert ask(tab, "test.paint()") == [1, True]
         assert ask(tab, "test.restyle()") == [0, False], "a drawing takes its place"
@@ -76,16 +84,43 @@ def test_a_canvas_goes_with_the_next_drawing_also_of_a_plot_that_began_anew(chro
         browser.close()
 
 
+@pytest.mark.browser
+def test_the_colour_scale_says_what_the_frame_shows(chromium: str) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    look, plotly = theme("light"), Plotly()
+    half, whole = (
+        grid(synthetic_trace("mixtral-8x7b", decode_tokens=tokens), show="time")
+        for tokens in (2, 8)
+    )
+    cells = heatmap_look("beat", half.amount.size)
+    view = FigureView(heatmap_figure(half, look), plotly, live=cells, label="a map")
+    before, then = scale(half)[1], scale(whole)[1]
+    assert before != then
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.set_content(f"{style_sheet(look)}<div id=plot style='width:500px'></div>")
+        tab.evaluate(PAGE, given(view, plotly, heatmap_frame(whole, look)))
+        ask(tab, "test.model.set('_opened', 1)")
+        labels = "[...test.el.querySelectorAll('.colorbar .cbaxis text')].map((t) => t.textContent)"
+        assert tab.evaluate(labels) == before
+        ask(tab, "test.paint('heatmap')")
+        assert tab.evaluate(labels) == then
+        ask(tab, "test.beat.tell('msg:custom', { drawn: true })")
+        assert tab.evaluate(labels) == before, "plotly's again"
+        assert tab.get_by_role("group", name="a map").count() == 1
+        browser.close()
+
+
 def ask(tab: Any, script: str) -> list[Any]:
     """Do something, and say what there is a moment later: canvases, and whether plotly hides."""
     return tab.evaluate(f"async () => {{ {script}; await test.rest(); return test.painted(); }}")
 
 
-def given(view: FigureView, plotly: Plotly, trace: Any) -> dict[str, Any]:
+def given(view: FigureView, plotly: Plotly, frame: LiveFrame | None) -> dict[str, Any]:
     """What a page is sent, as JSON."""
     import base64
 
-    frame = timeline_frame(trace, 0, trace.duration_ns)
     assert frame is not None
     buffers = [base64.b64encode(each).decode() for each in frame.buffers]
     content = {**frame.content, "buffers": list(range(len(buffers)))}
@@ -93,6 +128,7 @@ def given(view: FigureView, plotly: Plotly, trace: Any) -> dict[str, Any]:
         "_plotly_id": plotly.model_id,
         "_plotly_version": "test",
         "_live": view._live,
+        "label": view.label,
         "_widget_data": json.loads(view.to_json())["data"],
         "_widget_layout": json.loads(view.to_json())["layout"],
         "_config": view._config,
