@@ -8,12 +8,14 @@ In JupyterLab:
 - The same on the demo model while its engine generates.
 - Live: how often the page shows the timeline anew in a second while a cell generates.
 - Slowdown: the engine's own decode speed by the wall clock, a page with the explorer open against
-  no explorer at all, in turns.
+  no explorer at all, in turns. And against a process that has nothing to do with it and computes
+  half of the time, about what browser and server take: what two cores can spare.
 
     python benchmarks/browser.py [--presses 60] [--rounds 5] [--tokens 200]
 
 Last line: JSON with ``key_to_page_p95_ms``, ``key_to_page_live_p95_ms``, ``live_fps``,
-``engine_slowdown_percent`` (median of the rounds' ratios) and its range.
+``engine_slowdown_percent`` (median of the rounds' ratios) and its range, and
+``slowdown_beside_half_a_core_percent``.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -94,8 +97,28 @@ COUNT = """() => {
   globalThis.fvFrames = () => drawn;
 }"""
 """How often the timeline is drawn from now on, by plotly or as a frame of a run under way."""
+HALF_A_CORE = """
+import time
+while True:
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < 0.02:
+        pass
+    time.sleep(0.02)
+"""
 PRESS_TIMEOUT_MS = 20_000
 PAUSE_S = 0.25
+
+
+@contextmanager
+def half_a_core() -> Iterator[None]:
+    """Within it another process computes half of the time."""
+    process = subprocess.Popen([sys.executable, "-c", HALF_A_CORE])
+    try:
+        time.sleep(0.5)
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextmanager
@@ -142,8 +165,9 @@ def large(page: Any, presses: int) -> list[float]:
 
 def live(
     page: Any, presses: int, rounds: int, tokens: int
-) -> tuple[list[float], list[float], list[float]]:
-    """Key presses while generating; frames a second; the engine's speed, open / without."""
+) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Key presses while generating; frames a second; the engine's speed, open / without, and
+    beside another process / without."""
     with notebook(page, ENGINE, GENERATE, OPEN) as kernel:
         driver = Driver(page)
         driver.opened()
@@ -155,6 +179,7 @@ def live(
         driver.until("s.state == 'ready'")
         frames: list[float] = []
         ratios: list[float] = []
+        besides: list[float] = []
         address = page.url
         for number in range(rounds):
             evaluate(kernel, f"result = generate({tokens // 4})")
@@ -165,10 +190,14 @@ def live(
             evaluate(kernel, "explorer.close()")
             evaluate(kernel, f"result = generate({tokens // 4})")
             alone = evaluate(kernel, f"result = generate({tokens})")
+            with half_a_core():
+                beside = evaluate(kernel, f"result = generate({tokens})")
             frames.append(fps)
             ratios.append(opened / alone)
+            besides.append(beside / alone)
             print(
-                f"round {number + 1}: {opened:.1f} tokens/s open, {alone:.1f} without; "
+                f"round {number + 1}: {opened:.1f} tokens/s open, {alone:.1f} without, "
+                f"{beside:.1f} beside half a core; "
                 f"{fps:.1f} frames/s",
                 file=sys.stderr,
                 flush=True,
@@ -178,7 +207,7 @@ def live(
                 run_all(page)
                 driver.opened()
                 time.sleep(2)
-        return keys, frames, ratios
+        return keys, frames, ratios, besides
 
 
 def main() -> None:
@@ -196,7 +225,7 @@ def main() -> None:
         page.set_default_timeout(60_000)
         print(f"Chromium {opened.version}, software rendering")
         finished = large(page, chosen.presses)
-        keys, frames, ratios = live(page, chosen.presses, chosen.rounds, chosen.tokens)
+        keys, frames, ratios, besides = live(page, chosen.presses, chosen.rounds, chosen.tokens)
     for what, values in (("large run", finished), ("while generating", keys)):
         row = np.percentile(values, (50, 95, 100))
         print(f"key to page, {what:17}" + "".join(f"{value:8.0f}" for value in row) + "  (ms)")
@@ -210,6 +239,7 @@ def main() -> None:
         "engine_slowdown_percent": np.median(slow),
         "engine_slowdown_least": slow.min(),
         "engine_slowdown_most": slow.max(),
+        "slowdown_beside_half_a_core_percent": 100 * (1 - np.median(besides)),
     }
     print(json.dumps({name: round(float(value), 1) for name, value in figures.items()}))
 

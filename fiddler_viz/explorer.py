@@ -176,6 +176,7 @@ class Explorer(widgets.VBox):
     def _act(self, action: Action) -> None:
         if self._state == "error":
             self._state = "ready"
+        self._asked_s = time.monotonic()
         self._session.do(action)
         self._pump.hurry()
 
@@ -262,7 +263,7 @@ class Explorer(widgets.VBox):
     def flush(self) -> bool:
         """Draw now what is waiting to be drawn; True if anything was sent."""
         sent = self._pump.flush()
-        if self._screen.behind:
+        if self.comm is not None and self._screen.behind:
             self._dirty.set()
             sent |= self._pump.flush()
         return sent
@@ -271,10 +272,15 @@ class Explorer(widgets.VBox):
 
     def draw_frame(self) -> bool:
         """Bring the session up to date and draw what changed; True if anything was sent."""
+        now_s = time.monotonic()
         if self._session.wanted:
-            self._asked_s = time.monotonic()
-        self._pump.soon = self._session.view.live and time.monotonic() - self._asked_s < _AFTER_S
-        if self._framed_only():
+            self._asked_s = now_s
+        since_s = now_s - self._asked_s
+        self._pump.soon = self._session.view.live and since_s < _AFTER_S
+        later = since_s > _LATER_S
+        owes_figure = later and self._session.view.live and self._screen.behind
+        framed = self._glance(now_s)
+        if framed and not owes_figure and not self._screen.owes_numbers:
             return True
         try:
             changed = self._session.advance()
@@ -287,20 +293,18 @@ class Explorer(widgets.VBox):
         self._screen.player.tick(self._session.view.trace, busy=busy)
         self._ticking = None
         dirty = self._dirty.is_set()
-        if not changed and not dirty:
+        if not changed and not dirty and not owes_figure:
             return self._acknowledged(self._screen.draw_late(self._session))
         self._dirty.clear()
         if busy and self._state == "ready":
             self._state = "running"  # started elsewhere, in a cell
         elif not busy and self._state == "running":
             self._state = "ready"
-        self._drawn_s = now_s = time.monotonic()
-        live = self._session.view.live
-        later = now_s - self._asked_s > _LATER_S
+        self._drawn_s = now_s
         recent = now_s - self._figures_s < _FIGURES_S or not later
-        still = self._framed and live and recent and not dirty
-        if still:  # of a new plan a page sees this before what takes it longer
-            self._send_frame()
+        still = self._framed and self._session.view.live and recent and not dirty
+        if still and not framed:  # of a new plan a page sees this before what takes it longer
+            still = self._send_frame()
         sent = self._screen.draw(
             self._session,
             name=self.name,
@@ -315,14 +319,13 @@ class Explorer(widgets.VBox):
             self._framed, self._figures_s = False, now_s
         if self._screen.owes:
             self._dirty.set()
-        return self._acknowledged(sent, ahead=ANSWERED if still else 0)
+        return self._acknowledged(sent or still, ahead=ANSWERED if still else 0)
 
-    def _framed_only(self) -> bool:
-        """Of a run that went on, and nothing else: send a frame. False where more is to be done."""
-        if self._dirty.is_set() or time.monotonic() - self._drawn_s > _DRAW_S:
+    def _glance(self, now_s: float) -> bool:
+        """Send a frame of a run that went on; False where it did not, or more is to be done."""
+        if self._dirty.is_set() or now_s - self._drawn_s > _DRAW_S:
             return False
-        glanced = self._session.glance() is not None
-        return glanced and self._send_frame() and not self._screen.owes_numbers
+        return self._session.glance() is not None and self._send_frame()
 
     def _send_frame(self) -> bool:
         """False where only a drawing can show the run."""

@@ -10,6 +10,7 @@ import ipywidgets as widgets
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.by_hand import ByHand
 from engine.plan import Plan
 from engine.residency import Place
 from engine.summary import Summary
@@ -77,9 +78,11 @@ class Screen:
         self._drawn_plan: tuple[Plan, str, bool] | None = None
         self._drawn_predicted: Summary | None = None
         self._pinned: NDArray[np.bool_] | None = None
-        """What was pinned when numbers were drawn last, while a run is live."""
-        self._pinned_in_figure: NDArray[np.bool_] | None = None
-        """The same of the heatmap's figure."""
+        """What was pinned when numbers were drawn last."""
+        self.behind = False
+        """Whether frames and numbers show a plan that the heatmap's figure does not."""
+        self._in_figure: tuple[NDArray[np.bool_], ByHand] | None = None
+        """What the heatmap's figure has as pinned, and by hand."""
         self.owes_numbers = False
         """Whether frames show a plan that took effect, and numbers do not."""
         self.owes = False
@@ -181,11 +184,12 @@ class Screen:
         memory, room = memory_now(session), room_of(view.trace)
         size, able = view.plan.expert_bytes, not view.trace.on_host
         still = still and view.live
-        pinned, figure = grid.places == Place.PINNED, self._pinned_in_figure
-        cells_still = still and (not later or np.array_equal(pinned, figure))
-        self._pinned = pinned
+        self._pinned = grid.places == Place.PINNED
+        current = self._figure_has(self._pinned, grid.by_hand)
+        cells_still = still and (current or not later)
+        self.behind = cells_still and not current
         if not cells_still:
-            self._pinned_in_figure = pinned
+            self._in_figure = self._pinned, grid.by_hand
         draw_cells = partial(
             self.heatmap.draw, grid, picked, view.plan, hover=not moving, able=able
         )
@@ -228,10 +232,11 @@ class Screen:
         self.beat.send_frame(number, {name: panel for name, panel in panels.items() if panel})
         return True
 
-    @property
-    def behind(self) -> bool:
-        """Whether frames and numbers show a plan that the heatmap's figure does not."""
-        return not np.array_equal(self._pinned, self._pinned_in_figure)
+    def _figure_has(self, pinned: NDArray[np.bool_], by_hand: ByHand) -> bool:
+        if self._in_figure is None:
+            return False
+        drawn, marked = self._in_figure
+        return np.array_equal(drawn, pinned) and marked == by_hand
 
     def _draw_first(self, session: Session, whole: Trace | None, *, name: str) -> bool:
         """What a slider is watched for; the rest, which takes longer, is drawn right after."""

@@ -15,7 +15,7 @@ from engine.residency import Place
 from engine.synthetic import synthetic_trace
 from fiddler_viz.explorer import Explorer
 from fiddler_viz.figures import heatmap_figure
-from fiddler_viz.figures.heatmap import FEW_CELLS
+from fiddler_viz.figures.heatmap import FEW_CELLS, TRACES
 from fiddler_viz.figures.raster import occupancy
 from fiddler_viz.figures.window import Windows
 from fiddler_viz.frames import amounts, grid
@@ -192,6 +192,37 @@ def test_a_change_is_drawn_at_once_between_frames(counted: Counted) -> None:
     counted.explorer.screen.heatmap.show.value = "hits"
     wait_for(lambda: len(counted.updates) > drawn)
     counted.framed()
+
+
+def test_where_frames_cannot_show_a_run_a_moving_slider_does_not_stop_it(
+    counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted.framed()
+    monkeypatch.setattr("fiddler_viz.views.live_frame.MOST_SEGMENTS", 0)
+    before, seen = len(counted.updates), len(counted.frames)
+    for number in range(8):
+        counted.explorer._change("gpu_memory", (28 + number % 2) * 10**9)
+        time.sleep(0.1)
+    assert counted.explorer.draws_live and len(counted.frames) <= seen + 1
+    assert len(counted.updates) > before + 2
+
+
+def test_marks_by_hand_follow_where_nothing_else_is_pinned(counted: Counted) -> None:
+    counted.framed()
+    explorer = counted.explorer
+    marked = explorer.plan.pinned[0]
+    explorer._change("pin", [divmod(marked, explorer.plan.grid[1])])
+    wait_for(lambda: explorer.plan.by_hand.pinned == (marked,))
+
+    data = explorer.screen.heatmap.figure._data
+    wait_for(lambda: all(len(data[at]["x"]) == 1 for at in TRACES["by_hand"]), timeout_s=3.0)
+    assert explorer.draws_live, "before the run ends"
+
+
+def test_a_closed_explorer_has_nothing_to_draw(counted: Counted) -> None:
+    counted.framed()
+    counted.explorer.close()
+    assert counted.explorer.flush() is False
 
 
 def test_at_the_end_the_page_hears_of_a_figure_that_stays_as_it_is(counted: Counted) -> None:
