@@ -192,4 +192,8 @@ void amx_store(const float *from, int64_t ld, int64_t rows, int64_t tokens, int6
     }
 }
 
+#ifndef FIDDLER_EMULATE_AMX
+TARGET_END
+#endif
+
 #endif

@@ -48,6 +48,8 @@ const Isa isa_avx2 = {
     .scatter = scatter,
 };
 
+TARGET_END
+
 #else
 
 const Isa isa_avx2 = {.name = "avx2"};

@@ -65,6 +65,8 @@ const Isa isa_amx_bf16 = {
 };
 #endif
 
+TARGET_END
+
 #else
 
 const Isa isa_avx512_bf16 = {.name = "avx512_bf16"};

@@ -21,6 +21,8 @@ const Isa isa_avx512f = {
     .scatter = scatter,
 };
 
+TARGET_END
+
 #else
 
 const Isa isa_avx512f = {.name = "avx512f"};
