@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Self
 
 LEAST_PX = 640
-_AROUND_PX = 212
+_AROUND_PX = 209
 """What stands above and below the panels."""
 _LEFT_PX = 177
 """Of the left column all but the heatmap: its controls, heading and legend, the memory bar."""
-_RIGHT_PX = 192
+_RIGHT_PX = 204
 """Of the right column all but text, charts and lanes: player, headings, controls, legend."""
-_TEXT_PX = 66
+_TEXT_PX = 60
 """Three lines."""
 _LANES_PX = 132
 """The least in which four lanes can be told apart."""

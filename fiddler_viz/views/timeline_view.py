@@ -87,7 +87,7 @@ class TimelineView(widgets.VBox):
             options=[LANES, MEMORY],
             description="show",
             tooltip="What each lane was busy with, or what filled the GPU's memory.",
-            layout=widgets.Layout(width="124px"),
+            layout=widgets.Layout(width="132px"),
             style={"description_width": "38px"},
         )
         self.moves = {

@@ -16,6 +16,15 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 BUNDLED = "from fiddler_viz.explorer import Explorer\nExplorer(theme={theme!r})"
 
+CUT = """() => {
+  let bottom = innerHeight;
+  for (let at = document.querySelector('.fv-root'); at; at = at.parentElement)
+    bottom = Math.min(bottom, at.getBoundingClientRect().bottom);
+  return [...document.querySelectorAll('.fv-root button, .fv-root select')]
+    .filter((each) => each.getBoundingClientRect().bottom > bottom).map((each) => each.textContent);
+}"""
+"""Controls that reach below anything that holds them."""
+
 
 def test_tour_runs_and_replans(
     voila: Callable[[Path], str], watched: Watched, artifacts: Path
@@ -62,6 +71,7 @@ def test_bundled_run_fits_the_screen_and_stacks(
     driver.shoot(artifacts / f"voila-{theme}-1280.png")
     box = driver.root.bounding_box()
     assert box["y"] + box["height"] <= 800, "needs scrolling at 1280 x 800"
+    assert page.evaluate(CUT) == [], "cut by what it stands in"
     left, right = columns(page)
     assert left["right"] <= right["left"]
 
