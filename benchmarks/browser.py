@@ -107,6 +107,7 @@ while True:
 """
 PRESS_TIMEOUT_MS = 20_000
 PAUSE_S = 0.25
+REST_S = 1.5
 
 
 @contextmanager
@@ -163,6 +164,12 @@ def large(page: Any, presses: int) -> list[float]:
         return key_to_page(driver, presses)
 
 
+def warm(kernel: Any, tokens: int) -> None:
+    """A run, and a rest: what is drawn of a run's end is no part of the next one."""
+    evaluate(kernel, f"result = generate({tokens})")
+    time.sleep(REST_S)
+
+
 def live(
     page: Any, presses: int, rounds: int, tokens: int
 ) -> tuple[list[float], list[float], list[float], list[float]]:
@@ -182,13 +189,13 @@ def live(
         besides: list[float] = []
         address = page.url
         for number in range(rounds):
-            evaluate(kernel, f"result = generate({tokens // 4})")
+            warm(kernel, tokens // 4)
             page.evaluate(COUNT)
             opened = evaluate(kernel, f"result = generate({tokens})")
             fps = page.evaluate("fvFrames()") * opened / tokens
             page.goto("about:blank")
             evaluate(kernel, "explorer.close()")
-            evaluate(kernel, f"result = generate({tokens // 4})")
+            warm(kernel, tokens // 4)
             alone = evaluate(kernel, f"result = generate({tokens})")
             with half_a_core():
                 beside = evaluate(kernel, f"result = generate({tokens})")

@@ -93,10 +93,31 @@ class _Part:
     h2d_ns: int
 
 
-def bound(trace: Trace, plan: Plan | None = None) -> Bound:
+class Reuse:
+    """OPT's hits in stretches of one run's steps, for every size; worked out when asked for.
+
+    They depend on the routing alone and take most of a bound's time: given to :func:`bound` again,
+    other budgets and costs are quick.
+    """
+
+    def __init__(self) -> None:
+        self._hits: dict[tuple[int, int], Ints] = {}
+
+    def __repr__(self) -> str:
+        return f"Reuse({len(self._hits)} stretches)"
+
+    def of(self, trace: Trace, batch: Batch, first: int, stop: int) -> Ints:
+        """For 0 to all experts in slots, of the steps ``first`` to ``stop`` (exclusive)."""
+        if (first, stop) not in self._hits:
+            self._hits[first, stop] = opt_hits(Requests.of(batch, trace.model.experts_total))
+        return self._hits[first, stop]
+
+
+def bound(trace: Trace, plan: Plan | None = None, *, reuse: Reuse | None = None) -> Bound:
     """The speed of light of a run's routing under its own plans, or under another one.
 
     Only budget and costs of a plan count: any policy, pins and slots may be chosen within them.
+    ``reuse``: what was worked out for another bound of the same routing, and is kept for the next.
     Raises InputError for a run on the host alone unless ``plan`` is given, and for a plan of
     another grid.
     """
@@ -107,7 +128,7 @@ def bound(trace: Trace, plan: Plan | None = None) -> Bound:
         )
     if plan is not None and plan.grid != trace.model.grid:
         raise InputError(f"the plan is for a grid of {plan.grid}, the run's is {trace.model.grid}")
-    steps = trace.steps
+    steps, reuse = trace.steps, Reuse() if reuse is None else reuse
     total = len(steps["step"])
     decode = (steps["kind"] == StepKind.DECODE) & (steps["complete"] == 1)
     plans = trace.plan_list if plan is None else ((0, plan),)
@@ -117,10 +138,12 @@ def bound(trace: Trace, plan: Plan | None = None) -> Bound:
     for (first, stop), (_, held) in zip(pairwise(starts), plans, strict=True):
         if first == stop:
             continue
-        whole = _bound(trace, held, first, stop)
+        whole = _bound(trace, held, first, stop, reuse)
         changes = (np.flatnonzero(np.diff(decode[first:stop])) + first + 1).tolist()
         spans = list(pairwise([first, *changes, stop]))
-        parts = [whole] if len(spans) == 1 else [_bound(trace, held, a, b) for a, b in spans]
+        parts = [whole]
+        if len(spans) > 1:
+            parts = [_bound(trace, held, a, b, reuse) for a, b in spans]
         decode_ns += sum(p.time_ns for p, (a, _) in zip(parts, spans, strict=True) if decode[a])
         if (apart := sum(part.time_ns for part in parts)) < whole.time_ns:
             time_ns, parts = time_ns + whole.time_ns, [whole]
@@ -145,7 +168,7 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else math.nan
 
 
-def _bound(trace: Trace, plan: Plan, first: int, stop: int) -> _Part:
+def _bound(trace: Trace, plan: Plan, first: int, stop: int, reuse: Reuse) -> _Part:
     """The bound of steps ``first`` to ``stop`` (exclusive) under one plan."""
     batch = trace.batch.part(*np.searchsorted(trace.batch.step, (first, stop)).tolist())
     steps, costs = trace.steps, plan.costs
@@ -155,7 +178,7 @@ def _bound(trace: Trace, plan: Plan, first: int, stop: int) -> _Part:
     order = np.argsort(increment, kind="stable")
     on_cpu = np.arange(len(order) + 1)  # m
     at_layers = layers + head + _sums(increment[order])  # F*(m)
-    hits = opt_hits(Requests.of(batch, trace.model.experts_total))[plan.room]
+    hits = reuse.of(trace, batch, first, stop)[plan.room]
     copies = np.maximum(len(order) - on_cpu - hits, 0)  # K(m)
     time = np.maximum(at_layers, copies * costs.copy_ns)
     best = int(np.argmin(time))

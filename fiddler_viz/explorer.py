@@ -18,7 +18,7 @@ from fiddler_viz.page import to_html
 from fiddler_viz.theme import Theme
 from fiddler_viz.theme import theme as theme_of
 from fiddler_viz.views.addressed import as_addressed
-from fiddler_viz.views.beat import ANSWERED
+from fiddler_viz.views.beat import AHEAD
 from fiddler_viz.views.cell import Cell, executing
 from fiddler_viz.views.heights import LEAST_PX
 from fiddler_viz.views.opening import load_demo, open_session
@@ -30,7 +30,7 @@ from fiddler_viz.views.session import Action
 
 _REST_S = 0.12
 """What takes longer to draw waits so long for another move of a slider."""
-_DRAW_S, _FIGURES_S = 1.0, 4.0
+_DRAW_S, _FIGURES_S = 1.0, 8.0
 """While a run is live, between two drawings of its numbers, and of its figures; frames between
 them show how it goes on (:mod:`fiddler_viz.views.live_frame`)."""
 _LATER_S, _AFTER_S = 0.5, 0.1
@@ -319,7 +319,7 @@ class Explorer(widgets.VBox):
             self._framed, self._figures_s = False, now_s
         if self._screen.owes:
             self._dirty.set()
-        return self._acknowledged(sent or still, ahead=ANSWERED if still else 0)
+        return self._acknowledged(sent or still, ahead=AHEAD if still else 0)
 
     def _glance(self, now_s: float) -> bool:
         """Send a frame of a run that went on; False where it did not, or more is to be done."""
@@ -330,9 +330,9 @@ class Explorer(widgets.VBox):
     def _send_frame(self) -> bool:
         """False where only a drawing can show the run."""
         live = self._session.live
-        sent = live is not None and self._screen.frame(self._session, live, self._pump.frames + 1)
+        sent = live is not None and self._screen.frame(self._session, live)
         if sent:
-            self._framed, self._pump.ahead = True, ANSWERED
+            self._framed, self._pump.ahead = True, AHEAD
         return sent
 
     def _acknowledged(self, sent: bool, *, ahead: int = 0) -> bool:

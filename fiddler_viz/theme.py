@@ -190,6 +190,7 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+@lru_cache(maxsize=8192)
 def percent(share: float) -> str:
     """A share of 0..1 as whole percents, one digit more below 10: ``25%``, ``2.5%``, ``-``."""
     if not math.isfinite(share):

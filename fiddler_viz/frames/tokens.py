@@ -39,8 +39,12 @@ class Tokens:
         return len(self.text)
 
 
-def token_table(trace: Trace) -> Tokens:
-    """What each token cost, and how many of its experts were on the device."""
+def token_table(trace: Trace, rated: Ints | None = None) -> Tokens:
+    """What each token cost, and how many of its experts were on the device.
+
+    ``rated``: rows whose hit rate is asked for, all others get NaN: of a long run finding out who
+    ran where takes longest. None: all.
+    """
     tokens, steps = trace.tokens, trace.steps
     step = tokens["step"]
     processed = step >= 0
@@ -58,8 +62,17 @@ def token_table(trace: Trace) -> Tokens:
         position=tokens["position"],
         generated=generated,
         ns=ns,
-        hit_rate=hit_rates(trace, trace.routing),
+        hit_rate=hit_rates(trace, _choices_of(trace, rated)),
     )
+
+
+def _choices_of(trace: Trace, rows: Ints | None) -> Routing:
+    """The routing of these rows of the tokens table."""
+    if rows is None or len(rows) == len(trace.token_rows):
+        return trace.routing
+    wanted = np.zeros(len(trace.token_rows), np.bool_)
+    wanted[rows] = True
+    return trace.routing.where(wanted[trace.routing.token])
 
 
 def readings(trace: Trace) -> tuple[Ints, ...]:
@@ -93,9 +106,12 @@ def excerpt(texts: tuple[Ints, ...], chosen: range) -> tuple[Ints, ...]:
     return tuple(parts)
 
 
-def priced(trace: Trace) -> Tokens:
-    """The trace's tokens; one whose step was cut short has no price, it would look cheap."""
-    tokens, complete = token_table(trace), trace.steps["complete"] == 1
+def priced(trace: Trace, rated: Ints | None = None) -> Tokens:
+    """The trace's tokens; one whose step was cut short has no price, it would look cheap.
+
+    ``rated``: as in :func:`token_table`.
+    """
+    tokens, complete = token_table(trace, rated), trace.steps["complete"] == 1
     whole = (tokens.step >= 0) & np.append(complete, False)[tokens.step]
     return replace(tokens, ns=np.where(whole, tokens.ns, np.nan))
 

@@ -1,7 +1,8 @@
 // Says when a frame has been painted. A frame counts as shown at the second animation frame after
 // its messages were handled: the first one paints. A hidden tab paints nothing and answers late,
 // which slows the pump down: nobody is looking. A page that opens answers, too: what was last sent
-// is in what it opens with.
+// is in what it opens with. Frames of a run under way are not answered, for every answer makes
+// JupyterLab show a kernel that is busy, and idle again: twice as dear as a frame.
 
 function initialize({ model }) {
   globalThis.fiddlerVizPainters = { heatmap: paintHeatmap, timeline: paintTimeline };
@@ -10,8 +11,6 @@ function initialize({ model }) {
   }
   answer(model.get("sent"));
   model.on("change:sent", () => answer(model.get("sent")));
-  // Every answer makes JupyterLab show a kernel that is busy, and idle again: dearer than a frame.
-  model.on("msg:custom", ({ frame, answer: wanted }) => wanted && answer(frame));
 }
 
 export default { initialize };

@@ -13,8 +13,9 @@ from fiddler_viz.figures.raster import SCRIPT
 from fiddler_viz.views.live_frame import LiveFrame
 
 _SCRIPTS = (SCRIPT, *map(Path(__file__).with_name, ("painters.js", "beat.js")))
-ANSWERED = 4
-"""Of so many frames of a run under way one is answered, and so many may be on their way."""
+AHEAD = 20
+"""So many frames of a run under way may be on their way: they are not answered one by one, but with
+the drawing that comes once a second. A page that is slower paints the newest only."""
 
 
 class Beat(anywidget.AnyWidget):
@@ -35,9 +36,9 @@ class Beat(anywidget.AnyWidget):
     def __repr__(self) -> str:
         return f"Beat({self.shown} of {self.sent} frames shown)"
 
-    def send_frame(self, number: int, panels: Mapping[str, LiveFrame]) -> None:
+    def send_frame(self, panels: Mapping[str, LiveFrame]) -> None:
         """Send a frame: by panel what its painter in ``painters.js`` takes."""
-        content: dict[str, Any] = {"frame": number, "answer": number % ANSWERED == 0}
+        content: dict[str, Any] = {}
         buffers: list[bytes] = []
         for name, panel in panels.items():
             at = list(range(len(buffers), len(buffers) + len(panel.buffers)))

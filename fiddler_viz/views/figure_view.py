@@ -17,7 +17,7 @@ from fiddler_viz.views.changes import Changes, look_up, put, same, written
 from fiddler_viz.views.plotly_code import Plotly
 
 _CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False, "showTips": False}
-_SCRIPTS = tuple(map(Path(__file__).with_name, ("live_frame.js", "figure_view.js")))
+_SCRIPTS = tuple(map(Path(__file__).with_name, ("frames.js", "live_frame.js", "figure_view.js")))
 Moved = Callable[[Mapping[str, Any]], None]
 
 

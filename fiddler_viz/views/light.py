@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from engine.bounds import Bound, bound
+from engine.bounds import Bound, Reuse, bound
 from engine.trace import Trace
 from fiddler_viz.views.background import Background, Question, Same
 
 SOON_ROWS, LONG_ROWS = 1_000, 20_000
 """Choices of the router up to which a bound is at hand within a frame, and from which on it takes
 long enough to slow the frames of moves meanwhile."""
-_REST_S, _LONG_REST_S = 0.15, 0.8
+_REST_S, _LONG_REST_S = 0.15, 1.2
 """So long the controls have to rest before one is worked out, and before a long one is."""
 
 
@@ -27,6 +27,8 @@ class Light:
         self._mark = mark
         self._background = Background(self._news, "light")
         self._soon: tuple[tuple[Any, ...], Bound] | None = None
+        self._reuse: tuple[Same | None, Reuse] = None, Reuse()
+        """Of the routing that was asked about last: moves of a slider ask again and again."""
         self.came_in = False
         """Whether one has come in that nobody has asked for since."""
 
@@ -42,15 +44,21 @@ class Light:
         if rows <= SOON_ROWS:
             self._background.drop()
             if self._soon is None or self._soon[0] != key:
-                self._soon = key, bound(trace)
+                self._soon = key, self._bound(trace)
             return self._soon[1]
         rest_s = _LONG_REST_S if rows > LONG_ROWS else _REST_S
-        answer = self._background.ask(self, Question(key, lambda _: bound(trace), rest_s))
+        answer = self._background.ask(self, Question(key, lambda _: self._bound(trace), rest_s))
         return None if answer is None else answer.value
 
     def close(self) -> None:
         """End the thread, after the bound that it is at."""
         self._background.close()
+
+    def _bound(self, trace: Trace) -> Bound:
+        routing = Same(trace.routing)
+        if self._reuse[0] != routing:
+            self._reuse = routing, Reuse()
+        return bound(trace, reuse=self._reuse[1])
 
     def _news(self) -> None:
         self.came_in = True

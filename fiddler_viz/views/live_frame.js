@@ -22,7 +22,6 @@ async function followFrames(model, el) {
   }
 
   function show(content, buffers) {
-    if (content.drawn) hide();
     const frame = content[look.panel];
     const plot = el.querySelector(".js-plotly-plot") ?? el;
     if (!frame || !seen || !plot._fullLayout?._size) return;
@@ -44,10 +43,10 @@ async function followFrames(model, el) {
     watched = null;
   }
 
-  beat.on("msg:custom", show);
+  const frames = onFrames(beat, show, hide);
   el.addEventListener("fv-restart", restart);
   return () => {
-    beat.off("msg:custom", show);
+    frames.off();
     el.removeEventListener("fv-restart", restart);
     watch.disconnect();
     hide();

@@ -216,7 +216,7 @@ class Screen:
         ]
         return any(sent)
 
-    def frame(self, session: Session, live: LiveState, number: int) -> bool:
+    def frame(self, session: Session, live: LiveState) -> bool:
         """Send a frame of a run under way; False where only :meth:`draw` can show it."""
         trace = live.trace()
         lanes = self.timeline.frame(trace)
@@ -229,7 +229,7 @@ class Screen:
             return False
         self.owes_numbers = not np.array_equal(grid.places == Place.PINNED, self._pinned)
         panels = {"heatmap": cells, "timeline": lanes, "text": self.text.frame(trace)}
-        self.beat.send_frame(number, {name: panel for name, panel in panels.items() if panel})
+        self.beat.send_frame({name: panel for name, panel in panels.items() if panel})
         return True
 
     def _figure_has(self, pinned: NDArray[np.bool_], by_hand: ByHand) -> bool:

@@ -4,6 +4,7 @@ async function render({ model, el }) {
   let drawn = null; // the token that the last drawing marked
   let at = null; // the token that is picked: known here before the kernel has drawn it
   let added = 0; // cells of tokens that came after the last drawing
+  let frames = null;
   let picks = 0; // of this page; a drawing that knows fewer of them shows the past
   const page = crypto.getRandomValues(new Uint32Array(2)).join("-");
   const box = () => el.querySelector(".fv-text");
@@ -22,6 +23,7 @@ async function render({ model, el }) {
 
   function draw() {
     added = 0;
+    frames?.drop(); // what it would add, this drawing has
     const before = box();
     const focused = before !== null && before === document.activeElement;
     const top = before?.scrollTop ?? 0;
@@ -76,10 +78,10 @@ async function render({ model, el }) {
   model.on("change:value", draw);
   const known = model.get("beat") ? model.widget_manager.get_model(model.get("beat")) : null;
   const beat = await Promise.resolve(known).catch(() => null); // none: drawings alone
-  if (beat) beat.on("msg:custom", grow);
+  if (beat) frames = onFrames(beat, grow);
   return () => {
     model.off("change:value", draw);
-    if (beat) beat.off("msg:custom", grow);
+    frames?.off();
   };
 }
 

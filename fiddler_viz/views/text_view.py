@@ -8,6 +8,7 @@ from typing import Any
 
 import anywidget
 import ipywidgets as widgets
+import numpy as np
 import traitlets
 
 from engine.trace import Trace
@@ -17,6 +18,7 @@ from fiddler_viz.theme import safe, show_token
 from fiddler_viz.views.heard import Heard
 from fiddler_viz.views.live_frame import LiveFrame
 
+_SCRIPTS = tuple(map(Path(__file__).with_name, ("frames.js", "text_view.js")))
 LOOK_FOR = "Bright tokens took longest: were their experts missing? Click one."
 EMPTY = '<span class="fv-muted">The text appears here, token by token.</span>'
 
@@ -30,7 +32,7 @@ class TextView(anywidget.AnyWidget):
     """
 
     # As text: anywidget watches a file for changes, and the watch keeps every widget alive.
-    _esm = Path(__file__).with_name("text_view.js").read_text(encoding="utf-8")
+    _esm = "\n".join(path.read_text(encoding="utf-8") for path in _SCRIPTS)
     value = traitlets.Unicode().tag(sync=True)
     """HTML, every token escaped."""
     knows = traitlets.Dict().tag(sync=True)
@@ -83,13 +85,17 @@ class TextView(anywidget.AnyWidget):
         hint, body = LOOK_FOR, EMPTY
         self.texts = self._drawn_rows = 0
         if trace is not None and len(trace.token_rows):
-            tokens = priced(trace)
-            hint += _scale(tokens)
             texts = readings(trace)
-            self.texts, self._drawn_rows = len(texts), len(tokens)
+            self.texts = len(texts)
             if only is not None and only < len(texts):
                 texts = tuple(rows if at == only else rows[:0] for at, rows in enumerate(texts))
-            body = self._cells(tokens, texts, selected)
+            total = sum(map(len, texts))
+            before_them = max(total - LIMIT_TOKENS, 0)
+            texts = excerpt(texts, range(before_them, total))
+            tokens = priced(trace, np.concatenate(texts))
+            self._drawn_rows = len(tokens)
+            hint += _scale(tokens)
+            body = self._cells(tokens, texts, selected, before_them)
         value = (
             f'<div class="fv-hint fv-heading"><b>Text</b> {hint}</div>'
             f'<div class="fv-text{" live" if live else ""}" style="height:{self._height_px}px" '
@@ -121,9 +127,10 @@ class TextView(anywidget.AnyWidget):
         self._on_pick(token if type(token) is int else None)
         self._picks.note(content.get("page"), content.get("number"))  # after it: see `picks`
 
-    def _cells(self, tokens: Tokens, texts: tuple[Ints, ...], selected: int | None) -> str:
-        total = sum(map(len, texts))
-        before = max(total - LIMIT_TOKENS, 0)
+    def _cells(
+        self, tokens: Tokens, texts: tuple[Ints, ...], selected: int | None, before: int
+    ) -> str:
+        """``before``: how many tokens are left out before these texts."""
         shown = self._shown(tokens.text)
         shades = token_shades(tokens).tolist()
         columns = (tokens.ns.tolist(), tokens.hit_rate.tolist(), tokens.generated.tolist())
@@ -140,7 +147,7 @@ class TextView(anywidget.AnyWidget):
                 style += f' data-t="{row}"'
             return f'<i class="{classes}"{style} title="{tip}">{shown[row]}</i>'
 
-        return in_order(excerpt(texts, range(before, total)), cell, tokens.text, before)
+        return in_order(texts, cell, tokens.text, before)
 
     def _shown(self, texts: tuple[str, ...]) -> list[str]:
         """Escaped texts; a growing run's are escaped once."""

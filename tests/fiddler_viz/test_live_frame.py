@@ -21,7 +21,7 @@ from fiddler_viz.figures.window import Windows
 from fiddler_viz.frames import amounts, grid
 from fiddler_viz.theme import Segment, Theme, theme
 from fiddler_viz.views.addressed import as_addressed, within
-from fiddler_viz.views.beat import ANSWERED, Beat
+from fiddler_viz.views.beat import Beat
 from fiddler_viz.views.live_frame import MOST_SEGMENTS, LiveFrame, heatmap_frame, timeline_frame
 from fiddler_viz.views.text_view import TextView
 from fiddler_viz.views.timeline_view import LAYER, MEMORY
@@ -109,17 +109,13 @@ def test_a_frame_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beat, "send", lambda content, buffers: sent.append((content, buffers)))
     a = LiveFrame({"x": 1}, [b"one", b"two"])
     b = LiveFrame({"y": 2}, [b"three"])
-    beat.send_frame(7, {"heatmap": a, "timeline": b})
-    beat.send_frame(2 * ANSWERED, {})
+    beat.send_frame({"heatmap": a, "timeline": b})
     content, buffers = sent[0]
     assert content == {
-        "frame": 7,
-        "answer": False,
         "heatmap": {"x": 1, "buffers": [0, 1]},
         "timeline": {"y": 2, "buffers": [2]},
     }
     assert buffers == [b"one", b"two", b"three"]
-    assert sent[1][0]["answer"], "one of several is answered"
     for nonsense in (None, {}, {"shown": "3"}, {"shown": True}, {"shown": None}):
         beat._heard(beat, nonsense, [])
     assert beat.shown == 0
