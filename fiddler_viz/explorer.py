@@ -265,6 +265,7 @@ class Explorer(widgets.VBox):
         sent = self._pump.flush()
         if self.comm is not None and self._screen.behind:
             self._dirty.set()
+            self._asked_s = 0.0
             sent |= self._pump.flush()
         return sent
 
@@ -278,7 +279,7 @@ class Explorer(widgets.VBox):
         since_s = now_s - self._asked_s
         self._pump.soon = self._session.view.live and since_s < _AFTER_S
         later = since_s > _LATER_S
-        owes_figure = later and self._session.view.live and self._screen.behind
+        owes_figure = later and self._screen.behind
         framed = self._glance(now_s)
         if framed and not owes_figure and not self._screen.owes_numbers:
             return True
@@ -314,9 +315,10 @@ class Explorer(widgets.VBox):
             later=later,
         )
         if not still:
-            if self._framed:  # where a figure has not changed, the page would keep the last frame
+            behind = self._screen.behind  # a frame shows the cells, and goes on to
+            if self._framed and not behind:  # of a figure without changes, too
                 self._screen.beat.send_drawn()
-            self._framed, self._figures_s = False, now_s
+            self._framed, self._figures_s = behind, now_s
         if self._screen.owes:
             self._dirty.set()
         return self._acknowledged(sent or still, ahead=AHEAD if still else 0)
@@ -351,6 +353,8 @@ class Explorer(widgets.VBox):
             return 0.0
         if self._screen.owes:  # a slider that moves on comes first
             return _REST_S
+        if self._screen.behind:
+            return max(self._asked_s + _LATER_S - time.monotonic(), 0.0) + _REST_S
         playing_s = None if self._pump.unanswered else self._screen.player.wait_s()
         waits = (playing_s, _IDLE_S if self._session.engine is not None else None)
         return min((wait for wait in waits if wait is not None), default=None)

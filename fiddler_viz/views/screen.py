@@ -17,6 +17,7 @@ from engine.summary import Summary
 from engine.trace import Trace
 from engine.units import format_bytes
 from fiddler_viz.figures import room_of
+from fiddler_viz.frames import Grid
 from fiddler_viz.theme import Theme
 from fiddler_viz.views.beat import Beat
 from fiddler_viz.views.closing import close_children, close_whole
@@ -152,8 +153,9 @@ class Screen:
     ) -> bool:
         """Show a session; True if anything was sent to the browser.
 
-        ``still``: :meth:`frame` shows heatmap and timeline; of a new plan the heatmap's figure,
-        which takes a browser longer than all the rest, is drawn where it is ``later``.
+        ``still``: :meth:`frame` shows heatmap and timeline. Of a new plan the heatmap's figure,
+        which takes a browser longer than all the rest, is drawn where it is ``later``: of a run
+        under way, and of one with many cells; until then a frame shows them (:attr:`behind`).
         """
         moment = self.player.moment(session.view.trace)
         whole = None if moment is None else session.view.trace
@@ -187,6 +189,8 @@ class Screen:
         self._pinned = grid.places == Place.PINNED
         current = self._figure_has(self._pinned, grid.by_hand)
         cells_still = still and (current or not later)
+        if not (current or later or view.live) and len(view.trace.routing) > _MANY_ROWS:
+            cells_still = self._frame_cells(grid)  # a browser draws so many for a tenth of a second
         self.behind = cells_still and not current
         if not cells_still:
             self._in_figure = self._pinned, grid.by_hand
@@ -194,7 +198,7 @@ class Screen:
             self.heatmap.draw, grid, picked, view.plan, hover=not moving, able=able
         )
         sent = [
-            not still and draw_cells(),
+            not still and not cells_still and draw_cells(),
             self.memory.show(memory, room, size),
             not still and self.timeline.draw(view.trace, picked, whole, growing=view.live),
             self.player.show(moment),
@@ -212,7 +216,7 @@ class Screen:
             ),
             self.picks.show(picked, view.trace.model.grid, self.text.texts),
             self.header.show(name, whole or view.trace, state, what_if=view.what_if),
-            still and draw_cells(still=cells_still),  # frames show them: the figure can wait
+            (still or cells_still) and draw_cells(still=cells_still),  # frames show them
         ]
         return any(sent)
 
@@ -231,6 +235,13 @@ class Screen:
         panels = {"heatmap": cells, "timeline": lanes, "text": self.text.frame(trace)}
         self.beat.send_frame({name: panel for name, panel in panels.items() if panel})
         return True
+
+    def _frame_cells(self, grid: Grid) -> bool:
+        """Send the cells as a frame; False where only a drawing can show them."""
+        cells = self.heatmap.frame(grid)
+        if cells is not None:
+            self.beat.send_frame({"heatmap": cells})
+        return cells is not None
 
     def _figure_has(self, pinned: NDArray[np.bool_], by_hand: ByHand) -> bool:
         if self._in_figure is None:

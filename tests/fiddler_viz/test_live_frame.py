@@ -140,8 +140,9 @@ class Counted:
         self.thread = threading.Thread(target=lambda: self.engine.generate("On", 64))
 
     def _sent(self, content: dict[str, Any], _: object) -> None:
-        self.drawn += "drawn" in content
-        if "frame" in content:
+        if "drawn" in content:
+            self.drawn += 1
+        else:
             self.frames.append(content)
 
     def framed(self, more: int = 3) -> None:
@@ -333,3 +334,28 @@ def test_an_empty_run_forgets_the_rows_of_the_one_before() -> None:
     text.show(empty_trace(), None, live=True)
     longer = replace(part, texts=("t",) * (len(TRACE.token_rows) + 2))
     assert text.frame(longer) is None, "not without its beginning"
+
+
+def test_many_cells_come_as_a_frame_before_their_figure() -> None:
+    explorer = Explorer(synthetic_trace("qwen3-30b-a3b", gpu_memory="30%", decode_tokens=450))
+    try:
+        explorer.flush()
+        heatmap = explorer.screen.heatmap.figure
+        sent: list[tuple[str, bool]] = []
+        explorer.screen.beat.send = lambda content, _: sent.append(
+            ("drawn" if "drawn" in content else "frame", explorer.screen.behind)
+        )
+        changed: list[float] = []
+        heatmap._send_update_msg = lambda *_: changed.append(time.monotonic())
+        explorer._change("gpu_memory", "45%")
+        wait_for(lambda: [what for what, _ in sent] == ["frame"])
+        wait_for(lambda: [what for what, _ in sent] == ["frame", "drawn"])
+        assert len(changed) == 1, "the figure, once"
+        assert not explorer.screen.behind
+        pinned = sum(len(heatmap._data[at]["x"]) for at in TRACES["places"][int(Place.PINNED)])
+        assert pinned == 3 * len(explorer.plan.pinned), "a dash of two ends and a gap each"
+        sent.clear()
+        explorer.apply(gpu_memory="35%")
+        assert not explorer.screen.behind, "who applies a plan gets all of it drawn"
+    finally:
+        explorer.close()

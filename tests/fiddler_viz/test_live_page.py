@@ -73,6 +73,15 @@ def test_a_canvas_goes_with_the_next_drawing_also_of_a_plot_that_began_anew(chro
         assert ask(tab, "test.paint()") == [1, True]
         assert ask(tab, "test.beat.tell('msg:custom', { drawn: true })") == [0, False]
         assert ask(tab, "test.paint()") == [1, True]
+        ask(
+            tab,
+            "test.el.addEventListener('fv-painted', () => (test.times = 1 + (test.times ?? 0)))",
+        )
+        assert ask(tab, "test.paint(); test.paint(); test.paint()") == [1, True]
+        assert tab.evaluate("test.times") == 1, "a page that is slower paints the newest only"
+        assert ask(tab, "test.paint(); test.beat.tell('msg:custom', { drawn: true })") == [0, False]
+        assert tab.evaluate("test.times") == 1, "and none that a drawing has overtaken"
+        assert ask(tab, "test.paint()") == [1, True]
         opacity = "(at) => getComputedStyle(test.el.querySelector(at)).opacity"
         assert tab.evaluate(opacity, ".cartesianlayer") == "0"
         assert tab.evaluate(opacity, ".zoomlayer") == "1", "where one drags is seen"
