@@ -39,6 +39,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -81,6 +82,10 @@ class Bound:
             f"at most {self.tokens_per_s:.3g} tokens/s; {self.decode_achieved:.0%} of it achieved, "
             f"{self.clock} clock; busiest there: {self.limiting}"
         )
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What a notebook shows of it: the text, not the fields."""
+        printer.text(str(self))
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def hit_curves(
         if progress is not None:
             progress(len(found), len(names))
     return Curves(
-        MappingProxyType(found),
+        found,
         total,
         int(fixed.sum()),
         len(trace.batch.flat),

@@ -137,8 +137,10 @@ TABLES: Final[Mapping[str, np.dtype[np.void]]] = MappingProxyType(
 
 
 def columns(rows: Rows, dtype: np.dtype[np.void]) -> dict[str, NDArray[np.int64]]:
-    """Split rows into named columns (views of the same memory, no copy)."""
+    """Split rows into named columns (views of the same memory, read only, no copy)."""
     names = dtype.names or ()
+    rows = rows.view()
+    rows.flags.writeable = False
     return {name: rows[:, i] for i, name in enumerate(names)}
 
 

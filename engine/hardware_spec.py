@@ -206,8 +206,7 @@ class HardwareSpec:
         given = {"link_gbps": link_gbps, "cpu_gbps": cpu_gbps, "cpu_cores": cpu_cores}
         asked = {name: value for name, value in given.items() if value is not None}
         start = self.original or self
-        check_asked(asked)
-        asked = self.changed | asked
+        asked = self.changed | check_asked(asked)
         asked = {name: value for name, value in asked.items() if value != own(start, name)}
         if not asked:
             return start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ _DAMAGE = (
     RuntimeError,
 )  # fmt: skip
 """What reading files that are not what they should be raises, in one library or another."""
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -181,11 +184,23 @@ def _check_folder(path: str | Path) -> None:
                 f"{folder} holds no config.json: give the folder of a transformers checkpoint"
             )
         Weights.find(folder)
-    elif isinstance(path, Path) or folder.exists() or str(path).count("/") != 1:
+    elif isinstance(path, Path) or folder.exists() or not _HUB_ID.fullmatch(path):
         raise CheckpointError(
             f"no checkpoint folder at {path}: give 'demo', a folder with config.json and "
-            ".safetensors files, or a hub id (owner/name)"
+            ".safetensors files, or a hub id (owner/name)" + _instead(str(path))
         )
+
+
+def _instead(path: str) -> str:
+    """What else a name that is no folder may have been meant for; empty where nothing."""
+    if path.startswith("~"):
+        return "; ~ is not your home folder here: give the whole path"
+    if path in ModelSpec.presets():
+        return (
+            f". {path!r} is a preset of sizes, without weights: fv.synthetic({path!r}) makes up a "
+            "run of it, as_model= costs the demo as a model of its grid"
+        )
+    return ""
 
 
 def _config(path: str | Path) -> Any:

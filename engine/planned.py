@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from engine.basis import Basis
 from engine.errors import InputError
@@ -16,6 +16,7 @@ from engine.policies import LIVE, Policy, resolve_policy
 from engine.residency import Residency
 from engine.session import Session
 from engine.spec import HardwareSpec, ModelSpec
+from engine.strict import plain
 
 
 class Planned:
@@ -92,7 +93,7 @@ class Planned:
             start,
             model=model,
             gpu_memory=gpu_memory,
-            cache_slots=cache_slots,
+            cache_slots=plain(cache_slots),
             policy=policy,
             planner=planner,
             hardware=hardware,
@@ -122,6 +123,11 @@ class Planned:
 
     def _own(self, plan: Plan) -> Plan:
         """A whole plan that was given, if it is one for this engine; InputError if it is not."""
+        if not isinstance(plan, Plan):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                f"replan: expected a Plan, got {plan!r}; what changes is given by name, such as "
+                'gpu_memory="12GB"'
+            )
         self._check_policy(plan.policy_class)
         basis = plan.basis_of(self.model_spec) if plan.basis is None else plan.basis
         mine, model = self.plan, self.model_spec
@@ -133,6 +139,12 @@ class Planned:
                     f"it would be {getattr(alike, name)}; give gpu_memory=, policy=... instead"
                 )
         return replace(plan, basis=basis)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an engine holds a model, threads and a device, which cannot be copied or pickled: "
+            "keep its run's trace (run.trace.save), or load the model again"
+        )
 
     def _costs_as(self, model: ModelSpec) -> None:
         """From now on this model is costed."""

@@ -24,6 +24,7 @@ from engine.planners import check_planner
 from engine.policies import POLICIES, Policy
 from engine.rehearsed import Rehearsed, Stretch
 from engine.spec import HardwareSpec, ModelSpec, resolve_costed
+from engine.strict import plain
 from engine.summary import Summary
 from engine.timeline import pin_rows
 from engine.trace import Start, Trace
@@ -86,7 +87,7 @@ def replay(
         trace.plan,
         model=trace.model,
         gpu_memory=gpu_memory,
-        cache_slots=cache_slots,
+        cache_slots=plain(cache_slots),
         policy=policy,
         planner=planner,
         hardware=hardware,

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from engine.errors import InputError
 from engine.lineage import Lineage
 from engine.prompt import PromptLike, encode
-from engine.strict import check_int
+from engine.strict import check_int, plain
 from engine.unsupported import why_unchunked
 
 _REFUSED = {
@@ -91,12 +91,13 @@ class Request:
                 "process the whole text again; leave it out"
             )
         beams, returned = (
-            _count(name, limits.option(options, name))
+            _count(name, plain(limits.option(options, name)))
             for name in ("num_beams", "num_return_sequences")
         )
         _check_room(limits, ids.shape[0] * max(beams, returned), ids.shape[1], max_new_tokens)
         passed = dict(options)
-        seed, chunk_tokens = passed.pop("seed", None), passed.pop("prefill_chunk_tokens", None)
+        seed = plain(passed.pop("seed", None))
+        chunk_tokens = plain(passed.pop("prefill_chunk_tokens", None))
         if chunk_tokens is not None:
             check_int("prefill_chunk_tokens", chunk_tokens, least=1)
             _check_chunks(limits.model.config)
@@ -210,6 +211,7 @@ def _count(name: str, value: object) -> int:
 
 
 def _check_room(limits: Limits, sequences: int, prompt_tokens: int, new_tokens: int) -> None:
+    new_tokens = plain(new_tokens)
     if type(new_tokens) is not int or new_tokens < 1:
         raise InputError(
             f"max_new_tokens: expected a whole number of at least 1, got {new_tokens!r}"

@@ -10,6 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from engine.errors import InputError
 
 _MAX_FILE_BYTES = 2**20
@@ -28,6 +30,11 @@ def check_keys(what: str, data: object, expected: Iterable[str]) -> dict[str, An
         parts += [f"unknown {', '.join(unknown[:8])}"] if unknown else []
         raise InputError(f"{what}: {'; '.join(parts)}. Expected keys: {', '.join(names)}.")
     return found
+
+
+def plain(value: Any) -> Any:
+    """A number of numpy's as Python's own; anything else as it is."""
+    return cast("Any", value).item() if isinstance(value, np.number) else value
 
 
 def check_int(what: str, value: object, *, least: int) -> None:

@@ -79,6 +79,10 @@ class Summary:
             )
         )
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What a notebook shows of it: the text, not the fields."""
+        printer.text(str(self))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON or a frame."""
         return asdict(self)

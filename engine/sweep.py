@@ -10,13 +10,11 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import numpy as np
-
 from engine.errors import FiddlerError, InputError, unknown_name
 from engine.policies import POLICIES, Policy, resolve_policy
 from engine.replay import playable
 from engine.spec import HardwareSpec, resolve_hardware
-from engine.strict import check_int, several
+from engine.strict import check_int, plain, several
 from engine.sweep_task import Combination, Row, Task
 from engine.trace import Trace
 from engine.units import parse_bytes, parse_percent
@@ -196,10 +194,10 @@ def _combinations(
             parse_bytes(budget)
     names = [resolve_policy(name) for name in several("policies", policies)]
     slots = [_slots(many, most_slots) for many in _asked("cache_slots", cache_slots)]
-    links, cores = (_asked(name, value) for name, value in what_ifs.items())
-    for name, values in zip(what_ifs, (links, cores), strict=True):
-        for value in values:
-            check_asked({} if value is None else {name: value})
+    links, cores = (
+        [None if each is None else check_asked({name: each})[name] for each in _asked(name, value)]
+        for name, value in what_ifs.items()
+    )
     return [
         Combination(machine, budget, policy, many, link, core)
         for machine, link, core, budget, policy in product(machines, links, cores, budgets, names)
@@ -214,8 +212,7 @@ def _asked(name: str, value: Any) -> list[Any]:
 
 def _slots(value: Any, most: int) -> int | None:
     """Cache slots as a whole number; raises InputError for what is none, or fits no trace."""
-    if isinstance(value, np.integer):
-        value = int(cast("np.integer[Any]", value))
+    value = plain(value)
     if value is not None and (type(value) is not int or not 0 <= value <= most):
         raise InputError(
             f"cache_slots: expected a whole number of experts from 0 to {most}, got {value!r}"

@@ -49,13 +49,15 @@ class Start:
     """The policy's own state, as :meth:`engine.policies.Policy.snapshot` gave it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
     """What happened, and all that the decisions used: enough to replay it without the model.
 
+    Two traces are equal only if they are the same object; compare their columns otherwise.
+
     ``steps``, ``tokens``, ``work`` and ``moves`` are dicts of equally long columns (see
-    :mod:`engine.events` for their meaning); :meth:`to_pandas` gives frames with names in place of
-    codes. Times are nanoseconds since the recording began.
+    :mod:`engine.events` for their meaning), which cannot be written to; :meth:`to_pandas` gives
+    frames with names in place of codes. Times are nanoseconds since the recording began.
     """
 
     model: ModelSpec
@@ -254,9 +256,17 @@ class Trace:
 
     @staticmethod
     def load(path: str | Path) -> Trace:
-        """Read what :meth:`save` wrote; raises TraceError with what is wrong with the file."""
+        """Read what :meth:`save` wrote; raises TraceError with what is wrong with the file.
+
+        InputError for what is no path.
+        """
         from engine.trace_file import read
 
+        if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                f"expected the path of a trace file, got {type(path).__name__}: give what "
+                "Trace.save() returned"
+            )
         return read(Path(path))
 
     def check(self) -> Trace:

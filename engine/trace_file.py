@@ -91,7 +91,10 @@ def write(trace: Trace, path: str | Path) -> Path:
     with writing(path) as path:
         partial = path.with_name(path.name + ".partial")
         try:
+            partial.touch()
+            usual = partial.stat().st_mode
             save_file(columns, partial, metadata={_KEY: json.dumps(meta)})
+            partial.chmod(usual)  # safetensors lets nobody else read what it writes
             partial.replace(path)
         except SafetensorError as error:  # how it tells of a full disk
             raise OSError(str(error)) from error
@@ -127,7 +130,8 @@ def read(path: Path) -> Trace:
         raise TraceError(f"{path}: {error}") from error
     except SafetensorError as error:
         raise TraceError(
-            f"{path} cannot be read as safetensors ({error}): it is damaged"
+            f"{path} cannot be read as safetensors ({error}): it is damaged, or no trace "
+            "file; give the path of a file that Trace.save() wrote"
         ) from error
     except OSError as error:
         raise TraceError(f"{path} cannot be read: {error}") from error

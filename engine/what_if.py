@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError
-from engine.strict import check_int, check_number
+from engine.strict import check_int, check_number, plain
 
 if TYPE_CHECKING:
     from engine.hardware_spec import HardwareSpec
@@ -38,6 +38,8 @@ RATES: Mapping[str, tuple[str, ...]] = {
     "cpu_gbps": ("cpu_gbps", "cpu_contended_gbps"),
 }
 """What can be asked, and the figures that go with each: the first as given, others in step."""
+LEAST_GBPS = 1e-3
+"""The slowest rate that can be asked for; below, times would soon not fit in 64 bits."""
 WORDS: Mapping[str, str] = {
     "link_gbps": "link {:.3g} GB/s",
     "cpu_gbps": "CPU memory {:.3g} GB/s",
@@ -46,13 +48,22 @@ WORDS: Mapping[str, str] = {
 """What can be asked, in words."""
 
 
-def check_asked(asked: Mapping[str, float]) -> None:
-    """Raise InputError for numbers that are none, or below what there can be."""
-    for name, value in asked.items():
+def check_asked(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked, numpy's numbers as Python's own.
+
+    Raises InputError for numbers that are none, or below what there can be.
+    """
+    found = {name: plain(value) for name, value in asked.items()}
+    for name, value in found.items():
         if name == "cpu_cores":
             check_int(f"what if, {name}", value, least=1)
         else:
             check_number(f"what if, {name}", value)
+            if value < LEAST_GBPS:
+                raise InputError(
+                    f"what if, {name}: expected at least {LEAST_GBPS:g} GB/s, got {value!r}"
+                )
+    return found
 
 
 def own(hardware: HardwareSpec, name: str) -> float:

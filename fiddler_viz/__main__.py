@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from engine.destination import prepare
 from engine.errors import FiddlerError, InputError
 from engine.policies import LIVE
-from engine.spec import HardwareSpec, resolve_hardware
-from engine.strict import check_int
+from engine.spec import HardwareSpec, resolve_hardware, resolve_model
+from engine.strict import check_int, check_number
 from engine.trace import Trace
+from engine.units import parse_bytes, parse_percent
 from fiddler_viz import demo
 from fiddler_viz.terminal import describe
 
@@ -72,12 +73,22 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _engine_options(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--prompt", default="To be, or not to be, that is the question:")
+    made.add_argument(
+        "--prompt",
+        default="To be, or not to be, that is the question:",
+        help="text to go on from (default: a line of Hamlet's)",
+    )
     made.add_argument("--tokens", type=int, default=64, help="tokens to generate (default 64)")
     made.add_argument("--model", default=demo.NAME, help="checkpoint folder or hub id")
     made.add_argument("--gpu-memory", default=None, help="budget: 24GB, 40%%, ...")
     made.add_argument("--cache-slots", type=int, default=None, help="experts cached")
-    made.add_argument("--policy", default="fiddler", choices=list(LIVE))
+    made.add_argument(
+        "--policy",
+        default="fiddler",
+        choices=list(LIVE),
+        metavar="NAME",
+        help=f"what a missing expert does (default fiddler): {', '.join(LIVE)}",
+    )
     made.add_argument("--hardware", default="rtx-4090", help=", ".join(HardwareSpec.presets()))
     made.add_argument(
         "--as-model",
@@ -87,7 +98,12 @@ def _engine_options(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--quantize", default=None, choices=["int8", "int4"], help="quantise experts on loading"
     )
-    made.add_argument("--device", default="auto", choices=["auto", "virtual", "host"])
+    made.add_argument(
+        "--device",
+        default="auto",
+        choices=["auto", "virtual", "host", "cuda"],
+        help="virtual: modelled time; host: all on this CPU, measured; cuda: a GPU, measured",
+    )
     made.add_argument("--greedy", action="store_true", help="no sampling")
     made.add_argument("--seed", type=int, default=0, help="of the sampling (default 0)")
 
@@ -96,6 +112,9 @@ def _generate(options: argparse.Namespace, *, show: bool) -> Run:
     check_int("--tokens", options.tokens, least=1)
     if not 0 <= options.seed < 2**63:
         raise InputError(f"--seed: expected a whole number from 0 to 2^63 - 1, got {options.seed}")
+    _check(options)
+    if show:
+        print(f"loading {options.model}", file=sys.stderr, flush=True)
     from fiddler_viz.api import load
 
     as_model: str | None = options.as_model
@@ -129,10 +148,21 @@ def _generate(options: argparse.Namespace, *, show: bool) -> Run:
     return run
 
 
+def _check(options: argparse.Namespace) -> None:
+    """Refuse at once what would be refused after seconds of loading."""
+    if not options.prompt.strip():
+        raise InputError("--prompt: it is empty: give at least one word")
+    if options.gpu_memory is not None and parse_percent(options.gpu_memory) is None:
+        parse_bytes(options.gpu_memory)
+    if options.as_model not in (None, "none"):
+        resolve_model(options.as_model)
+    resolve_hardware(options.hardware)
+
+
 def _has_device(options: argparse.Namespace) -> bool:
-    """Whether a device is to be modelled: not on the host, nor with a profile that has no GPU."""
+    """Whether a device is to be modelled: none that measures, nor a profile without a GPU."""
     if options.device != "auto" or options.gpu_memory is not None:
-        return options.device != "host"
+        return options.device not in ("host", "cuda")
     return resolve_hardware(options.hardware).accelerator
 
 
@@ -160,6 +190,11 @@ def _record(options: argparse.Namespace) -> None:
 
 def _calibrate(options: argparse.Namespace) -> None:
     prepare(options.path)
+    if options.seconds is not None:
+        check_number("--seconds", options.seconds)
+    if options.beside is not None:
+        resolve_hardware(options.beside)
+    print("loading", file=sys.stderr, flush=True)
     from fiddler_viz.api import calibrate
 
     found = calibrate(

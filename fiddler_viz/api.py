@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +40,8 @@ def load(path: str | Path = demo.NAME, **options: Any) -> HybridEngine:
     ``path`` is ``"demo"`` (the bundled model), a folder or a hub id. Options are those of
     :meth:`engine.hybrid.HybridEngine.load`: ``gpu_memory="24GB"``, ``hardware="rtx-4090"``,
     ``policy="fiddler"``, ``cache_slots``, ``as_model``, ``planner``, ``dtype``, ``quantize``,
-    ``device``, ``max_tokens``, ``max_sequences``, ``profile``.
+    ``device``, ``max_tokens``, ``max_sequences``, ``threads``, ``profile``, ``name``,
+    ``reserve_bytes``. ``help(fv.HybridEngine.load)`` says what each does, and what is raised.
 
     ``as_model="mixtral-8x7b"`` costs the demo's routing with Mixtral's bytes and flops, so that
     budgets are Mixtral's gigabytes.
@@ -88,12 +89,14 @@ def compare(
     cache_slots: Sequence[int] | int | None = None,
     link_gbps: Sequence[float] | float | None = None,
     cpu_cores: Sequence[int] | int | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> pd.DataFrame:
     """Replay one run on several machines, budgets and policies; one row for each combination.
 
     Every row is on the modelled clock. Policies default to all there are, budgets and hardware to
     the run's; ``cache_slots`` holds for the policies that cache; ``link_gbps`` and ``cpu_cores``
-    are what-ifs of each machine (:mod:`engine.what_if`). Raises InputError for a list
+    are what-ifs of each machine (:mod:`engine.what_if`). Of a large model all policies take
+    seconds: ``progress`` is called with rows done and rows in all. Raises InputError for a list
     without entries, and what :func:`replay` raises. :func:`sweep` does it for many runs.
     """
     table = sweep_traces(
@@ -104,6 +107,7 @@ def compare(
         cache_slots=cache_slots,
         link_gbps=link_gbps,
         cpu_cores=cpu_cores,
+        progress=progress,
     )
     return table.drop(columns="trace")
 
@@ -112,7 +116,7 @@ def curves(source: Any, **options: Any) -> Curves:
     """Hit rates of a run's routing for every cache size at once; ``.to_pandas()`` for a frame.
 
     Options are those of :func:`engine.curves.hit_curves`: ``policies``, ``pinned``, ``sizes``,
-    ``half_life``.
+    ``half_life``, ``progress``.
     """
     return hit_curves(as_trace(source), **options)
 
@@ -120,7 +124,8 @@ def curves(source: Any, **options: Any) -> Curves:
 def budgets(source: Any, **options: Any) -> BudgetCurve:
     """What a run would have cost at every budget; ``.to_pandas()`` for a frame.
 
-    Options are those of :func:`engine.budgets.budget_curve`: ``policies``, ``budgets``.
+    Options are those of :func:`engine.budgets.budget_curve`: ``policies``, ``budgets``,
+    ``progress``.
     """
     return budget_curve(as_trace(source), **options)
 
@@ -181,8 +186,11 @@ def synthetic(model: Any = demo.COSTED_AS, *, like: Any = None, **options: Any) 
     :func:`replay` takes) to fit one to. The options are those of
     :func:`engine.synthetic.synthetic_trace`: ``skew``, ``locality``, ``coupling``, ``domains`` and
     ``contrast`` where nothing is given to be like; ``requests``, ``prompt_tokens``,
-    ``decode_tokens``, ``switch_tokens``, ``seed``, ``gpu_memory``, ``cache_slots``, ``policy``,
-    ``hardware``.
+    ``decode_tokens``, ``switch_tokens``, ``accuracy``, ``seed``, ``gpu_memory``, ``cache_slots``,
+    ``policy``, ``hardware``, ``quantize``.
+
+    Nothing in it was measured, and host memory is taken to hold all experts: the trace's
+    ``model.routed_bytes`` says how much that is.
     """
     if like is not None:
         fitted = (

@@ -29,7 +29,8 @@ def describe(trace: Trace) -> str:
     beyond = f" ({plan.beyond_card})" if plan.beyond_card else ""
     planned = (
         f"{format_bytes(plan.gpu_memory)}{beyond}: {len(plan.pinned)} of {layers * experts} "
-        f"experts pinned by {plan.planner}, {plan.cache_slots} cache slots, policy {plan.policy}"
+        f"experts pinned by {plan.planner}, {plan.cache_slots} cache slots, policy {plan.policy}; "
+        f"host memory holds all {format_bytes(trace.model.routed_bytes)} of experts"
     )
     if trace.on_host:
         planned = f"none: {format_bytes(trace.model.routed_bytes)} of experts in host memory"

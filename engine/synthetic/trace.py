@@ -15,6 +15,7 @@ from engine.placement import make_plan
 from engine.profile import Profile
 from engine.replay import run_plans
 from engine.routing import Routing
+from engine.schemes import quantised_spec, scheme_named
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
 from engine.strict import check_int, check_number
 from engine.synthetic.draw import Drawing, Router
@@ -46,14 +47,16 @@ def synthetic_trace(
     cache_slots: int | None = None,
     policy: str = "fiddler",
     hardware: str | HardwareSpec = "rtx-4090",
+    quantize: str | None = None,
 ) -> Trace:
     """A trace of made-up requests, one after the other, replayed under a plan.
 
     Routing is set by hand (``skew`` 0.3, ``locality`` 0.3, ``coupling`` 0, one domain, else of
     ``contrast`` 0.5; :class:`SyntheticRouting` says what they mean) or given as ``routing``, for
-    example :meth:`SyntheticRouting.fit` of a recorded trace. Its profile is counted on a second,
-    independent draw of the same experts, of all domains alike. The same arguments make the same
-    trace.
+    example :meth:`SyntheticRouting.fit` of a recorded trace. Host memory is taken to hold all
+    experts (``trace.model.routed_bytes``), whatever the machine has. Its profile is counted on a
+    second, independent draw of the same experts, of all domains alike. The same arguments make the
+    same trace.
 
     Args:
         model: a preset's name or a spec: the grid, and what it costs.
@@ -65,6 +68,7 @@ def synthetic_trace(
             go by predictions; None: nothing is predicted.
         seed: which experts are popular, and the noise.
         gpu_memory, cache_slots, policy, hardware: as :func:`engine.placement.make_plan`.
+        quantize: ``int8`` or ``int4``: with experts of fewer bytes, as such an engine has them.
 
     Raises:
         InputError: an argument out of range, or ``routing`` and one of its parameters.
@@ -95,7 +99,9 @@ def synthetic_trace(
     each = prompt_tokens + decode_tokens
     if switch_tokens is not None:
         check_int("synthetic_trace, switch_tokens", switch_tokens, least=1)
-    model = resolve_model(model)
+    scheme, model = scheme_named(quantize), resolve_model(model)
+    if scheme is not None:
+        model = quantised_spec(model, scheme)
     hardware = resolve_hardware(hardware)
     hardware.check_budget(gpu_memory)
     router = Router.of(routing, model.grid, model.top_k, seed)

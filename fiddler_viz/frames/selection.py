@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import index
+
 import numpy as np
 
 from engine.errors import InputError
@@ -13,6 +15,7 @@ from fiddler_viz.theme import count, show_token
 def pick_step(trace: Trace, step: int) -> int:
     """A step's number from a number that may count from the end; else InputError."""
     n = len(trace.step_rows)
+    step = _whole("step", step)
     if not -n <= step < n:
         raise InputError(f"step {step}: expected 0 to {n - 1} (or -1 for the last) in this trace.")
     return step % n
@@ -21,6 +24,7 @@ def pick_step(trace: Trace, step: int) -> int:
 def pick_token(trace: Trace, token: int) -> int:
     """A row of the tokens table that was processed; negative: from the last one processed."""
     n = int((trace.tokens["step"] >= 0).sum())
+    token = _whole("token", token)
     total = len(trace.token_rows)
     if n < total and n <= token < total:
         raise InputError(
@@ -32,6 +36,13 @@ def pick_token(trace: Trace, token: int) -> int:
             f"token {token}: expected 0 to {n - 1} (or -1 for the last one processed)."
         )
     return token if token >= 0 else int(np.flatnonzero(trace.tokens["step"] >= 0)[token])
+
+
+def _whole(what: str, value: int) -> int:
+    try:
+        return index(value)
+    except TypeError:
+        raise InputError(f"{what}: expected a whole number, got {value!r}.") from None
 
 
 def describe_selection(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -120,3 +121,9 @@ def test_wrong_arguments_say_what_was_expected(trace: Trace) -> None:
     with pytest.raises(InputError, match="policies: expected one or more"):
         hit_curves(trace, [])
     assert list(hit_curves(trace, "lru").curves) == ["lru"]
+
+
+def test_curves_can_be_sent_to_another_process(trace: Trace) -> None:
+    found = hit_curves(trace)
+    back = pickle.loads(pickle.dumps(found))
+    assert back.to_pandas().equals(found.to_pandas())

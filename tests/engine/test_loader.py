@@ -34,6 +34,12 @@ def test_missing_folder(tmp_path: Path) -> None:
         fv.load(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="give 'demo'"):
         fv.load("dmo")
+    with pytest.raises(CheckpointError, match="no checkpoint folder at /nowhere: "):
+        fv.load("/nowhere")
+    with pytest.raises(CheckpointError, match="give the whole path"):
+        fv.load("~/nowhere")
+    with pytest.raises(CheckpointError, match=r"fv\.synthetic\('deepseek-v3'\) makes up"):
+        fv.load("deepseek-v3")
 
 
 @pytest.mark.parametrize("path", [None, 3, b"demo", ["demo"]])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import fiddler_viz as fv
@@ -95,3 +98,22 @@ def test_a_device_that_measures_is_not_another(engine: HybridEngine) -> None:
         engine.replan(gpu_memory="30GB")
     finally:
         engine.device = real
+
+
+def test_what_is_no_plan(engine: HybridEngine) -> None:
+    with pytest.raises(InputError, match=r"expected a Plan, got '12GB'; .*gpu_memory="):
+        engine.replan("12GB")  # type: ignore[arg-type]
+
+
+def test_an_engine_is_not_copied(engine: HybridEngine) -> None:
+    for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="keep its run's trace"):
+            attempt(engine)
+
+
+def test_numbers_of_numpy(engine: HybridEngine) -> None:
+    plan = engine.replan(gpu_memory="50%", policy="lru", cache_slots=np.int64(2))  # type: ignore[arg-type]
+    assert plan == engine.replan(cache_slots=2)
+    run = engine.generate("a", np.int64(2), seed=np.int64(1))  # type: ignore[arg-type]
+    same = replay(run.trace, cache_slots=np.int64(2))  # type: ignore[arg-type]
+    assert len(run.tokens[0]) == 2 and type(same.trace.plan.cache_slots) is int

@@ -119,6 +119,7 @@ def test_what_a_run_stopped_there_holds(
 
 def test_bad_steps_and_nothing_to_cut() -> None:
     trace = Driver(toy_plan(4)).trace()
+    assert trace.until(np.int64(-1)) is trace  # type: ignore[arg-type]
     assert trace.until(-1) is trace  # no step: nothing is before the first one
     for bad in (-2, 1.0, True, None):
         with pytest.raises(InputError, match="whole number of at least -1"):

@@ -9,7 +9,9 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from IPython.lib.pretty import pretty
 
+from engine.bounds import bound
 from engine.events import Action, Clock, Lane, StepKind, Work
 from engine.replay import replay
 from engine.summary import Summary, summarize
@@ -200,3 +202,8 @@ def test_kept_with_the_trace(trace: Trace) -> None:
     assert trace.summary is trace.summary
     assert replay(trace).summary == trace.summary
     assert {int(kind) for kind in trace.steps["kind"]} == {StepKind.PREFILL, StepKind.DECODE}
+
+
+def test_a_notebook_shows_the_text(trace: Trace) -> None:
+    for shown in (trace.summary, bound(trace)):
+        assert pretty(shown) == str(shown)

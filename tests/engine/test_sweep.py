@@ -194,6 +194,12 @@ def test_slots_of_a_numpy_range(trace: Trace) -> None:
     assert found.equals(sweep(trace, cache_slots=[0, 1, 2], **options))
 
 
+def test_cores_of_a_numpy_range(trace: Trace) -> None:
+    options: dict[str, Any] = {"policies": "cpu", "hardware": "rtx-4090"}
+    found = sweep(trace, cpu_cores=np.arange(1, 4), **options)  # type: ignore[arg-type]
+    assert found.equals(sweep(trace, cpu_cores=[1, 2, 3], **options))
+
+
 @pytest.mark.parametrize("nothing", [[], {}])
 def test_no_traces(nothing: Any) -> None:
     with pytest.raises(InputError, match="traces: expected one or more, got none"):

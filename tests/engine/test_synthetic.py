@@ -291,3 +291,16 @@ def test_grids_that_nobody_here_can_run(model: str) -> None:
         model, prompt_tokens=20, decode_tokens=30, gpu_memory="30%", domains=2, requests=2
     ).check()
     assert trace.routing.experts.shape == (100 * trace.model.layers, trace.model.top_k)
+
+
+def test_experts_of_fewer_bytes() -> None:
+    options: dict[str, Any] = {"decode_tokens": 2, "gpu_memory": "24GB"}
+    plain, small = (
+        synthetic_trace("mixtral-8x7b", quantize=scheme, **options) for scheme in (None, "int4")
+    )
+    assert small.model.name == "mixtral-8x7b-int4"
+    assert small.model.routed_bytes < plain.model.routed_bytes / 3.5
+    assert len(small.plan.pinned) > 3 * len(plain.plan.pinned)
+    assert np.array_equal(small.routing.experts, plain.routing.experts)
+    with pytest.raises(InputError, match="bytes per weight already"):
+        synthetic_trace("gpt-oss-120b", quantize="int4")

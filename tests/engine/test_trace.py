@@ -54,6 +54,14 @@ def test_columns_are_views_of_the_rows(trace: Trace) -> None:
         for i, column in enumerate(table.values()):
             np.testing.assert_array_equal(column, rows[:, i])
             assert np.shares_memory(column, rows)
+            with pytest.raises(ValueError, match="read-only"):
+                column[:] = 0
+
+
+def test_a_trace_equals_itself_and_can_be_a_key(trace: Trace) -> None:
+    other = replace(trace)
+    assert trace == trace and trace != other
+    assert len({trace: 1, other: 2}) == 2
 
 
 def test_plans_as_a_table(trace: Trace) -> None:

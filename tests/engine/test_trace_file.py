@@ -26,7 +26,7 @@ from safetensors.numpy import load_file, save_file
 
 from engine import trace_file
 from engine.cost import CURVES
-from engine.errors import FiddlerError, TraceError
+from engine.errors import FiddlerError, InputError, TraceError
 from engine.interchange.perfetto import to_perfetto
 from engine.replay import replay
 from engine.synthetic import synthetic_trace
@@ -259,6 +259,14 @@ def test_meta_is_json(trace: Trace, tmp_path: Path) -> None:
 def test_no_such_file(tmp_path: Path) -> None:
     assert_refused(tmp_path / "none.safetensors", "no trace file at")
     assert_refused(tmp_path, "no trace file at")  # a folder
+    with pytest.raises(InputError, match="expected the path of a trace file, got NoneType"):
+        Trace.load(None)  # type: ignore[arg-type]
+
+
+def test_whoever_may_read_files_may_read_this_one(trace: Trace, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.touch()
+    assert trace.save(tmp_path / "run.safetensors").stat().st_mode == other.stat().st_mode
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00", b"{}", b"not a trace" * 50, b"\xff" * 4096])

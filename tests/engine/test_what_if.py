@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.cost import CostModel
@@ -102,6 +103,7 @@ def test_what_is_changed_is_not_calibrated() -> None:
     [
         ("link_gbps", 0),
         ("link_gbps", "fast"),
+        ("link_gbps", 1e-300),
         ("cpu_gbps", -1),
         ("cpu_gbps", float("nan")),
         ("cpu_cores", 2.5),
@@ -149,3 +151,10 @@ def test_a_file_is_checked(change: dict[str, Any]) -> None:
 
 def test_every_rate_is_a_figure() -> None:
     assert {f for fields in RATES.values() for f in fields} <= set(vars(RTX))
+
+
+def test_numbers_of_numpy() -> None:
+    cores, link = np.arange(4, 5)[0], np.float32(50)
+    asked = RTX.what_if(cpu_cores=cores, link_gbps=link)  # type: ignore[arg-type]
+    assert asked == RTX.what_if(cpu_cores=4, link_gbps=50.0)
+    assert HardwareSpec.from_dict(asked.to_dict()) == asked

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,13 @@ import numpy as np
 import pytest
 
 import fiddler_viz as fv
+from engine.budgets import budget_curve
+from engine.calibrate import calibrate
+from engine.curves import hit_curves
+from engine.heldout import heldout
 from engine.policies import POLICIES
+from engine.replay import replay
+from engine.sweep import sweep
 from engine.synthetic import synthetic_trace
 from engine.trace import Trace
 from fiddler_viz import demo
@@ -71,7 +80,7 @@ def test_public_names() -> None:
         found = getattr(fv, name)
         assert callable(found)
         assert found.__doc__, name
-    assert set(fv.__all__) <= set(dir(fv))
+    assert {name for name in dir(fv) if not name.startswith("__")} == set(fv.__all__)
     with pytest.raises(AttributeError, match="no attribute 'heat'"):
         _ = fv.heat  # type: ignore[attr-defined]
 
@@ -182,3 +191,22 @@ def test_the_paper_check() -> None:
     assert abs(len(plan.pinned) - 56) <= 2
     stream = fv.replay(demo.trace_path(), policy="stream", **at)
     assert fiddler.summary.tokens_per_s >= 3 * stream.summary.tokens_per_s
+
+
+@pytest.mark.parametrize(
+    ("verb", "of"),
+    [
+        (fv.replay, replay),
+        (fv.curves, hit_curves),
+        (fv.budgets, budget_curve),
+        (fv.sweep, sweep),
+        (fv.synthetic, synthetic_trace),
+        (fv.heldout, heldout),
+        (fv.load, fv.HybridEngine.load),
+        (fv.calibrate, calibrate),
+    ],
+)
+def test_help_names_every_option(verb: Callable[..., Any], of: Callable[..., Any]) -> None:
+    known = {"trace", "traces", "model", "path", "routing", "profile"}  # said in other words
+    for name in inspect.signature(of).parameters.keys() - known:
+        assert re.search(rf"``{name}\b", verb.__doc__ or ""), name

@@ -110,6 +110,10 @@ def test_bad_choices(trace: Trace) -> None:
         frames.grid(trace, show="heat")
     with pytest.raises(InputError, match="step 7"):
         frames.grid(trace, step=7)
+    with pytest.raises(InputError, match="step: expected a whole number, got '3'"):
+        frames.grid(trace, step="3")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"token: expected a whole number, got 2\.5"):
+        frames.grid(trace, show="token", token=2.5)  # type: ignore[arg-type]
     with pytest.raises(UnknownNameError):
         frames.live_grid(np.zeros((2, 2), np.uint8), show="heat")
 

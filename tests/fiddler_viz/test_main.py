@@ -119,6 +119,9 @@ def test_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["demo", "--tokens", "0"], "--tokens: expected a whole number of at least 1, got 0"),
         (["demo", "--seed", str(10**30)], "--seed: expected a whole number from 0 to 2^63 - 1"),
         (["demo", "--seed", "-1"], "--seed: expected"),
+        (["demo", "--prompt", " "], "--prompt: it is empty"),
+        (["demo", "--as-model", "abacus"], "unknown model 'abacus'"),
+        (["calibrate", "x.json", "--seconds", "-1"], "--seconds: expected a number above 0"),
         (["page", "x.html", "--trace", "nowhere.safetensors"], "no file"),
     ],
 )
@@ -136,3 +139,21 @@ def test_unknown_policy(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["demo", "--policy", "best"])
     assert "fiddler" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--gpu-memory", "24 gigs"],
+        ["--as-model", "x"],
+        ["--hardware", "x"],
+        ["--prompt", ""],
+        ["--tokens", "0"],
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_loaded(
+    wrong: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fiddler_viz.api.load", lambda *_, **__: pytest.fail("loaded"))
+    assert main(["demo", *wrong]) == 2
+    assert "loading" not in capsys.readouterr().err
