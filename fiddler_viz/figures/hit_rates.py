@@ -123,9 +123,7 @@ def hit_rates_figure(
         range=[0, found.experts],
         tickformat=",",
     )
-    figure.update_yaxes(
-        **axis(look, "hit rate, % of expert calls"), range=[0, 1.02], tickformat=".0%"
-    )
+    figure.update_yaxes(**axis(look, "hit rate, % of calls"), range=[0, 1.02], tickformat=".0%")
     figure.update_layout(legend=legend_style(), dragmode="pan", **_cliff(found, look))
     return figure
 
