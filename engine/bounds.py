@@ -47,6 +47,7 @@ from engine.decision import Batch, Ints
 from engine.errors import InputError
 from engine.events import StepKind
 from engine.plan import Plan
+from engine.routing import Routing
 from engine.stacks import Requests, opt_hits
 from engine.summary import generated
 from engine.trace import Trace
@@ -99,30 +100,35 @@ class _Part:
 
 
 class Reuse:
-    """OPT's hits in stretches of one run's steps, for every size; worked out when asked for.
+    """OPT's hits in stretches of a run's steps, for every size; worked out when asked for.
 
     They depend on the routing alone and take most of a bound's time: given to :func:`bound` again,
-    other budgets and costs are quick.
+    other budgets and costs are quick. Those of the routing that was last asked about are kept. From
+    any thread.
     """
 
     def __init__(self) -> None:
-        self._hits: dict[tuple[int, int], Ints] = {}
+        self._kept: tuple[Routing | None, dict[tuple[int, int], Ints]] = None, {}
 
     def __repr__(self) -> str:
-        return f"Reuse({len(self._hits)} stretches)"
+        return f"Reuse({len(self._kept[1])} stretches)"
 
     def of(self, trace: Trace, batch: Batch, first: int, stop: int) -> Ints:
         """For 0 to all experts in slots, of the steps ``first`` to ``stop`` (exclusive)."""
-        if (first, stop) not in self._hits:
-            self._hits[first, stop] = opt_hits(Requests.of(batch, trace.model.experts_total))
-        return self._hits[first, stop]
+        routing, hits = self._kept  # at once: another thread may ask about another run
+        if routing is not trace.routing:
+            hits = {}
+            self._kept = trace.routing, hits
+        if (first, stop) not in hits:
+            hits[first, stop] = opt_hits(Requests.of(batch, trace.model.experts_total))
+        return hits[first, stop]
 
 
 def bound(trace: Trace, plan: Plan | None = None, *, reuse: Reuse | None = None) -> Bound:
     """The speed of light of a run's routing under its own plans, or under another one.
 
     Only budget and costs of a plan count: any policy, pins and slots may be chosen within them.
-    ``reuse``: what was worked out for another bound of the same routing, and is kept for the next.
+    ``reuse``: keeps what the next bound of the same routing can use.
     Raises InputError for a run on the host alone unless ``plan`` is given, and for a plan of
     another grid.
     """

@@ -69,7 +69,7 @@ class Explorer(widgets.VBox):
         self._dirty = threading.Event()
         self._drawn_s = self._figures_s = self._asked_s = 0.0
         self._framed = False
-        """Whether frames have shown how a run goes on since its figures were drawn."""
+        """Whether frames have shown more than figures since these were drawn."""
         self._ticking: int | None = None
         """The thread in which the playhead moves on by itself, just before a frame."""
         self._selection = Selection()
@@ -315,8 +315,8 @@ class Explorer(widgets.VBox):
             later=later,
         )
         if not still:
-            behind = self._screen.behind  # a frame shows the cells, and goes on to
-            if self._framed and not behind:  # of a figure without changes, too
+            behind = self._screen.behind  # the page keeps a frame in the figure's place
+            if self._framed and not behind:  # where a figure has not changed, it would go on to
                 self._screen.beat.send_drawn()
             self._framed, self._figures_s = behind, now_s
         if self._screen.owes:

@@ -2,7 +2,7 @@
 // its messages were handled: the first one paints. A hidden tab paints nothing and answers late,
 // which slows the pump down: nobody is looking. A page that opens answers, too: what was last sent
 // is in what it opens with. Frames of a run under way are not answered, for every answer makes
-// JupyterLab show a kernel that is busy, and idle again: twice as dear as a frame.
+// JupyterLab show a kernel that is busy, and idle again: dearer than a frame.
 
 function initialize({ model }) {
   globalThis.fiddlerVizPainters = { heatmap: paintHeatmap, timeline: paintTimeline };

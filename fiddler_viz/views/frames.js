@@ -1,6 +1,6 @@
-// Frames of a run under way, as a view hears them from its explorer's beat. A frame shows all that
-// the last one did, so where they come faster than the page paints, only the newest is painted; and
-// it is painted when the page paints, so that all panels cost it one layout.
+// Frames, as a view hears them from its explorer's beat. A frame shows all that the last one did, so
+// where they come faster than the page paints, only the newest is painted; and it is painted when the
+// page paints, so that all panels cost it one layout.
 
 // Calls `paint(content, buffers)` for frames, `drawn()` where figures show again how things stand.
 // Returns `drop`, for a view that has since been drawn anew, and `off`.

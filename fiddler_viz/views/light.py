@@ -27,8 +27,8 @@ class Light:
         self._mark = mark
         self._background = Background(self._news, "light")
         self._soon: tuple[tuple[Any, ...], Bound] | None = None
-        self._reuse: tuple[Same | None, Reuse] = None, Reuse()
-        """Of the routing that was asked about last: moves of a slider ask again and again."""
+        self._reuse = Reuse()
+        """Moves of a slider ask about the same routing again and again."""
         self.came_in = False
         """Whether one has come in that nobody has asked for since."""
 
@@ -44,21 +44,16 @@ class Light:
         if rows <= SOON_ROWS:
             self._background.drop()
             if self._soon is None or self._soon[0] != key:
-                self._soon = key, self._bound(trace)
+                self._soon = key, bound(trace, reuse=self._reuse)
             return self._soon[1]
         rest_s = _LONG_REST_S if rows > LONG_ROWS else _REST_S
-        answer = self._background.ask(self, Question(key, lambda _: self._bound(trace), rest_s))
+        question = Question(key, lambda _: bound(trace, reuse=self._reuse), rest_s)
+        answer = self._background.ask(self, question)
         return None if answer is None else answer.value
 
     def close(self) -> None:
         """End the thread, after the bound that it is at."""
         self._background.close()
-
-    def _bound(self, trace: Trace) -> Bound:
-        routing = Same(trace.routing)
-        if self._reuse[0] != routing:
-            self._reuse = routing, Reuse()
-        return bound(trace, reuse=self._reuse[1])
 
     def _news(self) -> None:
         self.came_in = True

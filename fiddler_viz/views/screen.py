@@ -190,15 +190,16 @@ class Screen:
         current = self._figure_has(self._pinned, grid.by_hand)
         cells_still = still and (current or not later)
         if not (current or later or view.live) and len(view.trace.routing) > _MANY_ROWS:
-            cells_still = self._frame_cells(grid)  # a browser draws so many for a tenth of a second
+            cells_still = self._frame_cells(grid)
         self.behind = cells_still and not current
         if not cells_still:
             self._in_figure = self._pinned, grid.by_hand
         draw_cells = partial(
             self.heatmap.draw, grid, picked, view.plan, hover=not moving, able=able
         )
+        framed = still or cells_still  # what frames show can wait for the rest
         sent = [
-            not still and not cells_still and draw_cells(),
+            not framed and draw_cells(),
             self.memory.show(memory, room, size),
             not still and self.timeline.draw(view.trace, picked, whole, growing=view.live),
             self.player.show(moment),
@@ -216,7 +217,7 @@ class Screen:
             ),
             self.picks.show(picked, view.trace.model.grid, self.text.texts),
             self.header.show(name, whole or view.trace, state, what_if=view.what_if),
-            (still or cells_still) and draw_cells(still=cells_still),  # frames show them
+            framed and draw_cells(still=cells_still),
         ]
         return any(sent)
 

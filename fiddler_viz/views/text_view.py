@@ -90,12 +90,12 @@ class TextView(anywidget.AnyWidget):
             if only is not None and only < len(texts):
                 texts = tuple(rows if at == only else rows[:0] for at, rows in enumerate(texts))
             total = sum(map(len, texts))
-            before_them = max(total - LIMIT_TOKENS, 0)
-            texts = excerpt(texts, range(before_them, total))
+            left_out = max(total - LIMIT_TOKENS, 0)
+            texts = excerpt(texts, range(left_out, total))
             tokens = priced(trace, np.concatenate(texts))
             self._drawn_rows = len(tokens)
             hint += _scale(tokens)
-            body = self._cells(tokens, texts, selected, before_them)
+            body = self._cells(tokens, texts, selected, left_out)
         value = (
             f'<div class="fv-hint fv-heading"><b>Text</b> {hint}</div>'
             f'<div class="fv-text{" live" if live else ""}" style="height:{self._height_px}px" '
@@ -128,9 +128,9 @@ class TextView(anywidget.AnyWidget):
         self._picks.note(content.get("page"), content.get("number"))  # after it: see `picks`
 
     def _cells(
-        self, tokens: Tokens, texts: tuple[Ints, ...], selected: int | None, before: int
+        self, tokens: Tokens, texts: tuple[Ints, ...], selected: int | None, left_out: int
     ) -> str:
-        """``before``: how many tokens are left out before these texts."""
+        """``left_out``: how many tokens came before these texts."""
         shown = self._shown(tokens.text)
         shades = token_shades(tokens).tolist()
         columns = (tokens.ns.tolist(), tokens.hit_rate.tolist(), tokens.generated.tolist())
@@ -147,7 +147,7 @@ class TextView(anywidget.AnyWidget):
                 style += f' data-t="{row}"'
             return f'<i class="{classes}"{style} title="{tip}">{shown[row]}</i>'
 
-        return in_order(texts, cell, tokens.text, before)
+        return in_order(texts, cell, tokens.text, left_out)
 
     def _shown(self, texts: tuple[str, ...]) -> list[str]:
         """Escaped texts; a growing run's are escaped once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -19,8 +20,17 @@ from engine.trace import Trace
 
 
 def interrupt_after(seconds: float) -> None:
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.signal(signal.SIGALRM, _interrupt)
     signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """A Ctrl-C, but for where Python drops it: hypothesis counts the collector's time in a callback
+    of the collector's, whose exceptions nobody gets. Then it comes a moment later."""
+    if frame is not None and frame.f_code.co_name == "gc_callback":
+        signal.setitimer(signal.ITIMER_REAL, 1e-4)
+        return
+    raise KeyboardInterrupt
 
 
 def assert_usable(engine: HybridEngine) -> None:
@@ -34,12 +44,6 @@ def assert_usable(engine: HybridEngine) -> None:
     assert set(engine.session.orchestrator.policy.cache) == set(ledger.cached())
 
 
-DROPPED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-"""An interrupt may fall into a finalizer or a callback of the garbage collector, where Python can
-only drop it and say so: then the call just ends as without one."""
-
-
-@DROPPED
 def test_during_a_replan(engine: HybridEngine) -> None:
     rng = random.Random(0)
     for _ in range(20):
@@ -53,7 +57,6 @@ def test_during_a_replan(engine: HybridEngine) -> None:
         assert_usable(engine)
 
 
-@DROPPED
 def test_during_a_run(engine: HybridEngine, tmp_path: Path) -> None:
     engine.replan(policy="lru", gpu_memory="20%")
     rng = random.Random(1)
