@@ -22,7 +22,7 @@ from fiddler_viz.views.beat import AHEAD
 from fiddler_viz.views.cell import Cell, executing
 from fiddler_viz.views.heights import LEAST_PX
 from fiddler_viz.views.opening import load_demo, open_session
-from fiddler_viz.views.pump import Pump
+from fiddler_viz.views.pump import PERIOD_S, Pump
 from fiddler_viz.views.runner import Runner
 from fiddler_viz.views.screen import Screen
 from fiddler_viz.views.selection import Selection
@@ -33,9 +33,10 @@ _REST_S = 0.12
 _DRAW_S, _FIGURES_S = 1.0, 8.0
 """While a run is live, between two drawings of its numbers, and of its figures; frames between
 them show how it goes on (:mod:`fiddler_viz.views.live_frame`)."""
-_LATER_S, _AFTER_S = 0.5, 0.1
+_LATER_S, _AFTER_S = 1.0, 0.1
 """After a change of plan while a run is live: when figures come, for frames and numbers show it
-before; and how long a page is told more often, since a plan takes effect with the next step."""
+before, and the next key would wait for them; and how long we look more often whether the plan is
+in force, which it is from the next step on."""
 _IDLE_S = 0.25
 """How often an engine that does not run is asked whether it does by now."""
 
@@ -67,7 +68,7 @@ class Explorer(widgets.VBox):
         self._can_load = source is None
         self._state = "ready"
         self._dirty = threading.Event()
-        self._drawn_s = self._figures_s = self._asked_s = 0.0
+        self._drawn_s = self._figures_s = self._asked_s = self._framed_s = 0.0
         self._framed = False
         """Whether frames have shown more than figures since these were drawn."""
         self._ticking: int | None = None
@@ -280,6 +281,8 @@ class Explorer(widgets.VBox):
         self._pump.soon = self._session.view.live and since_s < _AFTER_S
         later = since_s > _LATER_S
         owes_figure = later and self._screen.behind
+        if self._pump.soon and now_s - self._framed_s < PERIOD_S and self._waits():
+            return False
         framed = self._glance(now_s)
         if framed and not owes_figure and not self._screen.owes_numbers:
             return True
@@ -304,7 +307,8 @@ class Explorer(widgets.VBox):
         self._drawn_s = now_s
         recent = now_s - self._figures_s < _FIGURES_S or not later
         still = self._framed and self._session.view.live and recent and not dirty
-        if still and not framed:  # of a new plan a page sees this before what takes it longer
+        asked = self._pump.soon and not self._screen.took_effect(self._session)
+        if still and not framed and not asked:  # a page sees this before what takes it longer
             still = self._send_frame()
         sent = self._screen.draw(
             self._session,
@@ -329,12 +333,17 @@ class Explorer(widgets.VBox):
             return False
         return self._session.glance() is not None and self._send_frame()
 
+    def _waits(self) -> bool:
+        """Whether a plan that was asked for is still to take effect: its frames come before more
+        of a run's progress, which would keep a page from them."""
+        return self._session.glance() is not None and not self._screen.took_effect(self._session)
+
     def _send_frame(self) -> bool:
         """False where only a drawing can show the run."""
         live = self._session.live
         sent = live is not None and self._screen.frame(self._session, live)
         if sent:
-            self._framed, self._pump.ahead = True, AHEAD
+            self._framed, self._framed_s, self._pump.ahead = True, time.monotonic(), AHEAD
         return sent
 
     def _acknowledged(self, sent: bool, *, ahead: int = 0) -> bool:

@@ -227,15 +227,24 @@ class Screen:
         lanes = self.timeline.frame(trace)
         if lanes is None:
             return False
-        against = self.heatmap.against.value
-        grid = grid_of(session, self.heatmap.show.value, None, against)
+        grid = self._live_grid(session)
         cells = self.heatmap.frame(grid)
         if cells is None:
             return False
-        self.owes_numbers = not np.array_equal(grid.places == Place.PINNED, self._pinned)
+        self.owes_numbers = self._moved(grid)
         panels = {"heatmap": cells, "timeline": lanes, "text": self.text.frame(trace)}
         self.beat.send_frame({name: panel for name, panel in panels.items() if panel})
         return True
+
+    def took_effect(self, session: Session) -> bool:
+        """Whether others are pinned by now than numbers show."""
+        return self._moved(self._live_grid(session))
+
+    def _live_grid(self, session: Session) -> Grid:
+        return grid_of(session, self.heatmap.show.value, None, self.heatmap.against.value)
+
+    def _moved(self, grid: Grid) -> bool:
+        return not np.array_equal(grid.places == Place.PINNED, self._pinned)
 
     def _frame_cells(self, grid: Grid) -> bool:
         """Send the cells as a frame; False where only a drawing can show them."""
