@@ -13,7 +13,7 @@ from engine.errors import InputError
 from engine.generation import Generator
 from engine.hook import attach
 from engine.loader import load_model, load_tokenizer
-from engine.opening import Opened, Sizes
+from engine.opening import Opened, Sizes, check_effect
 from engine.placement import make_plan
 from engine.planned import Planned
 from engine.planners import check_planner
@@ -66,7 +66,7 @@ class HybridEngine(Planned):
         gpu_memory: int | str | None = None,
         hardware: str | Path | HardwareSpec | None = None,
         as_model: str | ModelSpec | None = None,
-        policy: str | type[Policy] = DEFAULT_POLICY,
+        policy: str | type[Policy] | None = None,
         cache_slots: int | None = None,
         planner: str | None = None,
         dtype: str = "auto",
@@ -88,18 +88,19 @@ class HybridEngine(Planned):
             hardware: profile whose latencies decisions are made by; None: an RTX 4090's, or on a
                 real GPU that of the card until it is calibrated.
             as_model: cost another model's bytes and flops on this one's routing (same grid).
-            policy: name in :data:`engine.policies.POLICIES`, or a policy class of your own.
+            policy: name in :data:`engine.policies.POLICIES`, or a policy class of your own; None:
+                ``fiddler``.
             cache_slots: experts' worth of budget for a cache; None: the policy's default.
             planner: name in :data:`engine.planners.PLANNERS`; None: the policy's own.
             dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``.
             quantize: ``int8`` or ``int4`` quantises the experts' weights while loading (groups of
                 128, or of 64 or 32 where rows are not multiples); None: they stay as they are.
                 With ``as_model`` the other model's experts count as quantised too.
-            device: ``virtual`` (modelled clock), ``host`` (all on the CPU, measured: budget, policy
-                and cache do not apply), ``cuda`` (a GPU, measured; ``cuda:1`` the second of
-                several), or ``auto``: ``cuda`` where there is one and neither ``as_model`` nor
-                another machine's ``hardware`` is given; ``host`` where ``hardware`` has no GPU and
-                nothing that takes one is asked for; else ``virtual``.
+            device: ``virtual`` (modelled clock), ``host`` (all on the CPU, measured: there is no
+                memory to plan, so what plans it is refused), ``cuda`` (a GPU, measured; ``cuda:1``
+                the second of several), or ``auto``: ``cuda`` where there is one and neither
+                ``as_model`` nor another machine's ``hardware`` is given; ``host`` where
+                ``hardware`` has no GPU and nothing that takes one is asked for; else ``virtual``.
             max_tokens: KV cache positions reserved for each sequence.
             max_sequences: sequences (beams count) the KV cache is reserved for.
             threads: CPU threads while generating; None: torch's own number, or 1 where experts are
@@ -112,19 +113,21 @@ class HybridEngine(Planned):
         Raises:
             DeviceError: there is no such device here.
             CheckpointError, UnsupportedModelError: what is wrong with the checkpoint.
-            BudgetError, InputError: what is wrong with an argument.
+            BudgetError, InputError: what is wrong with an argument, also one that can have no
+                effect on this device.
         """
         if not isinstance(path, str | Path):
             raise InputError(
                 "load: expected 'demo', a checkpoint's folder or a hub id (owner/name), got "
                 f"{type(path).__name__}"
             )
-        resolve_policy(policy)  # names and sizes are checked before gigabytes are read
+        if policy is not None:  # names and sizes are checked before gigabytes are read
+            resolve_policy(policy)
         check_planner(planner)
-        scheme = scheme_named(quantize)
+        scheme, sizes = scheme_named(quantize), Sizes.of(max_tokens, max_sequences)
         machine = None if hardware is None else resolve_hardware(hardware)
-        asked = (gpu_memory, cache_slots, planner, as_model)
-        planned = policy != DEFAULT_POLICY or any(each is not None for each in asked)
+        asked = (gpu_memory, cache_slots, policy, planner, as_model)
+        planned = any(each is not None for each in asked)
         device = usual_device(device, machine, planned=planned, costed=as_model is not None)
         if device != "host" and machine is not None:
             machine.check_budget(gpu_memory)
@@ -132,8 +135,17 @@ class HybridEngine(Planned):
             parse_bytes(gpu_memory)
         if as_model is not None:
             resolve_model(as_model)
-        check_threads(threads)
+        threads = check_threads(threads)
         check_device(device)
+        check_effect(
+            device,
+            gpu_memory=gpu_memory,
+            cache_slots=cache_slots,
+            policy=policy,
+            planner=planner,
+            as_model=as_model,
+            reserve_bytes=reserve_bytes,
+        )
         if profile is not None and not isinstance(profile, Profile):
             profile = Profile.load(profile)
 
@@ -152,7 +164,7 @@ class HybridEngine(Planned):
             cache_slots=cache_slots,
             policy=policy,
             planner=planner,
-            sizes=Sizes(max_tokens, max_sequences),
+            sizes=sizes,
             reserve_bytes=reserve_bytes,
         )
 
@@ -171,7 +183,7 @@ class HybridEngine(Planned):
         threads: int | None = None,
         gpu_memory: int | str | None = None,
         cache_slots: int | None = None,
-        policy: str | type[Policy] = DEFAULT_POLICY,
+        policy: str | type[Policy] | None = None,
         planner: str | None = None,
         reserve_bytes: int | None = None,
     ) -> HybridEngine:
@@ -180,7 +192,15 @@ class HybridEngine(Planned):
         ``model`` has to be set to our experts (:data:`engine.hook.IMPLEMENTATION`), in evaluation
         and without gradients. ``device`` may be one that is open already.
         """
-        check_threads(threads)
+        threads, sizes = check_threads(threads), Sizes.of(max_tokens, max_sequences)
+        check_effect(
+            device if isinstance(device, str) else device.name,
+            gpu_memory=gpu_memory,
+            cache_slots=cache_slots,
+            policy=policy,
+            planner=planner,
+            reserve_bytes=reserve_bytes,
+        )
         return cls._of(
             model,
             tokenizer,
@@ -195,7 +215,7 @@ class HybridEngine(Planned):
             cache_slots=cache_slots,
             policy=policy,
             planner=planner,
-            sizes=Sizes(max_tokens, max_sequences),
+            sizes=sizes,
             reserve_bytes=reserve_bytes,
         )
 
@@ -214,7 +234,7 @@ class HybridEngine(Planned):
         as_model: str | ModelSpec | None,
         gpu_memory: int | str | None,
         cache_slots: int | None,
-        policy: str | type[Policy],
+        policy: str | type[Policy] | None,
         planner: str | None,
         sizes: Sizes,
         reserve_bytes: int | None,
@@ -257,7 +277,9 @@ class HybridEngine(Planned):
                 profile = measure_profile(model, tokenizer, session, spec, real.vocabulary)
         engine = cls(generator, real, machine, profile, opened.quantization)
         if not opened.device.offloads:
-            gpu_memory, policy, planner, cache_slots = "0%", "cpu", None, None
+            gpu_memory, policy = "0%", "cpu"
+        elif policy is None:
+            policy = DEFAULT_POLICY
         engine._check_policy(policy)
         plan = make_plan(
             spec,

@@ -12,7 +12,6 @@ from engine.devices import CudaDevice, Device, is_cuda, open_device
 from engine.devices.card import card_hardware
 from engine.devices.dense_part import move_dense
 from engine.errors import InputError
-from engine.events import Clock
 from engine.loader import model_spec
 from engine.pages import onto_own_pages
 from engine.placement import workspace_bytes
@@ -20,6 +19,7 @@ from engine.quantization import Quantization, quantise_experts
 from engine.schemes import Scheme, quantised_spec
 from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware
 from engine.store import ExpertStore, experts_modules
+from engine.strict import whole
 from engine.timeline import STAGING_BUFFERS
 from engine.warm_up import measure_inside
 
@@ -33,6 +33,39 @@ class Sizes:
     max_tokens: int
     max_sequences: int
     reserve_bytes: int = 0
+
+    @classmethod
+    def of(cls, max_tokens: int, max_sequences: int) -> Sizes:
+        """What a caller asked for; raises InputError for what is no size."""
+        return cls(
+            whole("max_tokens", max_tokens, least=1), whole("max_sequences", max_sequences, least=1)
+        )
+
+
+def check_effect(device: str, *, as_model: object = None, **given: object) -> None:
+    """Raise InputError for what is given, not None, and can have no effect on a device.
+
+    ``device`` is its name; ``given`` are arguments of :meth:`engine.hybrid.HybridEngine.load` by
+    name. ``auto`` takes all: what it leads to depends on the machine, what a call says does not.
+    """
+    named = [name for name, value in given.items() if value is not None]
+    if "reserve_bytes" in named:
+        whole("reserve_bytes", given["reserve_bytes"], least=0)
+    if as_model is not None and (device == "host" or is_cuda(device)):
+        raise InputError(
+            f"as_model={as_model!r} costs modelled time, the {device} device measures what "
+            "really runs: leave as_model out, or load with device='virtual'"
+        )
+    if device == "host":
+        why, other = "keeps everything in host memory and runs it on the CPU", "virtual"
+    else:
+        named = [name for name in named if device == "virtual" and name == "reserve_bytes"]
+        why, other = "takes no more memory than its plan counts", "cuda"
+    if named:
+        raise InputError(
+            f"{', '.join(named)}: no effect here, for the {device} device {why}. Leave out what "
+            f"has none, or load with device={other!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +110,7 @@ class Opened:
             asked = () if reserve_bytes is None else (reserve_bytes,)
             device = opens(device, store, *asked)
         real = model_spec(model, store, name)
-        spec = _costed(real, as_model, device, scheme)
+        spec = _costed(real, as_model, scheme)
         if isinstance(device, CudaDevice):
             if machine is None:
                 machine = card_hardware(device.runtime.name, device.usable_bytes, DEFAULT_HARDWARE)
@@ -110,8 +143,8 @@ def _measure_reserve(
 ) -> None:
     """Put what a step is measured to take in the place of what was assumed, where it fits."""
     tokens, sequences = sizes.max_tokens, sizes.max_sequences
-    if type(tokens) is not int or type(sequences) is not int or tokens < 2 or sequences < 1:
-        return  # the plan says what is wrong with them
+    if tokens < 2:
+        return  # a prefill needs one, and a decode step another
     kv = spec.kv_bytes_per_token * tokens * sequences
     staging = STAGING_BUFFERS * spec.expert_bytes
     planned = kv + workspace_bytes(spec, tokens, sequences) - staging
@@ -123,16 +156,9 @@ def _measure_reserve(
     device.reserve = device.reserve.measured(inside)
 
 
-def _costed(
-    real: ModelSpec, as_model: str | ModelSpec | None, device: Device, scheme: Scheme | None
-) -> ModelSpec:
+def _costed(real: ModelSpec, as_model: str | ModelSpec | None, scheme: Scheme | None) -> ModelSpec:
     """The model whose bytes and flops are costed; InputError where it cannot be another one."""
     if as_model is None:
         return real
-    if device.clock == Clock.MEASURED:
-        raise InputError(
-            f"as_model={as_model!r} costs modelled time, the {device.name} device measures what "
-            "really runs: leave as_model out, or load with device='virtual'"
-        )
     spec = resolve_costed(as_model, real)
     return spec if scheme is None else quantised_spec(spec, scheme)

@@ -16,6 +16,7 @@ from engine.planners import PLANNERS, Known
 from engine.policies import POLICIES, Policy, resolve_policy
 from engine.profile import Profile
 from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware
+from engine.strict import plain, whole
 from engine.timeline import STAGING_BUFFERS
 from engine.units import format_bytes, parse_bytes, parse_percent
 
@@ -80,13 +81,14 @@ def make_plan(
 
     Raises:
         BudgetError: the budget is below dense weights, KV cache and workspace.
-        InputError: an unknown name, more slots than room, a profile of another grid.
+        InputError: an unknown name, a size that is none, more slots than room, a profile of
+            another grid.
     """
     hardware = resolve_hardware(hardware)
     chosen = resolve_policy(policy)
-    for name, value in (("max_tokens", max_tokens), ("max_sequences", max_sequences)):
-        if type(value) is not int or value < 1:
-            raise InputError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    max_tokens = whole("max_tokens", max_tokens, least=1)
+    max_sequences = whole("max_sequences", max_sequences, least=1)
+    reserve_bytes = whole("reserve_bytes", reserve_bytes, least=0)
     if profile.grid != model.grid:
         raise InputError(
             f"the profile is for {profile.grid[0]} layers x {profile.grid[1]} experts, the model "
@@ -246,6 +248,7 @@ def _with_room(plan: Plan, cache_slots: int | None) -> Plan:
         )
     if cache_slots is None:
         cache_slots = _usual_slots(plan)
+    cache_slots = plain(cache_slots)
     if type(cache_slots) is not int or not 0 <= cache_slots <= most:
         beside = f" beside the {by_hand} pinned by hand" if by_hand else ""
         raise InputError(

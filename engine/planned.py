@@ -16,7 +16,6 @@ from engine.policies import LIVE, Policy, resolve_policy
 from engine.residency import Residency
 from engine.session import Session
 from engine.spec import HardwareSpec, ModelSpec
-from engine.strict import plain
 
 
 class Planned:
@@ -93,7 +92,7 @@ class Planned:
             start,
             model=model,
             gpu_memory=gpu_memory,
-            cache_slots=plain(cache_slots),
+            cache_slots=cache_slots,
             policy=policy,
             planner=planner,
             hardware=hardware,

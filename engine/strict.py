@@ -37,6 +37,16 @@ def plain(value: Any) -> Any:
     return cast("Any", value).item() if isinstance(value, np.number) else value
 
 
+def whole(what: str, value: object, *, least: int) -> int:
+    """A whole number that a caller gave, also one of numpy's, as Python's own int.
+
+    Raises InputError as :func:`check_int`, which takes Python's only: what files hold.
+    """
+    number = plain(value)
+    check_int(what, number, least=least)
+    return number
+
+
 def check_int(what: str, value: object, *, least: int) -> None:
     """Raise InputError unless `value` is an int (no bool) of at least `least`, in 64 bits."""
     if type(value) is not int or value < least:

@@ -179,6 +179,20 @@ def test_sizes_must_be_whole_numbers_above_zero(name: str, value: Any) -> None:
         plan(**{name: value})
 
 
+@pytest.mark.parametrize("value", [-1, 1.0, True, "1GB"])
+def test_a_reserve_must_be_bytes(value: Any) -> None:
+    with pytest.raises(InputError, match="reserve_bytes: expected a whole number of at least 0"):
+        plan(reserve_bytes=value)
+
+
+def test_numbers_of_numpy_are_taken() -> None:
+    sizes = {"max_tokens": 10, "max_sequences": 1, "reserve_bytes": 7, "cache_slots": 2}
+    made = plan(**{name: np.int64(value) for name, value in sizes.items()})
+    assert made == plan(**sizes)
+    assert json.loads(json.dumps(made.to_dict()))["cache_slots"] == 2
+    assert change(made, cache_slots=np.int32(1)).cache_slots == 1
+
+
 def test_a_profile_of_another_grid_is_refused() -> None:
     with pytest.raises(
         InputError, match="the profile is for 2 layers x 4 experts, the model has 3"
