@@ -34,20 +34,38 @@ def workspace_bytes(model: ModelSpec, max_tokens: int, max_sequences: int) -> in
     return staging + hidden + 4 * max_sequences * model.vocabulary
 
 
-def resolve_budget(value: int | str, least: int, most: int) -> int:
-    """A ``gpu_memory`` argument in bytes; a percentage runs from ``least`` to ``most``.
+def resolve_budget(value: int | str, plan: Plan) -> int:
+    """A ``gpu_memory`` argument in bytes, for what ``plan`` has to hold, whatever its own budget.
 
-    Raises BudgetError, which names the smallest budget that works, below ``least``.
+    A percentage runs from the smallest that works to everything resident. Below the smallest it
+    raises BudgetError, which says what that is made of.
     """
-    share = parse_percent(value)
+    share, least, most = parse_percent(value), plan.minimum_bytes, plan.full_bytes
     budget = parse_bytes(value) if share is None else least + round(share * (most - least))
     if budget < least:
         raise BudgetError(
-            f"gpu_memory={value!r} is below what dense weights, KV cache and workspace take; the "
-            f"smallest budget that works is {least} bytes ({format_bytes(least)}, or '0%')",
+            f"gpu_memory={value!r} is too little for {plan.model}: the smallest budget that works "
+            f"is {least} bytes ({format_bytes(least)}, or '0%'): {_smallest(plan)}",
             minimum_bytes=least,
         )
     return budget
+
+
+def _smallest(plan: Plan) -> str:
+    """What the smallest budget is made of, and what would make it smaller."""
+    shorter = "less with smaller max_tokens or max_sequences"
+    staging = STAGING_BUFFERS * plan.expert_bytes
+    step = plan.workspace_bytes - staging - plan.reserve_bytes
+    parts = [
+        (plan.dense_bytes, "dense weights (all but the routed experts; less with a smaller dtype)"),
+        (plan.kv_bytes, f"KV cache ({shorter})"),
+        (staging, "staging for two streamed experts (less with quantize)"),
+        (step, f"activations and logits of a step ({shorter})"),
+        (plan.reserve_bytes, "reserve_bytes (what the GPU's libraries take)"),
+    ]
+    listed = " + ".join(f"{format_bytes(size)} {what}" for size, what in parts if size)
+    expert = format_bytes(plan.expert_bytes)
+    return f"{listed}. No expert is pinned or cached then; each that is takes {expert} more"
 
 
 def make_plan(
@@ -96,34 +114,29 @@ def make_plan(
         )
     workspace = workspace_bytes(model, max_tokens, max_sequences) + reserve_bytes
     kv = model.kv_bytes_per_token * max_tokens * max_sequences
-    least = model.dense_bytes + kv + workspace
-    total = model.grid[0] * model.grid[1]
-    asked = hardware.gpu_memory_bytes if gpu_memory is None else gpu_memory
-    budget = resolve_budget(asked, least, least + total * model.expert_bytes)
-    return _with_room(
-        Plan(
-            grid=model.grid,
-            gpu_memory=budget,
-            dense_bytes=model.dense_bytes,
-            kv_bytes=kv,
-            workspace_bytes=workspace,
-            expert_bytes=model.expert_bytes,
-            pinned=(),
-            cache_slots=0,
-            policy=chosen.name,
-            planner=chosen.planner if planner is None else planner,
-            hardware=hardware.name,
-            hardware_title=hardware.title,
-            card_bytes=hardware.gpu_memory_bytes,
-            model=model.name,
-            profile=profile,
-            costs=(basis := Basis(model, hardware)).costs,
-            reserve_bytes=reserve_bytes,
-            own_policy=_own(chosen),
-            basis=basis,
-        ),
-        cache_slots,
+    empty = Plan(
+        grid=model.grid,
+        gpu_memory=0,
+        dense_bytes=model.dense_bytes,
+        kv_bytes=kv,
+        workspace_bytes=workspace,
+        expert_bytes=model.expert_bytes,
+        pinned=(),
+        cache_slots=0,
+        policy=chosen.name,
+        planner=chosen.planner if planner is None else planner,
+        hardware=hardware.name,
+        hardware_title=hardware.title,
+        card_bytes=hardware.gpu_memory_bytes,
+        model=model.name,
+        profile=profile,
+        costs=(basis := Basis(model, hardware)).costs,
+        reserve_bytes=reserve_bytes,
+        own_policy=_own(chosen),
+        basis=basis,
     )
+    asked = hardware.gpu_memory_bytes if gpu_memory is None else gpu_memory
+    return _with_room(replace(empty, gpu_memory=resolve_budget(asked, empty)), cache_slots)
 
 
 def change_plan(
@@ -182,8 +195,7 @@ def change_plan(
         changed = _weighing(changed, model, costed)
     if gpu_memory is not None or costed != model:
         asked = plan.gpu_memory if gpu_memory is None else gpu_memory
-        budget = resolve_budget(asked, changed.minimum_bytes, changed.full_bytes)
-        changed = replace(changed, gpu_memory=budget)
+        changed = replace(changed, gpu_memory=resolve_budget(asked, changed))
     if any(value is not None for value in (hardware, link_gbps, cpu_cores)) or costed != model:
         known = plan.basis_of(model).hardware.here() if hardware is None else hardware
         spec = resolve_hardware(known)

@@ -95,10 +95,25 @@ def test_below_the_smallest_budget_the_error_names_it(value: int | str) -> None:
         assert plan(gpu_memory=e.value.minimum_bytes).pinned == ()
 
 
+def test_what_the_smallest_budget_is_made_of() -> None:
+    with pytest.raises(BudgetError) as error:
+        plan(gpu_memory="1KB", reserve_bytes=1500)
+    assert str(error.value) == (
+        f"gpu_memory='1KB' is too little for toy: the smallest budget that works is {LEAST + 1500} "
+        "bytes (8.94 KB, or '0%'): 5.00 KB dense weights (all but the routed experts; less with a "
+        "smaller dtype) + 100 B KV cache (less with smaller max_tokens or max_sequences) + 2.00 KB "
+        "staging for two streamed experts (less with quantize) + 340 B activations and logits of a "
+        "step (less with smaller max_tokens or max_sequences) + 1.50 KB reserve_bytes (what the "
+        "GPU's libraries take). No expert is pinned or cached then; each that is takes 1.00 KB more"
+    )
+    with pytest.raises(BudgetError, match=r"too little for deepseek-v3: .*34\.\d GB dense weights"):
+        synthetic_trace("deepseek-v3", gpu_memory="24GB", decode_tokens=1)
+
+
 @pytest.mark.parametrize("value", ["24 GiB of", "101%", "-1GB", "%", "", -1, 1.5, None, [], True])
 def test_what_is_no_budget(value: Any) -> None:
     with pytest.raises(InputError):
-        resolve_budget(value, 0, 10)
+        resolve_budget(value, plan())
 
 
 # ---------------------------------------------------------------------- plans
