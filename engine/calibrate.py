@@ -31,7 +31,8 @@ from engine.machine import this_machine, versions
 from engine.measured import Calibration, ModelCosts, Reading
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware
 from engine.store import ExpertStore
-from engine.strict import check_number
+from engine.strict import check_number, check_text
+from engine.threads import check_threads
 from engine.timing import Generation, Probe, Samples
 
 QUICK_LENGTHS = (1, 2, 4, 8, 16, FEW_TOKENS, FEW_TOKENS + 1, 64, 128, 256, 512)
@@ -129,6 +130,8 @@ def calibrate(
     if seconds is None:
         seconds = 90.0 if thorough else 12.0
     check_number("calibrate, seconds", seconds)
+    check_text("calibrate, name", name)  # now: a measurement takes a minute
+    threads = check_threads(threads)
     other = None if beside is None else resolve_hardware(beside)
     if path is not None:
         prepare(path)

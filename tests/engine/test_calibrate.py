@@ -171,6 +171,15 @@ def test_bad_seconds(seconds: Any) -> None:
         calibrate.calibrate(seconds=seconds, progress=False)
 
 
+@pytest.mark.parametrize("wrong", [{"name": 3}, {"name": " "}, {"threads": 0}])
+def test_the_rest_is_checked_before_anything_is_measured(
+    wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "generated_model", lambda: pytest.fail("it began"))
+    with pytest.raises(InputError, match=rf"{next(iter(wrong))}: expected"):
+        calibrate.calibrate(progress=False, **wrong)
+
+
 def test_where_it_cannot_be_written_is_said_first(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         calibrate.calibrate(tmp_path, progress=False)
