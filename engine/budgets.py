@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from engine.bounds import bound
 from engine.policies import POLICIES, Policy, resolve_policy
 from engine.replay import playable, replay
-from engine.strict import several
+from engine.strict import TOLD, check_call, several
 from engine.trace import Trace
 from engine.units import parse_bytes, parse_percent
 
@@ -82,6 +82,7 @@ def budget_curve(
     how many are done and of how many; what it raises ends it. Raises InputError for what
     is none, before anything is replayed, and what :func:`engine.replay.replay` raises.
     """
+    check_call("progress", progress, TOLD)
     asked, points = several("budgets", budgets), list[BudgetPoint]()
     for budget in asked:
         if budget is not None and parse_percent(budget) is None:

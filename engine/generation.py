@@ -14,6 +14,7 @@ import transformers
 from torch import Tensor
 
 from engine.collector import Collector
+from engine.errors import InputError
 from engine.events import TOKENS, Rows, empty
 from engine.hook import following
 from engine.lineage import Lineage
@@ -24,6 +25,7 @@ from engine.request import Limits, Request
 from engine.run import Run
 from engine.session import Session, Stopped
 from engine.spec import ModelSpec
+from engine.strict import check_call
 from engine.threads import torch_threads
 from engine.trace import Start
 
@@ -82,6 +84,7 @@ class Generator:
     ) -> Run:
         """See :meth:`engine.hybrid.HybridEngine.generate`."""
         request = Request.of(prompt, max_new_tokens, options, self.limits)
+        check_call("on_text", on_text, "one text, each new piece")
         if on_text is not None:
             request.check_streamed()
         searching = request.beams > 1
@@ -141,6 +144,11 @@ class Generator:
 
     def stream(self, prompt: PromptLike, max_new_tokens: int, **options: Any) -> Iterator[str]:
         """See :meth:`engine.hybrid.HybridEngine.stream`."""
+        if options.get("on_text") is not None:
+            raise InputError(
+                "stream gives its text to whoever loops over it: leave on_text out, or call "
+                "engine.generate() with it"
+            )
         Request.of(prompt, max_new_tokens, options, self.limits).check_streamed()
         return self._pieces(prompt, max_new_tokens, options)
 

@@ -107,7 +107,8 @@ def read(path: Path) -> Trace:
     """Read a trace; TraceError says what is wrong with the file."""
     if not path.is_file():
         raise TraceError(
-            f"no trace file at {path}: give the path of a file that Trace.save() wrote"
+            f"no trace file at {path}{', a folder' if path.is_dir() else ''}: give the path of a "
+            "file that Trace.save() wrote"
         )
     try:
         _check_header(path)
