@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from engine.dense import onto_kernels
 from engine.devices import CudaDevice, Device, is_cuda, open_device
 from engine.devices.card import card_hardware
 from engine.devices.dense_part import move_dense
 from engine.errors import InputError
 from engine.events import Clock
+from engine.hook import Texts, attach
 from engine.loader import model_spec
 from engine.pages import onto_own_pages
-from engine.placement import workspace_bytes
+from engine.placement import make_plan, workspace_bytes
+from engine.plan import Plan
+from engine.policies import Policy
+from engine.profile import Profile
 from engine.quantization import Quantization, quantise_experts
 from engine.schemes import Scheme, quantised_spec
+from engine.session import Session
 from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware
 from engine.store import ExpertStore, experts_modules
 from engine.timeline import STAGING_BUFFERS
@@ -32,13 +37,32 @@ class Sizes:
 
     max_tokens: int
     max_sequences: int
-    reserve_bytes: int = 0
+    reserve_bytes: int | None = None
+    """None: to be measured on a GPU."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a plan shall be, as :func:`engine.placement.make_plan` takes it."""
+
+    gpu_memory: int | str | None
+    """Budget; None: the hardware's memory."""
+    cache_slots: int | None
+    """Experts' worth of it; None: the policy's default."""
+    policy: str | type[Policy]
+    planner: str | None
+    """None: the policy's own."""
+
+
+NOTHING = Wish("0%", None, "cpu", None)
+"""No expert on the device."""
 
 
 @dataclass(frozen=True)
 class Opened:
     """A model ready for an engine."""
 
+    model: Any
     store: ExpertStore
     device: Device
     machine: HardwareSpec
@@ -58,13 +82,11 @@ class Opened:
         machine: HardwareSpec | None,
         sizes: Sizes,
         *,
-        opens: Callable[..., Device] = open_device,
-        scheme: Scheme | None,
-        as_model: str | ModelSpec | None,
-        reserve_bytes: int | None,
+        scheme: Scheme | None = None,
+        as_model: str | ModelSpec | None = None,
     ) -> Opened:
         """``device``: a name, or one that is open; ``machine`` None: the card there is, not
-        calibrated; ``reserve_bytes`` None: measured on a GPU.
+        calibrated.
 
         Raises InputError where another model cannot be costed, DeviceError where there is no such
         device.
@@ -74,17 +96,18 @@ class Opened:
         store = ExpertStore(model)
         quantization = None if scheme is None else quantise_experts(store, scheme)
         if isinstance(device, str):
-            asked = () if reserve_bytes is None else (reserve_bytes,)
-            device = opens(device, store, *asked)
+            asked = () if sizes.reserve_bytes is None else (sizes.reserve_bytes,)
+            device = open_device(device, store, *asked)
         real = model_spec(model, store, name)
         spec = _costed(real, as_model, device, scheme)
         if isinstance(device, CudaDevice):
             if machine is None:
                 machine = card_hardware(device.runtime.name, device.usable_bytes, DEFAULT_HARDWARE)
             move_dense(model, store, device.runtime.device)
-            if reserve_bytes is None:
+            if sizes.reserve_bytes is None:
                 _measure_reserve(model, store, device, real, sizes)
         return cls(
+            model,
             store,
             device,
             resolve_hardware(DEFAULT_HARDWARE) if machine is None else machine,
@@ -102,7 +125,28 @@ class Opened:
             "loaded": self.real.name,
             "quantization": None if self.quantization is None else self.quantization.to_dict(),
             **({"notes": self.device.notes} if isinstance(self.device, CudaDevice) else {}),
+            "as_model": None if self.spec is self.real else self.spec.name,
         }
+
+    def plan(self, profile: Profile, wish: Wish) -> Plan:
+        """A wish made a plan; nothing to wish for where a device has no memory to plan."""
+        wish = wish if self.device.offloads else NOTHING
+        return make_plan(self.spec, self.machine, profile, **vars(wish), **vars(self.sizes))
+
+    def session(self, threads: int, texts: Texts) -> Session:
+        """What runs the model's experts and dense layers from now on; no expert is resident yet.
+
+        ``texts`` gives the texts of token ids.
+        """
+        empty = self.plan(Profile.uniform(self.spec.grid), NOTHING)
+        session = Session(self.store, self.device, empty, threads)
+        lane = session.executor.lane
+        measured = self.machine.costs_of(self.real)
+        lane.switch(None if measured is None else measured.switch_tokens)
+        if not self.device.on_streams:
+            onto_kernels(self.model, lane.pool)
+        attach(self.model, session, texts)
+        return session
 
 
 def _measure_reserve(
