@@ -7,14 +7,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from engine.dense import onto_kernels
-from engine.devices import Device, check_device, open_device, usual_device
+from engine.devices import Device, check_device, usual_device
 from engine.errors import InputError
 from engine.generation import Generator
-from engine.hook import attach
 from engine.loader import load_model, load_tokenizer
-from engine.opening import Opened, Sizes, check_effect
-from engine.placement import make_plan
+from engine.opening import Opened, Sizes, Wish, check_effect
 from engine.planned import Planned
 from engine.planners import check_planner
 from engine.policies import Policy, resolve_policy
@@ -25,13 +22,10 @@ from engine.quantization import Quantization
 from engine.recorder import Recorder
 from engine.request import Limits
 from engine.run import Run
-from engine.schemes import Scheme, scheme_named
-from engine.session import Session
+from engine.schemes import scheme_named
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
 from engine.threads import check_threads, choose_threads
 from engine.units import parse_bytes, parse_percent
-
-DEFAULT_POLICY = "fiddler"
 
 
 class HybridEngine(Planned):
@@ -124,10 +118,10 @@ class HybridEngine(Planned):
         if policy is not None:  # names and sizes are checked before gigabytes are read
             resolve_policy(policy)
         check_planner(planner)
-        scheme, sizes = scheme_named(quantize), Sizes.of(max_tokens, max_sequences)
+        scheme, sizes = scheme_named(quantize), Sizes.of(max_tokens, max_sequences, reserve_bytes)
+        wish = Wish(gpu_memory, cache_slots, policy, planner)
         machine = None if hardware is None else resolve_hardware(hardware)
-        asked = (gpu_memory, cache_slots, policy, planner, as_model)
-        planned = any(each is not None for each in asked)
+        planned = any(each is not None for each in (*vars(wish).values(), as_model))
         device = usual_device(device, machine, planned=planned, costed=as_model is not None)
         if device != "host" and machine is not None:
             machine.check_budget(gpu_memory)
@@ -137,36 +131,21 @@ class HybridEngine(Planned):
             resolve_model(as_model)
         threads = check_threads(threads)
         check_device(device)
-        check_effect(
-            device,
-            gpu_memory=gpu_memory,
-            cache_slots=cache_slots,
-            policy=policy,
-            planner=planner,
-            as_model=as_model,
-            reserve_bytes=reserve_bytes,
-        )
+        check_effect(device, wish, sizes, as_model)
         if profile is not None and not isinstance(profile, Profile):
             profile = Profile.load(profile)
 
         model, tokenizer = load_model(path, dtype), load_tokenizer(path)
-        return cls._of(
+        opened = Opened.of(
             model,
-            tokenizer,
             name or Path(path).name,
-            device=device,
-            machine=machine,
-            profile=profile,
+            device,
+            machine,
+            sizes,
             scheme=scheme,
-            threads=threads,
             as_model=as_model,
-            gpu_memory=gpu_memory,
-            cache_slots=cache_slots,
-            policy=policy,
-            planner=planner,
-            sizes=sizes,
-            reserve_bytes=reserve_bytes,
         )
+        return cls._of(opened, tokenizer, wish, profile, threads)
 
     @classmethod
     def wrap(
@@ -192,106 +171,42 @@ class HybridEngine(Planned):
         ``model`` has to be set to our experts (:data:`engine.hook.IMPLEMENTATION`), in evaluation
         and without gradients. ``device`` may be one that is open already.
         """
-        threads, sizes = check_threads(threads), Sizes.of(max_tokens, max_sequences)
-        check_effect(
-            device if isinstance(device, str) else device.name,
-            gpu_memory=gpu_memory,
-            cache_slots=cache_slots,
-            policy=policy,
-            planner=planner,
-            reserve_bytes=reserve_bytes,
-        )
-        return cls._of(
-            model,
-            tokenizer,
-            name,
-            device=device,
-            machine=None if hardware is None else resolve_hardware(hardware),
-            profile=profile,
-            scheme=None,
-            threads=threads,
-            as_model=None,
-            gpu_memory=gpu_memory,
-            cache_slots=cache_slots,
-            policy=policy,
-            planner=planner,
-            sizes=sizes,
-            reserve_bytes=reserve_bytes,
-        )
+        threads = check_threads(threads)
+        wish = Wish(gpu_memory, cache_slots, policy, planner)
+        sizes = Sizes.of(max_tokens, max_sequences, reserve_bytes)
+        check_effect(device if isinstance(device, str) else device.name, wish, sizes)
+        machine = None if hardware is None else resolve_hardware(hardware)
+        opened = Opened.of(model, name, device, machine, sizes)
+        return cls._of(opened, tokenizer, wish, profile, threads)
 
     @classmethod
     def _of(
         cls,
-        model: Any,
+        opened: Opened,
         tokenizer: Any | None,
-        name: str,
-        *,
-        device: Device | str,
-        machine: HardwareSpec | None,
+        wish: Wish,
         profile: Profile | None,
-        scheme: Scheme | None,
         threads: int | None,
-        as_model: str | ModelSpec | None,
-        gpu_memory: int | str | None,
-        cache_slots: int | None,
-        policy: str | type[Policy] | None,
-        planner: str | None,
-        sizes: Sizes,
-        reserve_bytes: int | None,
     ) -> HybridEngine:
-        """``machine`` None: whatever card there is, not calibrated."""
-        opened = Opened.of(
-            model,
-            name,
-            device,
-            machine,
-            sizes,
-            opens=open_device,
-            scheme=scheme,
-            as_model=as_model,
-            reserve_bytes=reserve_bytes,
-        )
-        real, spec, machine = opened.real, opened.spec, opened.machine
-        reserved = vars(opened.sizes)
-        unknown = Profile.uniform(spec.grid)
-        empty = make_plan(spec, machine, unknown, gpu_memory="0%", policy="cpu", **reserved)
-        count = choose_threads(threads, opened.store.expert_bytes)
-        session = Session(opened.store, opened.device, empty, count)
-        lane = session.executor.lane
-        measured = machine.costs_of(real)
-        lane.switch(None if measured is None else measured.switch_tokens)
-        if not opened.device.on_streams:
-            onto_kernels(model, lane.pool)
+        model, real, spec, sizes = opened.model, opened.real, opened.spec, opened.sizes
         texts = TokenTexts(tokenizer)
-        attach(model, session, texts)
+        count = choose_threads(threads, opened.store.expert_bytes)
+        session = opened.session(count, texts)
         generator = Generator(
             Limits(model, tokenizer, real.vocabulary, sizes.max_tokens, sizes.max_sequences),
             texts,
             session,
             spec,
             threads=count,
-            about=opened.about | {"as_model": None if as_model is None else spec.name},
+            about=opened.about,
         )
         if profile is None:
             with generator.torch_threads():
                 profile = measure_profile(model, tokenizer, session, spec, real.vocabulary)
-        engine = cls(generator, real, machine, profile, opened.quantization)
-        if not opened.device.offloads:
-            gpu_memory, policy = "0%", "cpu"
-        elif policy is None:
-            policy = DEFAULT_POLICY
-        engine._check_policy(policy)
-        plan = make_plan(
-            spec,
-            machine,
-            profile,
-            gpu_memory=gpu_memory,
-            cache_slots=cache_slots,
-            policy=policy,
-            planner=planner,
-            **reserved,
-        )
-        session.replan(plan)
+        engine = cls(generator, real, opened.machine, profile, opened.quantization)
+        if opened.device.offloads:
+            engine._check_policy(wish.policy)
+        session.replan(opened.plan(profile, wish))
         return engine
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ import pytest
 import fiddler_viz as fv
 from engine.errors import InputError
 from engine.hybrid import HybridEngine
-from engine.opening import Sizes, check_effect
+from engine.opening import Sizes, Wish, check_effect
 
 NOWHERE = "/no/such/checkpoint"
 
@@ -40,9 +40,9 @@ def test_what_only_a_gpu_takes() -> None:
     with pytest.raises(InputError, match=r"reserve_bytes: no effect here.* virtual .*'cuda'"):
         fv.load(NOWHERE, device="virtual", reserve_bytes=7)
     for device in ("auto", "cuda", "cuda:1"):  # auto: the same call may lead to either
-        check_effect(device, reserve_bytes=7, gpu_memory="1GB", policy=None)
+        check_effect(device, Wish("1GB", 2, "lru", None), Sizes(256, 1, 7))
     with pytest.raises(InputError, match="as_model='mixtral-8x7b' costs modelled time"):
-        check_effect("cuda:1", as_model="mixtral-8x7b")
+        check_effect("cuda:1", Wish(None, None, None, None), Sizes(256, 1), "mixtral-8x7b")
 
 
 def test_an_engine_of_a_model_in_memory_refuses_the_same() -> None:
@@ -58,8 +58,8 @@ def test_sizes_are_checked_before_anything_is_read(name: str, value: Any) -> Non
 
 
 def test_numbers_of_numpy() -> None:
-    sizes = Sizes.of(np.int64(256), np.int32(2))  # type: ignore[arg-type]
-    assert sizes == Sizes(256, 2) and type(sizes.max_tokens) is int
+    sizes = Sizes.of(np.int64(256), np.int32(2), np.uint8(7))  # type: ignore[arg-type]
+    assert sizes == Sizes(256, 2, 7) and type(sizes.max_tokens) is int
     four = np.int64(4)
     engine = fv.load(
         gpu_memory="50%", policy="lru", cache_slots=four, max_tokens=np.int64(128),
