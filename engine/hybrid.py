@@ -107,8 +107,9 @@ class HybridEngine(Planned):
         Raises:
             DeviceError: there is no such device here.
             CheckpointError, UnsupportedModelError: what is wrong with the checkpoint.
-            BudgetError, InputError: what is wrong with an argument, also one that can have no
-                effect on this device.
+            BudgetError: too small a budget, or a model that host memory cannot hold.
+            InputError: what is wrong with an argument, also one that can have no effect on this
+                device.
         """
         if not isinstance(path, str | Path):
             raise InputError(

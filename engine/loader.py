@@ -23,11 +23,13 @@ from transformers import (
 from transformers.utils import CONFIG_NAME
 
 from engine.checkpoint import Weights, fused_names
-from engine.errors import CheckpointError, InputError, UnsupportedModelError
+from engine.errors import BudgetError, CheckpointError, InputError, UnsupportedModelError
 from engine.hook import IMPLEMENTATION, register
+from engine.machine import free_memory_bytes
 from engine.pages import onto_large_pages
 from engine.spec import ModelSpec
 from engine.store import ExpertStore, experts_modules, require_experts
+from engine.units import format_bytes
 from engine.unsupported import UNSUPPORTED
 
 _DAMAGE = (
@@ -38,6 +40,8 @@ _DAMAGE = (
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
+SPARE_SHARE = 0.05
+"""Of the weights: what loading takes besides, one layer's at a time."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -53,6 +57,7 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
         UnsupportedModelError: not a Mixture-of-Experts model that transformers' experts interface
             serves.
         InputError: an unknown dtype.
+        BudgetError: more weights than this machine's free memory holds; before they are read.
 
     Warns of tensors in the files that the model has no place for.
     """
@@ -67,6 +72,7 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
         blank = _from_config(auto, config)
     experts = require_experts(blank)
     weights = Weights.find(path)
+    _check_memory(path, blank, config, dtype, weights)
     try:
         with weights.bar_if_long(), weights.read_once(fused_names(blank, experts), dtype):
             model, info = auto.from_pretrained(
@@ -189,6 +195,34 @@ def _check_folder(path: str | Path) -> None:
             f"no checkpoint folder at {path}: give 'demo', a folder with config.json and "
             ".safetensors files, or a hub id (owner/name)" + _instead(str(path))
         )
+
+
+def _check_memory(
+    path: str | Path, blank: nn.Module, config: Any, dtype: str, weights: Weights
+) -> None:
+    """Raise BudgetError where the weights, as they will be loaded, exceed free host memory.
+
+    Else the system would swap for minutes, or end the process without a word.
+    """
+    free = free_memory_bytes()
+    kind = getattr(config.get_text_config(), "dtype", None) if dtype == "auto" else None
+    kind = getattr(torch, dtype) if dtype != "auto" else kind
+    if isinstance(kind, torch.dtype):
+        size = sum(part.numel() for part in blank.parameters()) * kind.itemsize
+    else:  # as they are in the files
+        size = weights.n_bytes
+    need = round(size * (1 + SPARE_SHARE))
+    if free is None or need <= free:
+        return
+    smaller = " with dtype='bfloat16'," if kind == torch.float32 else ""
+    raise BudgetError(
+        f"loading {path} takes {format_bytes(need)} of host memory, where all experts are kept "
+        f"({format_bytes(size)} of weights{f' in {kind}' if kind else ''}, and room to read them); "
+        f"{format_bytes(free)} are free. Close what else uses memory, load it{smaller} or on a "
+        "larger machine, or see what it would do with fv.synthetic(), which needs no weights. "
+        "(quantize= makes experts smaller only once they are loaded)",
+        minimum_bytes=need,
+    )
 
 
 def _instead(path: str) -> str:

@@ -73,7 +73,8 @@ def hit_rates(
     ``source``: a Trace, a run, a replay, an engine, the path of a trace file, or what
     :func:`fiddler_viz.curves` gave, which has no mark of a run. ``policies``, ``pinned``,
     ``half_life``, ``progress``: as :func:`engine.curves.hit_curves`. Sizes in CSS pixels. With
-    ``lfu`` and ``lrfu`` 2,000 tokens of a 48 x 128 grid take about two seconds, without them half a one.
+    ``lfu`` and ``lrfu`` 2,000 tokens of a 48 x 128 grid take about two seconds, without them half a
+    one.
     """
     if isinstance(source, Curves):
         if policies != POLICIES or tuple(pinned) or half_life != 32.0:
