@@ -74,6 +74,13 @@ def attach(model: nn.Module, session: Session, texts: Texts) -> list[RemovableHa
     return handles
 
 
+def detach(session: Session) -> None:
+    """Let the experts of a session's model go; its step hooks end by their handles."""
+    for module in session.store.modules:
+        if getattr(module, "fiddler_session", None) is session:
+            del module.fiddler_session, module.fiddler_layer
+
+
 def _plain_strides(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """Give the head its last position ``(1, 1, H)`` with the strides of a tensor of its own.
 

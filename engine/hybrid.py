@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from engine.devices import Device, check_device, usual_device
+from engine.devices import CudaDevice, Device, check_device, usual_device
 from engine.errors import InputError
 from engine.generation import Generator
 from engine.loader import load_model, load_tokenizer
@@ -40,8 +41,6 @@ class HybridEngine(Planned):
         quantization: Quantization | None = None,
     ) -> None:
         super().__init__(generator.session, generator.spec, real_spec, hardware)
-        self.model = generator.model
-        """The transformers model itself, hybrid underneath."""
         self.tokenizer = generator.tokenizer
         self.max_tokens = generator.limits.max_tokens
         self.max_sequences = generator.limits.max_sequences
@@ -213,7 +212,41 @@ class HybridEngine(Planned):
     def __repr__(self) -> str:
         as_model = self._generator.about["as_model"]
         costed = f" as {as_model}" if as_model else ""
-        return f"HybridEngine({self.real_spec.name}{costed} on {self.device.name}, {self.plan!r})"
+        closed = "closed, " if self.closed else ""
+        what = f"{closed}{self.real_spec.name}{costed} on {self.device.name}"
+        return f"HybridEngine({what}, {self.plan!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the model's memory, pinned and device memory, and threads.
+
+        A run that is under way is stopped first. Afterwards the engine generates and replans no
+        more; what it recorded (:attr:`last_run`, :attr:`recorder`, :attr:`plan`) stays. Who keeps
+        :attr:`model` keeps its memory. Again does nothing; ``with fv.load(...) as engine:`` does
+        it at the end. Raises FiddlerError from within the run itself (``on_text``).
+        """
+        if self.closed:
+            return
+        self._generator.close()
+        gc.collect()  # modules and hooks refer to each other; now, not when somebody gets to it
+        if isinstance(self.device, CudaDevice):
+            self.device.runtime.release()  # the dense part's memory, too
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self.session.closed
+
+    @property
+    def model(self) -> Any:
+        """The transformers model itself, hybrid underneath. FiddlerError once it is closed."""
+        self.session.check_open()
+        return self._generator.model
 
     def _costs_as(self, model: ModelSpec) -> None:
         super()._costs_as(model)
@@ -278,9 +311,10 @@ class HybridEngine(Planned):
         Raises:
             InputError: an empty prompt, more tokens or sequences than were reserved, or options
                 that cannot be recorded or streamed.
-            FiddlerError: the engine is generating already.
+            FiddlerError: the engine is generating already, or closed.
         """
         if predictions:
+            self.session.check_open()
             self._check_foresight("predictions=True")
         return self._generator.generate(
             prompt,

@@ -12,7 +12,7 @@ from engine.devices import CudaDevice, Device, is_cuda, open_device
 from engine.devices.card import card_hardware
 from engine.devices.dense_part import move_dense
 from engine.errors import InputError
-from engine.hook import Texts, attach
+from engine.hook import Texts, attach, detach
 from engine.loader import model_spec
 from engine.pages import onto_own_pages
 from engine.placement import make_plan, workspace_bytes
@@ -25,6 +25,7 @@ from engine.session import Session
 from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware
 from engine.store import ExpertStore, experts_modules
 from engine.strict import whole
+from engine.takeover import give_back
 from engine.timeline import STAGING_BUFFERS
 from engine.warm_up import measure_inside
 
@@ -181,8 +182,11 @@ class Opened:
         measured = self.machine.costs_of(self.real)
         lane.switch(None if measured is None else measured.switch_tokens)
         if not self.device.on_streams:
+            session.ties.callback(give_back, self.model)
             onto_kernels(self.model, lane.pool)
-        attach(self.model, session, texts)
+        session.ties.callback(detach, session)
+        for handle in attach(self.model, session, texts):
+            session.ties.callback(handle.remove)
         return session
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,11 @@ class Session:
         self._taken: deque[tuple[Any, ...]] = deque()
         """What :meth:`Notes.layer` is still to be told."""
         self._pace: Pace = device.pace(plan.lane_costs)
+        self.closed = False
+        self.ties = ExitStack()
+        """What ends with the session, latest first: hooks on the model, threads, device memory."""
+        for part in (device, self.foresight, self.executor):
+            self.ties.callback(part.close)
         sync(device, store, self.orchestrator.residency)
 
     def __repr__(self) -> str:
@@ -127,6 +133,30 @@ class Session:
         """The plan in force, or the one that waits for the next step."""
         return self._pending or self.orchestrator.plan
 
+    def close(self) -> None:
+        """Let the model go, and give up threads and device memory; plan and ledger stay known.
+
+        Again does nothing. Raises FiddlerError while a run is under way.
+        """
+        with self._lock:
+            if self.running:
+                raise FiddlerError(
+                    "this engine is generating: call engine.stop() and wait for the run's end"
+                )
+            self.closed = True
+        self.ties.close()
+        self._taken.clear()
+        for name in ("executor", "foresight", "store"):
+            vars(self).pop(name, None)  # all that knows the weights
+
+    def check_open(self) -> None:
+        """Raise FiddlerError once it is closed."""
+        if self.closed:
+            raise FiddlerError(
+                "this engine is closed, its model and memory were given back: load it again with "
+                "fiddler_viz.load(). engine.last_run still has the latest run"
+            )
+
     def stop(self) -> None:
         """Make the running forward pass raise :class:`Stopped` at its next layer."""
         self._stop = self.running
@@ -149,6 +179,7 @@ class Session:
         is what :meth:`end_run` has to be given, whatever ends the run.
         """
         with self._lock:
+            self.check_open()
             if self._owner is not None:
                 raise FiddlerError(
                     "this engine is already generating: wait for it, or call engine.stop()"
