@@ -13,7 +13,7 @@ from engine.devices.card import card_hardware
 from engine.devices.dense_part import move_dense
 from engine.errors import InputError
 from engine.events import Clock
-from engine.hook import Texts, attach
+from engine.hook import attach
 from engine.loader import model_spec
 from engine.pages import onto_own_pages
 from engine.placement import make_plan, workspace_bytes
@@ -24,6 +24,7 @@ from engine.quantization import Quantization, quantise_experts
 from engine.schemes import Scheme, quantised_spec
 from engine.session import Session
 from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware
+from engine.step import Texts
 from engine.store import ExpertStore, experts_modules
 from engine.timeline import STAGING_BUFFERS
 from engine.warm_up import measure_inside

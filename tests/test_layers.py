@@ -57,7 +57,7 @@ ENGINE_BELOW = (  # below the torch line
     ("foresight", "expert_kernel", "growing", "takeover"),
     ("devices", "cpu_lane", "beside", "norm_kernel", "router_kernel", "rotary"),
     ("executor stream_executor device_rows", "attention_kernel"),
-    ("session", "dense"),
+    ("session in_force step", "dense"),
     ("hook",),
     ("loader", "prompt", "collector", "popularity", "warm_up"),
     ("request", "opening"),
