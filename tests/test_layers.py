@@ -51,7 +51,7 @@ ENGINE_ABOVE = (
     ("synthetic", "sweep sweep_task", "heldout", "curves", "budgets", "device_costs"),
 )
 ENGINE_BELOW = (  # below the torch line
-    ("probe", "checkpoint", "threads", "levels", "pages"),
+    ("probe", "checkpoint configuration", "threads", "levels", "pages"),
     ("store",),
     ("routers", "expert", "quantization", "gate", "grouped"),
     ("foresight", "expert_kernel", "growing", "takeover"),
