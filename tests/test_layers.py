@@ -32,7 +32,7 @@ ENGINE_ABOVE = (
     ("events", "cost", "fitting", "steady", "schemes"),
     ("decision", "lineage", "crossover", "basis", "lane_times", "tracks", "lanes"),
     ("residency", "timeline", "routing", "stacks frequency"),
-    ("policies", "layout"),
+    ("policies", "layout course"),
     ("plan", "happened rehearsed", "planners"),
     ("trace trace_check trace_file trace_upgrade tables summary prefix", "placement"),
     (
