@@ -25,7 +25,7 @@ ENGINE_ABOVE = (
     ("errors", "native"),
     ("units", "strict", "destination", "unsupported", "kernels"),
     (
-        "spec hardware_spec hardware_file model_spec measured machine latency what_if",
+        "spec hardware_spec hardware_file model_spec model_shapes measured machine latency what_if",
         "profile sample",
         "by_hand",
     ),
