@@ -64,7 +64,7 @@ ENGINE_BELOW = (  # below the torch line
     ("generation", "planned"),
     ("hybrid", "timing", "generated"),
     ("bandwidth", "costing"),
-    ("device_calibrate",),
+    ("calibrator", "device_calibrate"),
     ("calibrate",),
 )
 FIDDLER_VIZ = (
