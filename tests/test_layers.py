@@ -34,7 +34,7 @@ ENGINE_ABOVE = (
     ("residency", "timeline", "routing", "stacks frequency"),
     ("policies", "layout course"),
     ("plan", "happened rehearsed", "planners"),
-    ("trace trace_check trace_file trace_upgrade tables summary prefix", "placement"),
+    ("trace trace_check trace_file trace_upgrade tables summary prefix", "placement places"),
     (
         "orchestrator",
         "records notes",
