@@ -12,7 +12,7 @@ from engine.devices import CudaDevice, Device, is_cuda, open_device
 from engine.devices.card import card_hardware
 from engine.devices.dense_part import move_dense
 from engine.errors import InputError
-from engine.hook import Texts, attach, detach
+from engine.hook import attach, detach
 from engine.loader import model_spec
 from engine.pages import onto_own_pages
 from engine.placement import make_plan, workspace_bytes
@@ -23,6 +23,7 @@ from engine.quantization import Quantization, quantise_experts
 from engine.schemes import Scheme, quantised_spec
 from engine.session import Session
 from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware
+from engine.step import Texts
 from engine.store import ExpertStore, experts_modules
 from engine.strict import whole
 from engine.takeover import give_back

@@ -6,17 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from engine.basis import Basis
 from engine.by_hand import ByHand
-from engine.errors import BudgetError, InputError, unknown_name
+from engine.errors import BudgetError, InputError
+from engine.places import usual_slots, with_room
 from engine.plan import Plan
-from engine.planners import PLANNERS, Known
 from engine.policies import POLICIES, Policy, resolve_policy
 from engine.profile import Profile
 from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware
-from engine.strict import plain, whole
+from engine.strict import whole
 from engine.timeline import STAGING_BUFFERS
 from engine.units import format_bytes, parse_bytes, parse_percent
 
@@ -136,7 +134,7 @@ def make_plan(
         basis=basis,
     )
     asked = hardware.gpu_memory_bytes if gpu_memory is None else gpu_memory
-    return _with_room(replace(empty, gpu_memory=resolve_budget(asked, empty)), cache_slots)
+    return with_room(replace(empty, gpu_memory=resolve_budget(asked, empty)), cache_slots)
 
 
 def change_plan(
@@ -201,10 +199,10 @@ def change_plan(
         spec = resolve_hardware(known)
         spec = spec.what_if(link_gbps=link_gbps, cpu_cores=cpu_cores, model=costed)
         changed = _costed(changed, Basis(costed, spec))
-    by_default = other or (chosen.slot_share and plan.cache_slots == _usual_slots(plan))
+    by_default = other or (chosen.slot_share and plan.cache_slots == usual_slots(plan))
     if cache_slots is None and not by_default:
         cache_slots = min(plan.cache_slots, max(changed.most_slots, 0))
-    return _with_room(changed, cache_slots)
+    return with_room(changed, cache_slots)
 
 
 def _costed(plan: Plan, basis: Basis) -> Plan:
@@ -246,61 +244,6 @@ def _weighing(plan: Plan, model: ModelSpec, other: ModelSpec) -> Plan:
         workspace_bytes=workspace_bytes(other, tokens, sequences) + plan.reserve_bytes,
         expert_bytes=other.expert_bytes,
     )
-
-
-def _with_room(plan: Plan, cache_slots: int | None) -> Plan:
-    by_hand, most = len(plan.by_hand.pinned), plan.most_slots
-    if most < 0:
-        least = plan.minimum_bytes + by_hand * plan.expert_bytes
-        raise BudgetError(
-            f"{by_hand} pinned by hand do not fit: {format_bytes(plan.gpu_memory)} have room for "
-            f"{plan.room}; unpin {-most} (reset_pins=True: all of them), or give at least {least} "
-            f"bytes ({format_bytes(least)})",
-            minimum_bytes=least,
-        )
-    if cache_slots is None:
-        cache_slots = _usual_slots(plan)
-    cache_slots = plain(cache_slots)
-    if type(cache_slots) is not int or not 0 <= cache_slots <= most:
-        beside = f" beside the {by_hand} pinned by hand" if by_hand else ""
-        raise InputError(
-            f"cache_slots: expected a whole number of experts from 0 to {most} (what fits in "
-            f"{format_bytes(plan.gpu_memory)}{beside}), got {cache_slots!r}"
-        )
-    if plan.planner not in PLANNERS:
-        raise unknown_name("planner", plan.planner, PLANNERS)
-    return replace(plan, pinned=_pinned(plan, plan.room - cache_slots), cache_slots=cache_slots)
-
-
-def _pinned(plan: Plan, places: int) -> tuple[int, ...]:
-    """Who gets the places: first what is pinned by hand, then what the planner says.
-
-    A planner with more room pins all that it pins with less, so that its order need not be known:
-    it is given the most room with which what it says, without the experts it is not asked about,
-    still fits.
-    """
-    known = Known(plan.profile, plan.costs, plan.policy_class)
-    planner, hand = PLANNERS[plan.planner], plan.by_hand
-    if not hand:
-        return tuple(sorted(planner(known, places).tolist()))
-    free = np.ones(plan.grid[0] * plan.grid[1], dtype=np.bool_)
-    free[[*hand.pinned, *hand.unpinned]] = False
-    places -= len(hand.pinned)
-    room, above = places, len(free) + 1  # fits, and fits not or is too much to ask for
-    chosen = planner(known, room)
-    while above - room > 1:
-        middle = (room + above) // 2
-        more = planner(known, middle)
-        if free[more].sum() <= places:
-            room, chosen = middle, more
-        else:
-            above = middle
-    return tuple(sorted((*hand.pinned, *chosen[free[chosen]].tolist())))
-
-
-def _usual_slots(plan: Plan) -> int:
-    """Cache slots where nobody says how many."""
-    return min(int(plan.room * plan.policy_class.slot_share), plan.most_slots)
 
 
 def _own(policy: type[Policy]) -> type[Policy] | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.course import Outline
 from engine.decision import Batch
 from engine.errors import InputError, unknown_name
 from engine.events import (
@@ -26,7 +27,6 @@ from engine.events import (
     locked,
 )
 from engine.happened import Happened
-from engine.layout import Outline
 from engine.lineage import path
 from engine.plan import Plan
 from engine.routing import Routing

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from engine import bandwidth, calibrate
 from engine.bandwidth import Rates
-from engine.calibrate import Calibrator
+from engine.calibrator import Calibrator
 from engine.cost import CostModel
 from engine.errors import FiddlerError, InputError
 from engine.generated import generated_model
