@@ -41,7 +41,7 @@ import numpy as np
 import torch
 
 import fiddler_viz as fv
-from engine.calibrate import Calibrator
+from engine.calibrator import Calibrator
 from engine.costing import drift_of
 from engine.dense import FEW_TOKENS
 from engine.generated import generated_model

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.bounds import bound
+from engine.bounds import Reuse, bound
 from engine.policies import POLICIES, Policy, resolve_policy
 from engine.replay import playable, replay
-from engine.strict import several
+from engine.strict import TOLD, check_call, several
 from engine.trace import Trace
 from engine.units import parse_bytes, parse_percent
 
@@ -75,6 +75,9 @@ def budget_curve(
 ) -> BudgetCurve:
     """Replay a run under every policy and budget, with the policy's own planner and slots.
 
+    All policies and budgets of a large model (58 x 256, 300 steps) take most of a minute, for many
+    decide layer by layer: give fewer, or ``progress``.
+
     What was pinned by hand is left out: small budgets would have no room for it.
 
     ``policies``: names, or one; None: all that can replay this run. ``budgets`` are ``gpu_memory``
@@ -82,13 +85,14 @@ def budget_curve(
     how many are done and of how many; what it raises ends it. Raises InputError for what
     is none, before anything is replayed, and what :func:`engine.replay.replay` raises.
     """
+    check_call("progress", progress, TOLD)
     asked, points = several("budgets", budgets), list[BudgetPoint]()
     for budget in asked:
         if budget is not None and parse_percent(budget) is None:
             parse_bytes(budget)
     given = None if policies is None else several("policies", policies)
     chosen = None if given is None else [resolve_policy(policy) for policy in given]
-    bounds: dict[int, float] = {}
+    bounds, reuse = dict[int, float](), Reuse()
     if chosen is None:
         chosen = [POLICIES[name] for name in playable(trace)]
     for policy in chosen:
@@ -96,7 +100,7 @@ def budget_curve(
             what_if = replay(trace, gpu_memory=budget, policy=policy, reset_pins=True).trace
             plan, summary, length = what_if.plan, what_if.summary, what_if.duration_ns
             if plan.gpu_memory not in bounds:  # of all policies the same
-                bounds[plan.gpu_memory] = bound(what_if, plan).tokens_per_s
+                bounds[plan.gpu_memory] = bound(what_if, plan, reuse=reuse).tokens_per_s
             points.append(
                 BudgetPoint(
                     policy.name,

@@ -66,11 +66,15 @@ class Weights:
         """The files, for an error message."""
         return f"Found: {', '.join(file.name for file in self.files[:8])}." if self.files else ""
 
+    @property
+    def n_bytes(self) -> int:
+        """Of all files; 0 where none is here yet."""
+        return sum(file.stat().st_size for file in self.files)
+
     @contextmanager
     def bar_if_long(self) -> Iterator[None]:
         """transformers' progress bar, but not for files that load in an instant."""
-        size = sum(file.stat().st_size for file in self.files)
-        if not 0 < size < LONG_BYTES or not logging.is_progress_bar_enabled():
+        if not 0 < self.n_bytes < LONG_BYTES or not logging.is_progress_bar_enabled():
             yield
             return
         logging.disable_progress_bar()

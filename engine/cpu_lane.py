@@ -47,6 +47,13 @@ class CpuLane:
         ours = sum(kernel is not None for kernel in self.kernels)
         return f"CpuLane({ours} of {len(self.kernels)} layers on our kernels)"
 
+    def close(self) -> None:
+        """End the threads; nothing may run afterwards."""
+        self.kernels = []
+        if self.pool is not None:
+            self.pool.close()
+            self.pool = None
+
     def switch(self, tokens: int | None) -> None:
         """Leave experts with more ``tokens`` to torch; None: none."""
         self.kernels = [

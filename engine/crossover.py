@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engine.cost import TABLE_TOKENS, CostModel
 from engine.hardware_spec import HardwareSpec
 from engine.model_spec import ModelSpec
-from engine.strict import check_int
+from engine.strict import whole
 
 Ints = NDArray[np.int64]
 _POINTS = 97
@@ -88,7 +88,7 @@ def crossover(
     the CPU's curve itself holds. Costs a few passes over 4,096 numbers: a slider can ask anew.
     Raises InputError unless ``most_tokens`` is a whole number of at least 2.
     """
-    check_int("crossover, most_tokens", most_tokens, least=2)
+    most_tokens = whole("crossover, most_tokens", most_tokens, least=2)
     error = min(costs.relative_error, 1.0)
     every = np.arange(1, TABLE_TOKENS + 1)
     on_cpu, copied = _cpu(costs, every), costs.copy_ns + costs.gpu.array(every)

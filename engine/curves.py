@@ -14,7 +14,7 @@ from engine.errors import InputError, unknown_name
 from engine.events import StepKind
 from engine.frequency import frequency_hits
 from engine.stacks import Requests, lru_hits, opt_hits, static_hits
-from engine.strict import check_number, several
+from engine.strict import TOLD, check_call, check_number, several
 from engine.trace import Trace
 
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ def hit_curves(
     Raises:
         UnknownNameError, InputError: a policy, expert, size or half-life that cannot be.
     """
+    check_call("progress", progress, TOLD)
     names = several("policies", policies)
     for name in names:
         if not isinstance(name, str) or name not in HIT_POLICIES:

@@ -3,7 +3,7 @@
     FiddlerError
       +-- InputError (ValueError)         an argument is wrong: what was expected, what came
       |     +-- UnknownNameError          a name (policy, preset, planner, ...) nobody has
-      +-- BudgetError (ValueError)        the device memory budget cannot hold what must be held
+      +-- BudgetError (ValueError)        the device's or the host's memory cannot hold what it must
       +-- CheckpointError                 a model folder or its files cannot be read
       |     +-- UnsupportedModelError     the checkpoint is fine, its architecture is not supported
       +-- TraceError                      a trace file or its columns are not what they claim to be
@@ -33,9 +33,9 @@ class UnknownNameError(InputError):
 
 
 class BudgetError(FiddlerError, ValueError):
-    """The device memory budget cannot hold what must be held.
+    """The device memory budget, or the host's free memory, cannot hold what must be held.
 
-    `minimum_bytes` is the smallest budget that works, in bytes; None where no budget would.
+    `minimum_bytes` is the smallest that works, in bytes; None where none would.
     """
 
     def __init__(self, message: str, *, minimum_bytes: int | None = None) -> None:

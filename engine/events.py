@@ -22,13 +22,15 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
 """A batch of events, shape ``(rows, fields)``."""
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 class Clock(IntEnum):
@@ -136,11 +138,18 @@ TABLES: Final[Mapping[str, np.dtype[np.void]]] = MappingProxyType(
 )
 
 
+def locked(array: NDArray[Number]) -> NDArray[Number]:
+    """A view of the same memory that cannot be written to."""
+    if not array.flags.writeable:
+        return array
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 def columns(rows: Rows, dtype: np.dtype[np.void]) -> dict[str, NDArray[np.int64]]:
     """Split rows into named columns (views of the same memory, read only, no copy)."""
-    names = dtype.names or ()
-    rows = rows.view()
-    rows.flags.writeable = False
+    names, rows = dtype.names or (), locked(rows)
     return {name: rows[:, i] for i, name in enumerate(names)}
 
 

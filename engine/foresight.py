@@ -24,9 +24,11 @@ class Foresight:
         self.why_not = next((why for why in reasons if why), "there is no second MoE layer")
         """Why a layer cannot be foreseen, where one cannot."""
         self._seen: dict[int, Tensor] = {}
-        for layer, router in enumerate(self._routers):
-            if router is not None and not router.same_input:
-                router.watch(partial(self._seen.__setitem__, layer))
+        self._watches = [
+            router.watch(partial(self._seen.__setitem__, layer))
+            for layer, router in enumerate(self._routers)
+            if router is not None and not router.same_input
+        ]
 
     def __repr__(self) -> str:
         return f"Foresight({sum(map(self.can, range(len(self._routers))))} layers)"
@@ -35,9 +37,15 @@ class Foresight:
         """Whether any layer can be foreseen."""
         return any(map(self.can, range(len(self._routers))))
 
+    def close(self) -> None:
+        """Watch no router any more, and foresee nothing."""
+        for watch in self._watches:
+            watch.remove()
+        self._watches, self._routers, self._seen = [], [], {}
+
     def can(self, layer: int) -> bool:
         """Whether ``layer`` can be foreseen from the one before it."""
-        return layer > 0 and self._routers[layer] is not None
+        return 0 < layer < len(self._routers) and self._routers[layer] is not None
 
     def __call__(self, layer: int, hidden: Tensor) -> Tensor | None:
         """What ``layer`` would choose, ``(T, K)``, by the hidden states ``(T, H)`` before it.

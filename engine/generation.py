@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -14,6 +15,7 @@ import transformers
 from torch import Tensor
 
 from engine.collector import Collector
+from engine.errors import FiddlerError, InputError
 from engine.events import TOKENS, Rows, empty
 from engine.hook import following
 from engine.lineage import Lineage
@@ -24,6 +26,7 @@ from engine.request import Limits, Request
 from engine.run import Run
 from engine.session import Session, Stopped
 from engine.spec import ModelSpec
+from engine.strict import check_call
 from engine.threads import torch_threads
 from engine.trace import Start
 
@@ -57,9 +60,28 @@ class Generator:
         self.last_run: Run | None = None
         self._texts = texts
         self._usual_threads = torch.get_num_threads()
+        self._thread: int | None = None
+        """Of the newest run."""
 
     def __repr__(self) -> str:
         return f"Generator({type(self.model).__name__})"
+
+    def close(self) -> None:
+        """Stop a run that is under way, wait for its end, and let the model go.
+
+        The latest run stays. Raises FiddlerError where the run itself asks for it.
+        """
+        if self.session.running and self._thread == threading.get_ident():
+            raise FiddlerError(
+                "an engine cannot be closed from within its own run (on_text): call engine.stop() "
+                "there, and engine.close() after generate has returned"
+            )
+        while self.session.running:
+            self.session.stop()
+            time.sleep(0.002)
+        self.session.close()
+        for name in ("model", "limits"):
+            vars(self).pop(name, None)
 
     def costs_as(self, model: ModelSpec, *, named: bool) -> None:
         """Cost another model from the next run on; ``named``: whether traces name it."""
@@ -81,7 +103,9 @@ class Generator:
         **options: Any,
     ) -> Run:
         """See :meth:`engine.hybrid.HybridEngine.generate`."""
+        self.session.check_open()
         request = Request.of(prompt, max_new_tokens, options, self.limits)
+        check_call("on_text", on_text, "one text, each new piece")
         if on_text is not None:
             request.check_streamed()
         searching = request.beams > 1
@@ -101,6 +125,7 @@ class Generator:
                 record=record,
                 predictions=predictions,
             )
+            self._thread = threading.get_ident()
             if record:
                 self.recorder = recorder
             with ExitStack() as around:
@@ -141,6 +166,12 @@ class Generator:
 
     def stream(self, prompt: PromptLike, max_new_tokens: int, **options: Any) -> Iterator[str]:
         """See :meth:`engine.hybrid.HybridEngine.stream`."""
+        self.session.check_open()
+        if options.get("on_text") is not None:
+            raise InputError(
+                "stream gives its text to whoever loops over it: leave on_text out, or call "
+                "engine.generate() with it"
+            )
         Request.of(prompt, max_new_tokens, options, self.limits).check_streamed()
         return self._pieces(prompt, max_new_tokens, options)
 

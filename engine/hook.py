@@ -6,26 +6,22 @@ the session it belongs to, so several engines live side by side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.integrations.moe import ExpertsInterface
 
 from engine.errors import FiddlerError
-from engine.events import TOKENS, StepKind, empty
 from engine.lineage import Lineage
-from engine.session import Session, StepInput
+from engine.session import Session
+from engine.step import Texts, step_input
 
 IMPLEMENTATION = "fiddler_viz"
 """The name under which transformers knows our experts function."""
-
-Texts = Callable[[list[int]], list[str]]
-"""Token ids -> the text of each."""
 
 
 def hybrid_experts(
@@ -74,6 +70,13 @@ def attach(model: nn.Module, session: Session, texts: Texts) -> list[RemovableHa
     return handles
 
 
+def detach(session: Session) -> None:
+    """Let the experts of a session's model go; its step hooks end by their handles."""
+    for module in session.store.modules:
+        if getattr(module, "fiddler_session", None) is session:
+            del module.fiddler_session, module.fiddler_layer
+
+
 def _plain_strides(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """Give the head its last position ``(1, 1, H)`` with the strides of a tensor of its own.
 
@@ -84,41 +87,6 @@ def _plain_strides(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | Non
         return None
     hidden = args[0]  # (sequences, 1, H)
     return (hidden.reshape(-1, hidden.shape[-1]).contiguous()[:, None], *args[1:])
-
-
-def step_input(
-    args: tuple[Any, ...], kwargs: dict[str, Any], texts: Texts, lineage: Lineage | None
-) -> StepInput:
-    """Read a forward pass's size, positions and tokens off its arguments.
-
-    Without ``lineage`` (nothing is recorded) it has no rows and no texts.
-    """
-    ids = kwargs.get("input_ids", args[0] if args else None)
-    embeds = kwargs.get("inputs_embeds")
-    if ids is None and embeds is None:
-        raise FiddlerError("the model was called without input_ids or inputs_embeds")
-    sequences, length = (ids if ids is not None else embeds).shape[:2]
-    cache = kwargs.get("past_key_values")
-    past = int(cache.get_seq_length()) if cache is not None else 0
-    mask = kwargs.get("attention_mask")
-    if torch.is_tensor(mask) and mask.ndim == 2 and mask.shape[1] == past + length:
-        mask = mask.cpu().numpy().astype(np.int64)  # (sequences, past + length)
-    else:
-        mask = None
-    rows, shown = empty(TOKENS), list[str]()
-    if lineage is not None:
-        known = None if ids is None else ids.cpu().numpy()  # (sequences, length)
-        rows = lineage.block(known, (sequences, length), past, mask)
-        shown = texts([] if known is None else known.ravel().tolist())
-    decode = length == 1 and past >= max(lineage.prompt_tokens if lineage else 0, 1)
-    return StepInput(
-        kind=StepKind.DECODE if decode else StepKind.PREFILL,
-        tokens=sequences * length,
-        sequences=sequences,
-        context=sequences * (past + length) if mask is None else int(mask.sum()),
-        rows=rows,
-        texts=shown,
-    )
 
 
 @contextmanager

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from engine.dense import onto_kernels
-from engine.devices import Device, check_device, open_device, usual_device
+from engine.devices import CudaDevice, Device, check_device, usual_device
 from engine.errors import InputError
 from engine.generation import Generator
-from engine.hook import attach
 from engine.loader import load_model, load_tokenizer
-from engine.opening import Opened, Sizes
-from engine.placement import make_plan
+from engine.opening import Opened, Sizes, Wish, check_effect
 from engine.planned import Planned
 from engine.planners import check_planner
 from engine.policies import Policy, resolve_policy
@@ -25,13 +23,10 @@ from engine.quantization import Quantization
 from engine.recorder import Recorder
 from engine.request import Limits
 from engine.run import Run
-from engine.schemes import Scheme, scheme_named
-from engine.session import Session
+from engine.schemes import scheme_named
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
 from engine.threads import check_threads, choose_threads
 from engine.units import parse_bytes, parse_percent
-
-DEFAULT_POLICY = "fiddler"
 
 
 class HybridEngine(Planned):
@@ -46,8 +41,6 @@ class HybridEngine(Planned):
         quantization: Quantization | None = None,
     ) -> None:
         super().__init__(generator.session, generator.spec, real_spec, hardware)
-        self.model = generator.model
-        """The transformers model itself, hybrid underneath."""
         self.tokenizer = generator.tokenizer
         self.max_tokens = generator.limits.max_tokens
         self.max_sequences = generator.limits.max_sequences
@@ -66,7 +59,7 @@ class HybridEngine(Planned):
         gpu_memory: int | str | None = None,
         hardware: str | Path | HardwareSpec | None = None,
         as_model: str | ModelSpec | None = None,
-        policy: str | type[Policy] = DEFAULT_POLICY,
+        policy: str | type[Policy] | None = None,
         cache_slots: int | None = None,
         planner: str | None = None,
         dtype: str = "auto",
@@ -88,18 +81,19 @@ class HybridEngine(Planned):
             hardware: profile whose latencies decisions are made by; None: an RTX 4090's, or on a
                 real GPU that of the card until it is calibrated.
             as_model: cost another model's bytes and flops on this one's routing (same grid).
-            policy: name in :data:`engine.policies.POLICIES`, or a policy class of your own.
+            policy: name in :data:`engine.policies.POLICIES`, or a policy class of your own; None:
+                ``fiddler``.
             cache_slots: experts' worth of budget for a cache; None: the policy's default.
             planner: name in :data:`engine.planners.PLANNERS`; None: the policy's own.
             dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``.
             quantize: ``int8`` or ``int4`` quantises the experts' weights while loading (groups of
                 128, or of 64 or 32 where rows are not multiples); None: they stay as they are.
                 With ``as_model`` the other model's experts count as quantised too.
-            device: ``virtual`` (modelled clock), ``host`` (all on the CPU, measured: budget, policy
-                and cache do not apply), ``cuda`` (a GPU, measured; ``cuda:1`` the second of
-                several), or ``auto``: ``cuda`` where there is one and neither ``as_model`` nor
-                another machine's ``hardware`` is given; ``host`` where ``hardware`` has no GPU and
-                nothing that takes one is asked for; else ``virtual``.
+            device: ``virtual`` (modelled clock), ``host`` (all on the CPU, measured: there is no
+                memory to plan, so what plans it is refused), ``cuda`` (a GPU, measured; ``cuda:1``
+                the second of several), or ``auto``: ``cuda`` where there is one and neither
+                ``as_model`` nor another machine's ``hardware`` is given; ``host`` where
+                ``hardware`` has no GPU and nothing that takes one is asked for; else ``virtual``.
             max_tokens: KV cache positions reserved for each sequence.
             max_sequences: sequences (beams count) the KV cache is reserved for.
             threads: CPU threads while generating; None: torch's own number, or 1 where experts are
@@ -112,19 +106,22 @@ class HybridEngine(Planned):
         Raises:
             DeviceError: there is no such device here.
             CheckpointError, UnsupportedModelError: what is wrong with the checkpoint.
-            BudgetError, InputError: what is wrong with an argument.
+            BudgetError: too small a budget, or a model that host memory cannot hold.
+            InputError: what is wrong with an argument, also one that can have no effect on this
+                device.
         """
         if not isinstance(path, str | Path):
             raise InputError(
                 "load: expected 'demo', a checkpoint's folder or a hub id (owner/name), got "
                 f"{type(path).__name__}"
             )
-        resolve_policy(policy)  # names and sizes are checked before gigabytes are read
+        if policy is not None:  # names and sizes are checked before gigabytes are read
+            resolve_policy(policy)
         check_planner(planner)
-        scheme = scheme_named(quantize)
+        scheme, sizes = scheme_named(quantize), Sizes.of(max_tokens, max_sequences, reserve_bytes)
+        wish = Wish(gpu_memory, cache_slots, policy, planner)
         machine = None if hardware is None else resolve_hardware(hardware)
-        asked = (gpu_memory, cache_slots, planner, as_model)
-        planned = policy != DEFAULT_POLICY or any(each is not None for each in asked)
+        planned = any(each is not None for each in (*vars(wish).values(), as_model))
         device = usual_device(device, machine, planned=planned, costed=as_model is not None)
         if device != "host" and machine is not None:
             machine.check_budget(gpu_memory)
@@ -132,29 +129,23 @@ class HybridEngine(Planned):
             parse_bytes(gpu_memory)
         if as_model is not None:
             resolve_model(as_model)
-        check_threads(threads)
+        threads = check_threads(threads)
         check_device(device)
+        check_effect(device, wish, sizes, as_model)
         if profile is not None and not isinstance(profile, Profile):
             profile = Profile.load(profile)
 
         model, tokenizer = load_model(path, dtype), load_tokenizer(path)
-        return cls._of(
+        opened = Opened.of(
             model,
-            tokenizer,
             name or Path(path).name,
-            device=device,
-            machine=machine,
-            profile=profile,
+            device,
+            machine,
+            sizes,
             scheme=scheme,
-            threads=threads,
             as_model=as_model,
-            gpu_memory=gpu_memory,
-            cache_slots=cache_slots,
-            policy=policy,
-            planner=planner,
-            sizes=Sizes(max_tokens, max_sequences),
-            reserve_bytes=reserve_bytes,
         )
+        return cls._of(opened, tokenizer, wish, profile, threads)
 
     @classmethod
     def wrap(
@@ -171,7 +162,7 @@ class HybridEngine(Planned):
         threads: int | None = None,
         gpu_memory: int | str | None = None,
         cache_slots: int | None = None,
-        policy: str | type[Policy] = DEFAULT_POLICY,
+        policy: str | type[Policy] | None = None,
         planner: str | None = None,
         reserve_bytes: int | None = None,
     ) -> HybridEngine:
@@ -180,102 +171,82 @@ class HybridEngine(Planned):
         ``model`` has to be set to our experts (:data:`engine.hook.IMPLEMENTATION`), in evaluation
         and without gradients. ``device`` may be one that is open already.
         """
-        check_threads(threads)
-        return cls._of(
-            model,
-            tokenizer,
-            name,
-            device=device,
-            machine=None if hardware is None else resolve_hardware(hardware),
-            profile=profile,
-            scheme=None,
-            threads=threads,
-            as_model=None,
-            gpu_memory=gpu_memory,
-            cache_slots=cache_slots,
-            policy=policy,
-            planner=planner,
-            sizes=Sizes(max_tokens, max_sequences),
-            reserve_bytes=reserve_bytes,
-        )
+        threads = check_threads(threads)
+        wish = Wish(gpu_memory, cache_slots, policy, planner)
+        sizes = Sizes.of(max_tokens, max_sequences, reserve_bytes)
+        check_effect(device if isinstance(device, str) else device.name, wish, sizes)
+        machine = None if hardware is None else resolve_hardware(hardware)
+        opened = Opened.of(model, name, device, machine, sizes)
+        return cls._of(opened, tokenizer, wish, profile, threads)
 
     @classmethod
     def _of(
         cls,
-        model: Any,
+        opened: Opened,
         tokenizer: Any | None,
-        name: str,
-        *,
-        device: Device | str,
-        machine: HardwareSpec | None,
+        wish: Wish,
         profile: Profile | None,
-        scheme: Scheme | None,
         threads: int | None,
-        as_model: str | ModelSpec | None,
-        gpu_memory: int | str | None,
-        cache_slots: int | None,
-        policy: str | type[Policy],
-        planner: str | None,
-        sizes: Sizes,
-        reserve_bytes: int | None,
     ) -> HybridEngine:
-        """``machine`` None: whatever card there is, not calibrated."""
-        opened = Opened.of(
-            model,
-            name,
-            device,
-            machine,
-            sizes,
-            opens=open_device,
-            scheme=scheme,
-            as_model=as_model,
-            reserve_bytes=reserve_bytes,
-        )
-        real, spec, machine = opened.real, opened.spec, opened.machine
-        reserved = vars(opened.sizes)
-        unknown = Profile.uniform(spec.grid)
-        empty = make_plan(spec, machine, unknown, gpu_memory="0%", policy="cpu", **reserved)
-        count = choose_threads(threads, opened.store.expert_bytes)
-        session = Session(opened.store, opened.device, empty, count)
-        lane = session.executor.lane
-        measured = machine.costs_of(real)
-        lane.switch(None if measured is None else measured.switch_tokens)
-        if not opened.device.on_streams:
-            onto_kernels(model, lane.pool)
+        model, real, spec, sizes = opened.model, opened.real, opened.spec, opened.sizes
         texts = TokenTexts(tokenizer)
-        attach(model, session, texts)
+        count = choose_threads(threads, opened.store.expert_bytes)
+        session = opened.session(count, texts)
         generator = Generator(
             Limits(model, tokenizer, real.vocabulary, sizes.max_tokens, sizes.max_sequences),
             texts,
             session,
             spec,
             threads=count,
-            about=opened.about | {"as_model": None if as_model is None else spec.name},
+            about=opened.about,
         )
         if profile is None:
             with generator.torch_threads():
                 profile = measure_profile(model, tokenizer, session, spec, real.vocabulary)
-        engine = cls(generator, real, machine, profile, opened.quantization)
-        if not opened.device.offloads:
-            gpu_memory, policy, planner, cache_slots = "0%", "cpu", None, None
-        engine._check_policy(policy)
-        plan = make_plan(
-            spec,
-            machine,
-            profile,
-            gpu_memory=gpu_memory,
-            cache_slots=cache_slots,
-            policy=policy,
-            planner=planner,
-            **reserved,
-        )
-        session.replan(plan)
+        engine = cls(generator, real, opened.machine, profile, opened.quantization)
+        if opened.device.offloads:
+            engine._check_policy(wish.policy)
+        session.replan(opened.plan(profile, wish))
         return engine
 
     def __repr__(self) -> str:
         as_model = self._generator.about["as_model"]
         costed = f" as {as_model}" if as_model else ""
-        return f"HybridEngine({self.real_spec.name}{costed} on {self.device.name}, {self.plan!r})"
+        closed = "closed, " if self.closed else ""
+        what = f"{closed}{self.real_spec.name}{costed} on {self.device.name}"
+        return f"HybridEngine({what}, {self.plan!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the model's memory, pinned and device memory, and threads.
+
+        A run that is under way is stopped first. Afterwards the engine generates and replans no
+        more; what it recorded (:attr:`last_run`, :attr:`recorder`, :attr:`plan`) stays. Who keeps
+        :attr:`model` keeps its memory. Again does nothing; ``with fv.load(...) as engine:`` does
+        it at the end. Raises FiddlerError from within the run itself (``on_text``).
+        """
+        if self.closed:
+            return
+        self._generator.close()
+        gc.collect()  # modules and hooks refer to each other; now, not when somebody gets to it
+        if isinstance(self.device, CudaDevice):
+            self.device.runtime.release()  # the dense part's memory, too
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self.session.closed
+
+    @property
+    def model(self) -> Any:
+        """The transformers model itself, hybrid underneath. FiddlerError once it is closed."""
+        self.session.check_open()
+        return self._generator.model
 
     def _costs_as(self, model: ModelSpec) -> None:
         super()._costs_as(model)
@@ -340,9 +311,10 @@ class HybridEngine(Planned):
         Raises:
             InputError: an empty prompt, more tokens or sequences than were reserved, or options
                 that cannot be recorded or streamed.
-            FiddlerError: the engine is generating already.
+            FiddlerError: the engine is generating already, or closed.
         """
         if predictions:
+            self.session.check_open()
             self._check_foresight("predictions=True")
         return self._generator.generate(
             prompt,

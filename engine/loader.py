@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
-    CONFIG_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
     AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import CONFIG_NAME
 
 from engine.checkpoint import Weights, fused_names
-from engine.errors import CheckpointError, InputError, UnsupportedModelError
+from engine.configuration import DAMAGE, auto_class, configuration, short
+from engine.errors import BudgetError, CheckpointError, InputError, UnsupportedModelError
 from engine.hook import IMPLEMENTATION, register
+from engine.machine import free_memory_bytes
 from engine.pages import onto_large_pages
 from engine.spec import ModelSpec
 from engine.store import ExpertStore, experts_modules, require_experts
-from engine.unsupported import UNSUPPORTED
+from engine.units import format_bytes
 
-_DAMAGE = (
-    SafetensorError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-    RuntimeError,
-)  # fmt: skip
-"""What reading files that are not what they should be raises, in one library or another."""
-
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-
+SPARE_SHARE = 0.05
+"""Of the weights: what loading takes besides, one layer's at a time."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -53,20 +41,20 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
         UnsupportedModelError: not a Mixture-of-Experts model that transformers' experts interface
             serves.
         InputError: an unknown dtype.
+        BudgetError: more weights than this machine's free memory holds; before they are read.
 
     Warns of tensors in the files that the model has no place for.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     register()
-    _check_folder(path)
-    config = _config(path)
-    _check_supported(config)
-    auto = _auto_class(config)
+    config = configuration(path)
+    auto = auto_class(config)
     with torch.device("meta"):  # look at the modules before reading gigabytes
         blank = _from_config(auto, config)
     experts = require_experts(blank)
     weights = Weights.find(path)
+    _check_memory(path, blank, config, dtype, weights)
     try:
         with weights.bar_if_long(), weights.read_once(fused_names(blank, experts), dtype):
             model, info = auto.from_pretrained(
@@ -80,11 +68,11 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
             )
     except ImportError as error:
         raise _needs_package(path, config, error) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         if _out_of_memory(error):
             raise
         raise CheckpointError(
-            f"the weights in {path} cannot be read ({_short(error)}): the files are damaged, "
+            f"the weights in {path} cannot be read ({short(error)}): the files are damaged, "
             f"incomplete or renamed. {weights.found()} Copy the checkpoint again"
         ) from error
     missing = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
@@ -121,7 +109,7 @@ def load_tokenizer(path: str | Path) -> Any | None:
         if not files and isinstance(error, OSError | ValueError):
             return None  # a hub id without a tokenizer
         raise CheckpointError(
-            f"the tokenizer in {path} cannot be read ({_short(error)}): {', '.join(files[:8])} "
+            f"the tokenizer in {path} cannot be read ({short(error)}): {', '.join(files[:8])} "
             "damaged, incomplete or in need of another package. Copy the checkpoint again, or move "
             "these files away and give prompts as token ids"
         ) from error
@@ -176,72 +164,31 @@ def _n_bytes(part: Tensor) -> int:
     return part.numel() * part.element_size()
 
 
-def _check_folder(path: str | Path) -> None:
-    folder = Path(path)
-    if folder.is_dir():
-        if not (folder / CONFIG_NAME).is_file():
-            raise CheckpointError(
-                f"{folder} holds no config.json: give the folder of a transformers checkpoint"
-            )
-        Weights.find(folder)
-    elif isinstance(path, Path) or folder.exists() or not _HUB_ID.fullmatch(path):
-        raise CheckpointError(
-            f"no checkpoint folder at {path}: give 'demo', a folder with config.json and "
-            ".safetensors files, or a hub id (owner/name)" + _instead(str(path))
-        )
+def _check_memory(
+    path: str | Path, blank: nn.Module, config: Any, dtype: str, weights: Weights
+) -> None:
+    """Raise BudgetError where the weights, as they will be loaded, exceed free host memory.
 
-
-def _instead(path: str) -> str:
-    """What else a name that is no folder may have been meant for; empty where nothing."""
-    if path.startswith("~"):
-        return "; ~ is not your home folder here: give the whole path"
-    if path in ModelSpec.presets():
-        return (
-            f". {path!r} is a preset of sizes, without weights: fv.synthetic({path!r}) makes up a "
-            "run of it, as_model= costs the demo as a model of its grid"
-        )
-    return ""
-
-
-def _config(path: str | Path) -> Any:
-    """The configuration, by transformers' own class for it; code in a checkpoint never runs."""
-    try:
-        content, _ = PreTrainedConfig.get_config_dict(path)
-        kind = content.get("model_type")
-        if "auto_map" in content and kind not in CONFIG_MAPPING:
-            raise CheckpointError(
-                f"{path} brings code of its own for its model type {kind!r} (auto_map in "
-                "config.json), which is not run here. Use a checkpoint of the same model in "
-                "transformers' own format, or a newer transformers that knows the model type"
-            )
-        return AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (StrictDataclassError, *_DAMAGE) as error:
-        raise CheckpointError(
-            f"cannot read the configuration of {path} ({_short(error)}): check the path or hub "
-            "id; models that bring their own code are not run"
-        ) from error
-
-
-def _check_supported(config: Any) -> None:
-    reason = UNSUPPORTED.get(config.model_type)
-    if reason is not None:
-        raise UnsupportedModelError(
-            f"{config.model_type} is not supported: {reason}. docs/architectures.md lists the "
-            "model types that are"
-        )
-
-
-def _auto_class(config: Any) -> Any:
-    """transformers' class that opens this configuration's language model.
-
-    The causal one, where there is one; else the one that takes images and text, run on text.
+    Else the system would swap for minutes, or end the process without a word.
     """
-    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
-        if type(config) in auto._model_mapping:
-            return auto
-    raise UnsupportedModelError(
-        f"transformers has no causal language model for the model type {config.model_type!r}: it "
-        "is no model that generates text, or one with an encoder"
+    free = free_memory_bytes()
+    kind = getattr(config.get_text_config(), "dtype", None) if dtype == "auto" else None
+    kind = getattr(torch, dtype) if dtype != "auto" else kind
+    if isinstance(kind, torch.dtype):
+        size = sum(part.numel() for part in blank.parameters()) * kind.itemsize
+    else:  # as they are in the files
+        size = weights.n_bytes
+    need = round(size * (1 + SPARE_SHARE))
+    if free is None or need <= free:
+        return
+    smaller = " with dtype='bfloat16'," if kind == torch.float32 else ""
+    raise BudgetError(
+        f"loading {path} takes {format_bytes(need)} of host memory, where all experts are kept "
+        f"({format_bytes(size)} of weights{f' in {kind}' if kind else ''}, and room to read them); "
+        f"{format_bytes(free)} are free. Close what else uses memory, load it{smaller} or on a "
+        "larger machine, or see what it would do with fv.synthetic(), which needs no weights. "
+        "(quantize= makes experts smaller only once they are loaded)",
+        minimum_bytes=need,
     )
 
 
@@ -250,10 +197,10 @@ def _from_config(auto: Any, config: Any) -> nn.Module:
         return auto.from_config(
             config, experts_implementation=IMPLEMENTATION, trust_remote_code=False
         )
-    except (StrictDataclassError, ImportError, ArithmeticError, *_DAMAGE) as error:
+    except (StrictDataclassError, ImportError, ArithmeticError, *DAMAGE) as error:
         raise UnsupportedModelError(
             f"transformers cannot build a {config.model_type!r} from this configuration "
-            f"({_short(error)})"
+            f"({short(error)})"
         ) from error
 
 
@@ -262,7 +209,7 @@ def _needs_package(path: str | Path, config: Any, error: ImportError) -> Checkpo
     quantised = getattr(config, "quantization_config", None)
     if quantised is None:
         return CheckpointError(
-            f"the weights in {path} cannot be opened without another package ({_short(error)})"
+            f"the weights in {path} cannot be opened without another package ({short(error)})"
         )
     method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
     return UnsupportedModelError(
@@ -274,8 +221,3 @@ def _needs_package(path: str | Path, config: Any, error: ImportError) -> Checkpo
 def _out_of_memory(error: Exception) -> bool:
     """Whether torch ran out of host memory: it has no exception of its own for that."""
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:200] + "..."

@@ -14,6 +14,7 @@ from engine.errors import InputError
 from engine.strict import check_int, check_keys, check_text
 
 NO_GPU = "none"
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,29 @@ class Machine:
 def this_machine() -> Machine:
     """The machine this runs on."""
     return Machine(_cpu(), _cores(), _gpu(), _version("torch"))
+
+
+def free_memory_bytes(proc: Path = Path("/proc"), cgroup: Path = _CGROUP) -> int | None:
+    """Host memory that this process can still take without swapping; None where nobody says.
+
+    What the kernel counts as available, less where the container's limit (cgroup v2) is nearer.
+    Elsewhere than on Linux all the memory there is.
+    """
+    words = _field(proc / "meminfo", "MemAvailable").split()
+    if not words or not words[0].isdecimal():
+        try:
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError, OSError):
+            return None
+    free = int(words[0]) * 1024  # "123 kB"
+    try:
+        most = int((cgroup / "memory.max").read_text())
+        used = int((cgroup / "memory.current").read_text())
+        stat = dict(map(str.split, (cgroup / "memory.stat").read_text().splitlines()))
+        cached = int(stat["inactive_file"])  # of files, dropped before anyone goes without
+    except (OSError, ValueError, KeyError):  # no such limit ("max"), or another kind of system
+        return free
+    return max(min(free, most - used + cached), 0)
 
 
 def versions() -> Mapping[str, str]:

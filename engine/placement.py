@@ -6,16 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from engine.basis import Basis
 from engine.by_hand import ByHand
-from engine.errors import BudgetError, InputError, unknown_name
+from engine.errors import BudgetError, InputError
+from engine.places import usual_slots, with_room
 from engine.plan import Plan
-from engine.planners import PLANNERS, Known
 from engine.policies import POLICIES, Policy, resolve_policy
 from engine.profile import Profile
 from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware
+from engine.strict import whole
 from engine.timeline import STAGING_BUFFERS
 from engine.units import format_bytes, parse_bytes, parse_percent
 
@@ -33,20 +32,38 @@ def workspace_bytes(model: ModelSpec, max_tokens: int, max_sequences: int) -> in
     return staging + hidden + 4 * max_sequences * model.vocabulary
 
 
-def resolve_budget(value: int | str, least: int, most: int) -> int:
-    """A ``gpu_memory`` argument in bytes; a percentage runs from ``least`` to ``most``.
+def resolve_budget(value: int | str, plan: Plan) -> int:
+    """A ``gpu_memory`` argument in bytes, for what ``plan`` has to hold, whatever its own budget.
 
-    Raises BudgetError, which names the smallest budget that works, below ``least``.
+    A percentage runs from the smallest that works to everything resident. Below the smallest it
+    raises BudgetError, which says what that is made of.
     """
-    share = parse_percent(value)
+    share, least, most = parse_percent(value), plan.minimum_bytes, plan.full_bytes
     budget = parse_bytes(value) if share is None else least + round(share * (most - least))
     if budget < least:
         raise BudgetError(
-            f"gpu_memory={value!r} is below what dense weights, KV cache and workspace take; the "
-            f"smallest budget that works is {least} bytes ({format_bytes(least)}, or '0%')",
+            f"gpu_memory={value!r} is too little for {plan.model}: the smallest budget that works "
+            f"is {least} bytes ({format_bytes(least)}, or '0%'): {_smallest(plan)}",
             minimum_bytes=least,
         )
     return budget
+
+
+def _smallest(plan: Plan) -> str:
+    """What the smallest budget is made of, and what would make it smaller."""
+    shorter = "less with smaller max_tokens or max_sequences"
+    staging = STAGING_BUFFERS * plan.expert_bytes
+    step = plan.workspace_bytes - staging - plan.reserve_bytes
+    parts = [
+        (plan.dense_bytes, "dense weights (all but the routed experts; less with a smaller dtype)"),
+        (plan.kv_bytes, f"KV cache ({shorter})"),
+        (staging, "staging for two streamed experts (less with quantize)"),
+        (step, f"activations and logits of a step ({shorter})"),
+        (plan.reserve_bytes, "reserve_bytes (what the GPU's libraries take)"),
+    ]
+    listed = " + ".join(f"{format_bytes(size)} {what}" for size, what in parts if size)
+    expert = format_bytes(plan.expert_bytes)
+    return f"{listed}. No expert is pinned or cached then; each that is takes {expert} more"
 
 
 def make_plan(
@@ -80,13 +97,14 @@ def make_plan(
 
     Raises:
         BudgetError: the budget is below dense weights, KV cache and workspace.
-        InputError: an unknown name, more slots than room, a profile of another grid.
+        InputError: an unknown name, a size that is none, more slots than room, a profile of
+            another grid.
     """
     hardware = resolve_hardware(hardware)
     chosen = resolve_policy(policy)
-    for name, value in (("max_tokens", max_tokens), ("max_sequences", max_sequences)):
-        if type(value) is not int or value < 1:
-            raise InputError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    max_tokens = whole("max_tokens", max_tokens, least=1)
+    max_sequences = whole("max_sequences", max_sequences, least=1)
+    reserve_bytes = whole("reserve_bytes", reserve_bytes, least=0)
     if profile.grid != model.grid:
         raise InputError(
             f"the profile is for {profile.grid[0]} layers x {profile.grid[1]} experts, the model "
@@ -94,34 +112,29 @@ def make_plan(
         )
     workspace = workspace_bytes(model, max_tokens, max_sequences) + reserve_bytes
     kv = model.kv_bytes_per_token * max_tokens * max_sequences
-    least = model.dense_bytes + kv + workspace
-    total = model.grid[0] * model.grid[1]
-    asked = hardware.gpu_memory_bytes if gpu_memory is None else gpu_memory
-    budget = resolve_budget(asked, least, least + total * model.expert_bytes)
-    return _with_room(
-        Plan(
-            grid=model.grid,
-            gpu_memory=budget,
-            dense_bytes=model.dense_bytes,
-            kv_bytes=kv,
-            workspace_bytes=workspace,
-            expert_bytes=model.expert_bytes,
-            pinned=(),
-            cache_slots=0,
-            policy=chosen.name,
-            planner=chosen.planner if planner is None else planner,
-            hardware=hardware.name,
-            hardware_title=hardware.title,
-            card_bytes=hardware.gpu_memory_bytes,
-            model=model.name,
-            profile=profile,
-            costs=(basis := Basis(model, hardware)).costs,
-            reserve_bytes=reserve_bytes,
-            own_policy=_own(chosen),
-            basis=basis,
-        ),
-        cache_slots,
+    empty = Plan(
+        grid=model.grid,
+        gpu_memory=0,
+        dense_bytes=model.dense_bytes,
+        kv_bytes=kv,
+        workspace_bytes=workspace,
+        expert_bytes=model.expert_bytes,
+        pinned=(),
+        cache_slots=0,
+        policy=chosen.name,
+        planner=chosen.planner if planner is None else planner,
+        hardware=hardware.name,
+        hardware_title=hardware.title,
+        card_bytes=hardware.gpu_memory_bytes,
+        model=model.name,
+        profile=profile,
+        costs=(basis := Basis(model, hardware)).costs,
+        reserve_bytes=reserve_bytes,
+        own_policy=_own(chosen),
+        basis=basis,
     )
+    asked = hardware.gpu_memory_bytes if gpu_memory is None else gpu_memory
+    return with_room(replace(empty, gpu_memory=resolve_budget(asked, empty)), cache_slots)
 
 
 def change_plan(
@@ -180,17 +193,16 @@ def change_plan(
         changed = _weighing(changed, model, costed)
     if gpu_memory is not None or costed != model:
         asked = plan.gpu_memory if gpu_memory is None else gpu_memory
-        budget = resolve_budget(asked, changed.minimum_bytes, changed.full_bytes)
-        changed = replace(changed, gpu_memory=budget)
+        changed = replace(changed, gpu_memory=resolve_budget(asked, changed))
     if any(value is not None for value in (hardware, link_gbps, cpu_cores)) or costed != model:
         known = plan.basis_of(model).hardware.here() if hardware is None else hardware
         spec = resolve_hardware(known)
         spec = spec.what_if(link_gbps=link_gbps, cpu_cores=cpu_cores, model=costed)
         changed = _costed(changed, Basis(costed, spec))
-    by_default = other or (chosen.slot_share and plan.cache_slots == _usual_slots(plan))
+    by_default = other or (chosen.slot_share and plan.cache_slots == usual_slots(plan))
     if cache_slots is None and not by_default:
         cache_slots = min(plan.cache_slots, max(changed.most_slots, 0))
-    return _with_room(changed, cache_slots)
+    return with_room(changed, cache_slots)
 
 
 def _costed(plan: Plan, basis: Basis) -> Plan:
@@ -232,60 +244,6 @@ def _weighing(plan: Plan, model: ModelSpec, other: ModelSpec) -> Plan:
         workspace_bytes=workspace_bytes(other, tokens, sequences) + plan.reserve_bytes,
         expert_bytes=other.expert_bytes,
     )
-
-
-def _with_room(plan: Plan, cache_slots: int | None) -> Plan:
-    by_hand, most = len(plan.by_hand.pinned), plan.most_slots
-    if most < 0:
-        least = plan.minimum_bytes + by_hand * plan.expert_bytes
-        raise BudgetError(
-            f"{by_hand} pinned by hand do not fit: {format_bytes(plan.gpu_memory)} have room for "
-            f"{plan.room}; unpin {-most} (reset_pins=True: all of them), or give at least {least} "
-            f"bytes ({format_bytes(least)})",
-            minimum_bytes=least,
-        )
-    if cache_slots is None:
-        cache_slots = _usual_slots(plan)
-    if type(cache_slots) is not int or not 0 <= cache_slots <= most:
-        beside = f" beside the {by_hand} pinned by hand" if by_hand else ""
-        raise InputError(
-            f"cache_slots: expected a whole number of experts from 0 to {most} (what fits in "
-            f"{format_bytes(plan.gpu_memory)}{beside}), got {cache_slots!r}"
-        )
-    if plan.planner not in PLANNERS:
-        raise unknown_name("planner", plan.planner, PLANNERS)
-    return replace(plan, pinned=_pinned(plan, plan.room - cache_slots), cache_slots=cache_slots)
-
-
-def _pinned(plan: Plan, places: int) -> tuple[int, ...]:
-    """Who gets the places: first what is pinned by hand, then what the planner says.
-
-    A planner with more room pins all that it pins with less, so that its order need not be known:
-    it is given the most room with which what it says, without the experts it is not asked about,
-    still fits.
-    """
-    known = Known(plan.profile, plan.costs, plan.policy_class)
-    planner, hand = PLANNERS[plan.planner], plan.by_hand
-    if not hand:
-        return tuple(sorted(planner(known, places).tolist()))
-    free = np.ones(plan.grid[0] * plan.grid[1], dtype=np.bool_)
-    free[[*hand.pinned, *hand.unpinned]] = False
-    places -= len(hand.pinned)
-    room, above = places, len(free) + 1  # fits, and fits not or is too much to ask for
-    chosen = planner(known, room)
-    while above - room > 1:
-        middle = (room + above) // 2
-        more = planner(known, middle)
-        if free[more].sum() <= places:
-            room, chosen = middle, more
-        else:
-            above = middle
-    return tuple(sorted((*hand.pinned, *chosen[free[chosen]].tolist())))
-
-
-def _usual_slots(plan: Plan) -> int:
-    """Cache slots where nobody says how many."""
-    return min(int(plan.room * plan.policy_class.slot_share), plan.most_slots)
 
 
 def _own(policy: type[Policy]) -> type[Policy] | None:

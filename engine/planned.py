@@ -16,7 +16,6 @@ from engine.policies import LIVE, Policy, resolve_policy
 from engine.residency import Residency
 from engine.session import Session
 from engine.spec import HardwareSpec, ModelSpec
-from engine.strict import plain
 
 
 class Planned:
@@ -78,8 +77,9 @@ class Planned:
         when nothing runs; another model's costs only then, with empty cache slots. ``pin=[(17,
         3)]``, ``unpin=`` and ``reset_pins=True`` edit the placement by hand. Raises BudgetError or
         InputError and changes nothing when it cannot be: what-ifs of a machine or a model are none
-        for a device that measures its own time.
+        for a device that measures its own time; FiddlerError once the engine is closed.
         """
+        self.session.check_open()
         if not self.device.offloads:
             raise InputError(
                 f"the {self.device.name} device has no device memory to plan: load the model with "
@@ -93,7 +93,7 @@ class Planned:
             start,
             model=model,
             gpu_memory=gpu_memory,
-            cache_slots=plain(cache_slots),
+            cache_slots=cache_slots,
             policy=policy,
             planner=planner,
             hardware=hardware,

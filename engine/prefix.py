@@ -7,11 +7,10 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from engine.decision import Ints
-from engine.errors import InputError
 from engine.events import TOKENS, Action, Lane, Rows, StepKind
 from engine.happened import Calls, Changes, Happened, Recorded, Totals
 from engine.lineage import searched
-from engine.strict import plain
+from engine.strict import whole
 from engine.trace import Trace
 
 _STEP = (TOKENS.names or ()).index("step")
@@ -98,9 +97,7 @@ def until(trace: Trace, step: int) -> Trace:
     known by then and not yet processed have step -1, as ever. Costs slices, once :func:`marks` has
     counted. Its meta has the step as ``until``. Raises InputError for a step below -1.
     """
-    step = plain(step)
-    if type(step) is not int or step < -1:
-        raise InputError(f"until, step: expected a whole number of at least -1, got {step!r}")
+    step = whole("until, step", step, least=-1)
     many = step + 1
     if many >= len(trace.step_rows):
         return trace

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.cost import CostModel
+from engine.course import HEAD, Course
 from engine.decision import Batch, Decisions, Ints, Ragged
 from engine.events import MOVES, WORK, Action, Clock, Lane, Rows, Work, empty
-from engine.layout import HEAD, Course, lay_out
+from engine.layout import lay_out
 from engine.routing import Routing
 from engine.spec import ModelSpec
 from engine.timeline import Changes, pin_rows

@@ -9,10 +9,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.course import Course
 from engine.decision import Ints
 from engine.events import MOVES, WORK, Action, Lane, Rows, Why, empty
 from engine.happened import Calls, Changes, Recorded, Totals, spent_ns
-from engine.layout import Course, Laid, lay_out
+from engine.layout import Laid, lay_out
 
 _Table = TypeVar("_Table", Calls, Changes)
 

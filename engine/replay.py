@@ -24,7 +24,6 @@ from engine.planners import check_planner
 from engine.policies import POLICIES, Policy
 from engine.rehearsed import Rehearsed, Stretch
 from engine.spec import HardwareSpec, ModelSpec, resolve_costed
-from engine.strict import plain
 from engine.summary import Summary
 from engine.timeline import pin_rows
 from engine.trace import Start, Trace
@@ -87,7 +86,7 @@ def replay(
         trace.plan,
         model=trace.model,
         gpu_memory=gpu_memory,
-        cache_slots=plain(cache_slots),
+        cache_slots=cache_slots,
         policy=policy,
         planner=planner,
         hardware=hardware,

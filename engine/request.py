@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from engine.errors import InputError
 from engine.lineage import Lineage
 from engine.prompt import PromptLike, encode
-from engine.strict import check_int, plain
+from engine.strict import whole
 from engine.unsupported import why_unchunked
 
 _REFUSED = {
@@ -91,21 +91,19 @@ class Request:
                 "process the whole text again; leave it out"
             )
         beams, returned = (
-            _count(name, plain(limits.option(options, name)))
+            _count(name, limits.option(options, name))
             for name in ("num_beams", "num_return_sequences")
         )
         _check_room(limits, ids.shape[0] * max(beams, returned), ids.shape[1], max_new_tokens)
         passed = dict(options)
-        seed = plain(passed.pop("seed", None))
-        chunk_tokens = plain(passed.pop("prefill_chunk_tokens", None))
+        seed = passed.pop("seed", None)
+        chunk_tokens = passed.pop("prefill_chunk_tokens", None)
         if chunk_tokens is not None:
-            check_int("prefill_chunk_tokens", chunk_tokens, least=1)
+            chunk_tokens = whole("prefill_chunk_tokens", chunk_tokens, least=1)
             _check_chunks(limits.model.config)
             passed["prefill_chunk_size"] = chunk_tokens
         if seed is not None:
-            check_int("seed", seed, least=0)
-            if seed >= 2**63:
-                raise InputError(f"seed: expected less than 2^63, got {seed}")
+            seed = whole("seed", seed, least=0)
         ends = _ids("eos_token_id", limits.option(options, "eos_token_id"))
         padding = _ids("pad_token_id", limits.option(options, "pad_token_id"))
         passed["pad_token_id"] = (*padding, *ends, 0)[0]
@@ -202,20 +200,12 @@ def _stopping_tokenizer(stops: Any, options: Mapping[str, Any], limits: Limits) 
     return tokenizer
 
 
-def _count(name: str, value: object) -> int:
-    if value is None:
-        return 1
-    if type(value) is not int or value < 1:
-        raise InputError(f"{name}: expected a whole number of at least 1, got {value!r}")
-    return value
+def _count(name: str, value: Any) -> int:
+    return 1 if value is None else whole(name, value, least=1)
 
 
 def _check_room(limits: Limits, sequences: int, prompt_tokens: int, new_tokens: int) -> None:
-    new_tokens = plain(new_tokens)
-    if type(new_tokens) is not int or new_tokens < 1:
-        raise InputError(
-            f"max_new_tokens: expected a whole number of at least 1, got {new_tokens!r}"
-        )
+    new_tokens = whole("max_new_tokens", new_tokens, least=1)
     positions = getattr(
         limits.model.config.get_text_config(), "max_position_embeddings", limits.max_tokens
     )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.decision import Batch, Ragged
+from engine.events import locked
 
 
 @dataclass(frozen=True)
 class Routing:
-    """Which experts each token went to, one row per (step, layer, token), in the order run."""
+    """Which experts each token went to, one row per (step, layer, token), in the order run.
+
+    Its columns cannot be written to.
+    """
 
     step: NDArray[np.int32]
     layer: NDArray[np.int32]
@@ -25,6 +29,12 @@ class Routing:
     predicted: NDArray[np.int16] | None = None
     """Shape ``(rows, top_k)``: what the next layer was predicted to choose, -1: nothing was; None
     where nothing was predicted at all."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            column = getattr(self, field.name)
+            if column is not None:
+                object.__setattr__(self, field.name, locked(column))
 
     def __len__(self) -> int:
         return len(self.step)

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.errors import InputError
 from engine.run import Run
-from engine.strict import check_int, check_text
+from engine.strict import check_text, whole
 
 PROMPTS = (
     "To be, or not to be, that is the question:",
@@ -41,8 +41,9 @@ def run_scenarios(
     Raises InputError for an engine with room for one sequence, without a tokenizer, or for what
     ``engine.generate`` refuses.
     """
-    for name, value in (("new_tokens", new_tokens), ("long_tokens", long_tokens), ("beams", beams)):
-        check_int(f"scenarios, {name}", value, least=2)
+    new_tokens = whole("scenarios, new_tokens", new_tokens, least=2)
+    long_tokens = whole("scenarios, long_tokens", long_tokens, least=2)
+    beams = whole("scenarios, beams", beams, least=2)
     if engine.tokenizer is None:
         raise InputError(
             "scenarios: this checkpoint has no tokenizer, so there are no texts to run: generate "

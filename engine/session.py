@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.decision import Request
-from engine.devices.base import Device, Pace, sync
-from engine.errors import BudgetError, DeviceError, FiddlerError
-from engine.events import Rows, StepKind
+from engine.devices.base import Device, Pace
+from engine.errors import FiddlerError
 from engine.executor import Executor, active_experts, added_up
 from engine.foresight import Foresight
+from engine.in_force import InForce
 from engine.lanes import LaneRows
 from engine.notes import Pins
-from engine.orchestrator import Change, Orchestrator
+from engine.orchestrator import Change
 from engine.plan import Plan
 from engine.recorder import Recorder
+from engine.step import StepInput
 from engine.store import ExpertStore
 from engine.stream_executor import StreamExecutor, executor_for
 from engine.trace import Start
@@ -41,22 +41,7 @@ class Stopped(Exception):  # noqa: N818 (a signal that unwinds a forward pass, n
     """Someone asked the running generation to stop."""
 
 
-@dataclass(frozen=True)
-class StepInput:
-    """What a forward pass is about to process."""
-
-    kind: StepKind
-    tokens: int
-    """Tokens in all sequences, padding included: it is computed too."""
-    sequences: int
-    context: int
-    """KV positions read, summed over sequences."""
-    rows: Rows
-    """Rows of the tokens table, without their step."""
-    texts: Sequence[str]
-
-
-class Session:
+class Session(InForce):
     """Drives orchestrator, executor, clock and recorder through the steps of a model.
 
     The three calls that make a step come from the model's hooks (:mod:`engine.hook`) in the
@@ -66,18 +51,11 @@ class Session:
     def __init__(
         self, store: ExpertStore, device: Device, plan: Plan, threads: int | None = None
     ) -> None:
-        self.store = store
-        self.device = device
-        self.orchestrator = Orchestrator(plan)
+        super().__init__(store, device, plan)
         self.executor: Executor | StreamExecutor = executor_for(store, device, threads)
         self.recorder: Recorder | None = None
         self.foresight = Foresight(store)
         self._predicting = False
-        self._owner: object | None = None
-        self._dirty = False
-        """True while ledger, policy and device are being changed: an interrupt leaves it so."""
-        self._lock = threading.Lock()
-        self._pending: Plan | None = None
         self._stop = False
         self._step: StepInput | None = None
         self._number = self._plan_number = self._first_token = 0
@@ -85,47 +63,41 @@ class Session:
         self._taken: deque[tuple[Any, ...]] = deque()
         """What :meth:`Notes.layer` is still to be told."""
         self._pace: Pace = device.pace(plan.lane_costs)
-        sync(device, store, self.orchestrator.residency)
+        self.closed = False
+        self.ties = ExitStack()
+        """What ends with the session, latest first: hooks on the model, threads, device memory."""
+        for part in (device, self.foresight, self.executor):
+            self.ties.callback(part.close)
+        self._sync()
 
     def __repr__(self) -> str:
         return f"Session({self.orchestrator.plan!r} on {self.device.name})"
 
-    @property
-    def running(self) -> bool:
-        """Whether a run has begun and not ended."""
-        return self._owner is not None
-
     # ------------------------------------------------------------------ from any thread
 
-    def replan(self, plan: Plan) -> None:
-        """Put a plan in force at the next step, or at once when nothing runs. The latest wins."""
-        with self._lock:
-            self._pending = plan
-            if not self.running:
-                self._repair()
-                self._take_plan()
+    def close(self) -> None:
+        """Let the model go, and give up threads and device memory; plan and ledger stay known.
 
-    def restart(self, plan: Plan) -> None:
-        """Put a plan of another model's bytes in force, from empty cache slots.
-
-        Raises FiddlerError while a run is under way: its trace is of one model.
+        Again does nothing. Raises FiddlerError while a run is under way.
         """
         with self._lock:
             if self.running:
                 raise FiddlerError(
-                    "another model's costs cannot be put in force while a run is under way: wait "
-                    "for it, or call engine.stop()"
+                    "this engine is generating: call engine.stop() and wait for the run's end"
                 )
-            self._pending = None
-            self._dirty = True
-            self.orchestrator = Orchestrator(plan)
-            sync(self.device, self.store, self.orchestrator.residency)
-            self._dirty = False
+            self.closed = True
+        self.ties.close()
+        self._taken.clear()
+        for name in ("executor", "foresight", "store"):
+            vars(self).pop(name, None)  # all that knows the weights
 
-    @property
-    def plan(self) -> Plan:
-        """The plan in force, or the one that waits for the next step."""
-        return self._pending or self.orchestrator.plan
+    def check_open(self) -> None:
+        """Raise FiddlerError once it is closed."""
+        if self.closed:
+            raise FiddlerError(
+                "this engine is closed, its model and memory were given back: load it again with "
+                "fiddler_viz.load(). engine.last_run still has the latest run"
+            )
 
     def stop(self) -> None:
         """Make the running forward pass raise :class:`Stopped` at its next layer."""
@@ -149,6 +121,7 @@ class Session:
         is what :meth:`end_run` has to be given, whatever ends the run.
         """
         with self._lock:
+            self.check_open()
             if self._owner is not None:
                 raise FiddlerError(
                     "this engine is already generating: wait for it, or call engine.stop()"
@@ -311,35 +284,6 @@ class Session:
                 )
             )
         self._number += 1
-
-    def _take_plan(self) -> list[Change]:
-        plan = self._pending
-        if plan is None:
-            return []
-        before = self.orchestrator.plan
-        self._dirty = True
-        changes = self.orchestrator.change(plan)
-        try:
-            sync(self.device, self.store, self.orchestrator.residency)
-        except (DeviceError, BudgetError):  # a real device has no room for it: as it was
-            self._pending = None
-            self.orchestrator.change(before)
-            sync(self.device, self.store, self.orchestrator.residency)
-            self._dirty = False
-            raise
-        self._pending = None
-        self._dirty = False
-        return changes
-
-    def _repair(self) -> None:
-        """After an interrupt in mid-change: a ledger and a policy by the plan, the device by them.
-
-        Experts that were cached stay cached as far as there are slots.
-        """
-        if self._dirty:
-            self.orchestrator = self.orchestrator.again()
-            sync(self.device, self.store, self.orchestrator.residency)
-            self._dirty = False
 
     def _check_stop(self) -> None:
         if self._stop:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from engine.hardware_spec import UNCALIBRATED, HardwareSpec, resolve_hardware
 from engine.model_spec import (
-    ModelShapes,
     ModelSpec,
     resolve_costed,
     resolve_model,
@@ -14,7 +13,6 @@ from engine.model_spec import (
 __all__ = [
     "UNCALIBRATED",
     "HardwareSpec",
-    "ModelShapes",
     "ModelSpec",
     "resolve_costed",
     "resolve_hardware",

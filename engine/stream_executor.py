@@ -65,6 +65,14 @@ class StreamExecutor:
     def __repr__(self) -> str:
         return f"StreamExecutor({self.store!r} on {self.device.name})"
 
+    def close(self) -> None:
+        """End the threads, and give shared experts their forward pass back."""
+        self._thread.shutdown()
+        for shared in self._shared:
+            if shared is not None:
+                shared.close()
+        self.lane.close()
+
     def look(
         self, layer: int, hidden: Tensor, index: Tensor, weights: Tensor, foreseen: Tensor | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64] | None]:

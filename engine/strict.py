@@ -12,9 +12,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from engine.errors import InputError
+from engine.errors import InputError, unknown_name
 
 _MAX_FILE_BYTES = 2**20
+
+TOLD = "two numbers, how many are done and how many there are in all"
+"""What every ``progress=`` is called with."""
 
 
 def check_keys(what: str, data: object, expected: Iterable[str]) -> dict[str, Any]:
@@ -35,6 +38,16 @@ def check_keys(what: str, data: object, expected: Iterable[str]) -> dict[str, An
 def plain(value: Any) -> Any:
     """A number of numpy's as Python's own; anything else as it is."""
     return cast("Any", value).item() if isinstance(value, np.number) else value
+
+
+def whole(what: str, value: object, *, least: int) -> int:
+    """A whole number that a caller gave, also one of numpy's, as Python's own int.
+
+    Raises InputError as :func:`check_int`, which takes Python's only: what files hold.
+    """
+    number = plain(value)
+    check_int(what, number, least=least)
+    return number
 
 
 def check_int(what: str, value: object, *, least: int) -> None:
@@ -61,6 +74,35 @@ def check_text(what: str, value: object) -> None:
     """Raise InputError unless `value` is a string that is not empty."""
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{what}: expected a text that is not empty, got {reprlib.repr(value)}.")
+
+
+def check_call(what: str, value: object, given: str) -> None:
+    """Raise InputError unless `value` is None or can be called with what `given` says."""
+    if value is not None and not callable(value):
+        raise InputError(
+            f"{what}: expected a function of {given}, got {reprlib.repr(value)}; leave it out for "
+            "none"
+        )
+
+
+def check_changes(what: str, value: object, names: Iterable[str]) -> dict[str, Any]:
+    """`value`, None or what is changed by name, as a dict; `names` are those there are.
+
+    Raises InputError for anything else, UnknownNameError for another name.
+    """
+    if value is None:
+        return {}
+    known = list(names)
+    if not isinstance(value, Mapping):
+        raise InputError(
+            f"{what}: expected what is changed, by name, such as {{{known[0]!r}: ...}} (names: "
+            f"{', '.join(known)}), got {reprlib.repr(value)}"
+        )
+    found = dict(cast("Mapping[Any, Any]", value))
+    for name in found:
+        if name not in known:
+            raise unknown_name(f"change in {what}", name, known)
+    return found
 
 
 def check_ascending(what: str, values: object, below: int) -> tuple[int, ...]:

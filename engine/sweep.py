@@ -14,7 +14,7 @@ from engine.errors import FiddlerError, InputError, unknown_name
 from engine.policies import POLICIES, Policy, resolve_policy
 from engine.replay import playable
 from engine.spec import HardwareSpec, resolve_hardware
-from engine.strict import check_int, plain, several
+from engine.strict import TOLD, check_call, plain, several, whole
 from engine.sweep_task import Combination, Row, Task
 from engine.trace import Trace
 from engine.units import parse_bytes, parse_percent
@@ -97,12 +97,8 @@ def sweep(
             f"client.get_executor()), got {type(executor).__name__}"
         )
     if chunk is not None:
-        check_int("sweep, chunk", chunk, least=1)
-    if progress is not None and not callable(progress):  # pyright: ignore[reportUnnecessaryComparison]
-        raise InputError(
-            "progress: expected a function of two numbers, rows done and rows in all, got "
-            f"{type(progress).__name__}"
-        )
+        chunk = whole("sweep, chunk", chunk, least=1)
+    check_call("progress", progress, TOLD)
     sources = _sources(traces)
     if policies is None:
         # a path is not opened here: it may be one of the machine that does the work

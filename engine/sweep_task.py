@@ -22,7 +22,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Combination:
-    """One what-if. None: as the trace's last plan has it."""
+    """One what-if, by the names of :func:`engine.replay.replay`'s arguments.
+
+    None: as the trace's last plan has it.
+    """
 
     hardware: HardwareSpec | None
     gpu_memory: int | str | None
@@ -32,14 +35,10 @@ class Combination:
     cpu_cores: int | None = None
 
     def __str__(self) -> str:
-        """The arguments of :func:`engine.replay.replay`, those that are given."""
-        shown = {
+        """The arguments that are given."""
+        shown = vars(self) | {
             "hardware": None if self.hardware is None else self.hardware.name,
-            "gpu_memory": self.gpu_memory,
             "policy": self.policy.name,
-            "cache_slots": self.cache_slots,
-            "link_gbps": self.link_gbps,
-            "cpu_cores": self.cpu_cores,
         }
         return ", ".join(f"{name}={value!r}" for name, value in shown.items() if value is not None)
 
@@ -89,15 +88,7 @@ class Task:
             yield outcome
 
     def _row(self, trace: Trace, asked: Combination) -> Row:
-        found = replay(
-            trace,
-            hardware=asked.hardware,
-            gpu_memory=asked.gpu_memory,
-            policy=asked.policy,
-            cache_slots=asked.cache_slots,
-            link_gbps=asked.link_gbps,
-            cpu_cores=asked.cpu_cores,
-        )
+        found = replay(trace, **vars(asked))
         row = {"trace": self.name} | _figures(found)
         return row | {"error": None} if self.coerce else row
 

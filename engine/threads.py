@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from engine.errors import InputError
+from engine.strict import plain
 
 SMALL_EXPERT_BYTES = 1_000_000
 """Below this an expert fits in one core's cache: threads would wait for each other, not work.
@@ -27,8 +28,9 @@ MOST_THREADS_PER_CORE = 16
 """More than this never helps, and far more end the process: a thread is memory of the system's."""
 
 
-def check_threads(wanted: object) -> None:
-    """Raise InputError unless ``wanted`` is None or a number of threads this machine can carry."""
+def check_threads(wanted: object) -> int | None:
+    """``wanted``, None or a number of threads this machine can carry; InputError for others."""
+    wanted = plain(wanted)
     cores = os.cpu_count() or 1
     most = MOST_THREADS_PER_CORE * cores
     if wanted is not None and (type(wanted) is not int or not 1 <= wanted <= most):
@@ -37,6 +39,7 @@ def check_threads(wanted: object) -> None:
             f"of this machine's {cores} cores), got {reprlib.repr(wanted)}; leave it out for what "
             "suits the model"
         )
+    return wanted
 
 
 def choose_threads(wanted: int | None, expert_bytes: int) -> int:

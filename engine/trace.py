@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.course import Outline
 from engine.decision import Batch
 from engine.errors import InputError, unknown_name
 from engine.events import (
@@ -23,9 +24,9 @@ from engine.events import (
     Rows,
     StepKind,
     columns,
+    locked,
 )
 from engine.happened import Happened
-from engine.layout import Outline
 from engine.lineage import path
 from engine.plan import Plan
 from engine.routing import Routing
@@ -56,8 +57,9 @@ class Trace:
     Two traces are equal only if they are the same object; compare their columns otherwise.
 
     ``steps``, ``tokens``, ``work`` and ``moves`` are dicts of equally long columns (see
-    :mod:`engine.events` for their meaning), which cannot be written to; :meth:`to_pandas` gives
-    frames with names in place of codes. Times are nanoseconds since the recording began.
+    :mod:`engine.events` for their meaning); :meth:`to_pandas` gives frames with names in place of
+    codes. Times are nanoseconds since the recording began. None of its arrays can be written to:
+    views, replays and other traces of the same routing share them.
     """
 
     model: ModelSpec
@@ -74,6 +76,10 @@ class Trace:
     """Text of each row of the tokens table; empty where no tokenizer was at hand."""
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """JSON values: versions, device, prompt, and why the run ended (``ended``)."""
+
+    def __post_init__(self) -> None:
+        for name in ("step_rows", "token_rows"):
+            object.__setattr__(self, name, locked(getattr(self, name)))
 
     def __repr__(self) -> str:
         layers, experts = self.model.grid
@@ -96,12 +102,12 @@ class Trace:
     @property
     def work_rows(self) -> Rows:
         """Rows of :data:`engine.events.WORK`."""
-        return self.happened.work_rows
+        return locked(self.happened.work_rows)
 
     @property
     def move_rows(self) -> Rows:
         """Rows of :data:`engine.events.MOVES`."""
-        return self.happened.move_rows
+        return locked(self.happened.move_rows)
 
     @cached_property
     def work(self) -> dict[str, NDArray[np.int64]]:
@@ -117,7 +123,7 @@ class Trace:
     def plans(self) -> Columns:
         """One row per plan, with the step from which it held."""
         plans = [plan for _, plan in self.plan_list]
-        return {
+        made = {
             "plan": np.arange(len(plans), dtype=np.int64),
             "step": np.array([step for step, _ in self.plan_list], dtype=np.int64),
             "gpu_memory_bytes": np.array([p.gpu_memory for p in plans], dtype=np.int64),
@@ -127,6 +133,7 @@ class Trace:
             "planner": np.array([p.planner for p in plans], dtype=np.str_),
             "hardware": np.array([p.hardware for p in plans], dtype=np.str_),
         }
+        return {name: locked(values) for name, values in made.items()}
 
     @cached_property
     def batch(self) -> Batch:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
-from engine.cost import from_schema_1
 from engine.destination import writing
 from engine.errors import InputError, TraceError
 from engine.events import MOVES, STEPS, TOKENS, WORK
@@ -26,7 +25,7 @@ from engine.plan import Plan
 from engine.routing import Routing
 from engine.spec import ModelSpec
 from engine.trace import Start, Trace
-from engine.trace_upgrade import TOKENS_WIDTH_1, tokens_from_1
+from engine.trace_upgrade import TOKENS_WIDTH_1, costs_from_1, tokens_from_1
 
 SCHEMA = 3
 """Version of the layout; a reader refuses a newer one, and upgrades an older one as it reads."""
@@ -107,7 +106,8 @@ def read(path: Path) -> Trace:
     """Read a trace; TraceError says what is wrong with the file."""
     if not path.is_file():
         raise TraceError(
-            f"no trace file at {path}: give the path of a file that Trace.save() wrote"
+            f"no trace file at {path}{', a folder' if path.is_dir() else ''}: give the path of a "
+            "file that Trace.save() wrote"
         )
     try:
         _check_header(path)
@@ -191,7 +191,7 @@ def _assemble(
     column: Callable[[str, type[np.generic], int | None], NDArray[Any]],
 ) -> Trace:
     model = ModelSpec.from_dict(meta["model"])
-    shared = [from_schema_1(part) if meta["schema"] == 1 else part for part in meta["shared"]]
+    shared = [costs_from_1(part) if meta["schema"] == 1 else part for part in meta["shared"]]
     plans: list[tuple[int, Plan]] = []
     for entry in meta["plans"]:
         values = dict(entry["plan"])

@@ -84,7 +84,7 @@ def _engine_options(made: argparse.ArgumentParser) -> None:
     made.add_argument("--cache-slots", type=int, default=None, help="experts cached")
     made.add_argument(
         "--policy",
-        default="fiddler",
+        default=None,
         choices=list(LIVE),
         metavar="NAME",
         help=f"what a missing expert does (default fiddler): {', '.join(LIVE)}",

@@ -25,16 +25,16 @@ ENGINE_ABOVE = (
     ("errors", "native"),
     ("units", "strict", "destination", "unsupported", "kernels"),
     (
-        "spec hardware_spec hardware_file model_spec measured machine latency what_if",
+        "spec hardware_spec hardware_file model_spec model_shapes measured machine latency what_if",
         "profile sample",
         "by_hand",
     ),
     ("events", "cost", "fitting", "steady", "schemes"),
     ("decision", "lineage", "crossover", "basis", "lane_times", "tracks", "lanes"),
     ("residency", "timeline", "routing", "stacks frequency"),
-    ("policies", "layout"),
+    ("policies", "layout course"),
     ("plan", "happened rehearsed", "planners"),
-    ("trace trace_check trace_file trace_upgrade tables summary prefix", "placement"),
+    ("trace trace_check trace_file trace_upgrade tables summary prefix", "placement places"),
     (
         "orchestrator",
         "records notes",
@@ -51,20 +51,20 @@ ENGINE_ABOVE = (
     ("synthetic", "sweep sweep_task", "heldout", "curves", "budgets", "device_costs"),
 )
 ENGINE_BELOW = (  # below the torch line
-    ("probe", "checkpoint", "threads", "levels", "pages"),
+    ("probe", "checkpoint configuration", "threads", "levels", "pages"),
     ("store",),
     ("routers", "expert", "quantization", "gate", "grouped"),
     ("foresight", "expert_kernel", "growing", "takeover"),
     ("devices", "cpu_lane", "beside", "norm_kernel", "router_kernel", "rotary"),
     ("executor stream_executor device_rows", "attention_kernel"),
-    ("session", "dense"),
+    ("session in_force step", "dense"),
     ("hook",),
     ("loader", "prompt", "collector", "popularity", "warm_up"),
     ("request", "opening"),
     ("generation", "planned"),
     ("hybrid", "timing", "generated"),
     ("bandwidth", "costing"),
-    ("device_calibrate",),
+    ("calibrator", "device_calibrate"),
     ("calibrate",),
 )
 FIDDLER_VIZ = (

@@ -69,6 +69,12 @@ class Arena:
         """The slot that holds an expert."""
         return self._held[flat]
 
+    def close(self) -> None:
+        """Free every buffer. No expert may be put or staged any more."""
+        self._held, self._spare, self._staging = {}, [], []
+        self.slots = 0
+        del self._new  # it knows the store's tensors
+
     def held(self) -> set[int]:
         """Flat indices of the resident experts."""
         return set(self._held)

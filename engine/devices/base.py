@@ -106,6 +106,10 @@ class Device(Protocol):
         """A clock for a new run."""
         ...
 
+    def close(self) -> None:
+        """Give all memory up, also the host's that is pinned. Name and clock stay known."""
+        ...
+
 
 def sync(device: Device, store: ExpertStore, residency: Residency) -> None:
     """Make the device hold what the ledger says: first drop, then resize, then copy."""

@@ -50,6 +50,11 @@ class Crossing:
         kept = sum(buffer.nbytes for buffer in self._buffers.values())
         return f"Crossing({kept} bytes of buffers)"
 
+    def close(self) -> None:
+        """Free the buffers. No copy may be under way or follow."""
+        self._buffers = {}
+        self.__dict__.pop("_under_way", None)
+
     def look(
         self, hidden: Tensor, index: Tensor, weights: Tensor, foreseen: Tensor | None
     ) -> Event:

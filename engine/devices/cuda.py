@@ -155,6 +155,16 @@ class CudaDevice:
         """Flat indices of the resident experts."""
         return self.arena.held()
 
+    def close(self) -> None:
+        """Wait for the device, free the slots, unpin the host's memory, and lift the limit."""
+        self.runtime.release()
+        self.arena.close()
+        self.host.close()
+        self.crossing.close()
+        self._pace = None
+        self.runtime.release()  # what was freed goes back to the card
+        self.runtime.limit(self.runtime.memory().total)
+
     # ------------------------------------------------------------------ time
 
     def pace(self, costs: CostModel) -> StreamPace:

@@ -94,3 +94,6 @@ class HostDevice:
     def pace(self, costs: CostModel) -> MeasuredPace:
         """Wall-clock time, from now."""
         return MeasuredPace()
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -66,8 +66,11 @@ class PinnedWeights:
         )
 
     def close(self) -> None:
-        """Unpin. No copy may be under way."""
+        """Unpin, and let the weights go. No copy may be under way or follow."""
         self._closer()
+        self._buffers = []
+        if hasattr(self, "_like"):
+            del self._like  # the store's tensors
 
     def copy(self, target: ExpertWeights, source: ExpertWeights, stream: Stream) -> None:
         """Copy an expert to the device on a stream; the host waits only for a buffer, if at all."""

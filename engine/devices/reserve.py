@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, replace
 
 from engine.devices.runtime import DeviceMemory, Runtime
-from engine.errors import InputError
+from engine.strict import whole
 from engine.units import format_bytes
 
 CONTEXT_BYTES = 640 << 20
@@ -58,10 +58,8 @@ class Reserve:
         What is used of the card and not by our allocator is the context, unless it is so much that
         others must be using it.
         """
-        if asked_bytes is not None and (type(asked_bytes) is not int or asked_bytes < 0):
-            raise InputError(
-                f"reserve_bytes: expected a whole number of bytes from 0, got {asked_bytes!r}"
-            )
+        if asked_bytes is not None:
+            asked_bytes = whole("reserve_bytes", asked_bytes, least=0)
         outside = outside_bytes(runtime.memory())
         measured = 0 < outside <= MOST_CONTEXT_BYTES
         inside = CALL_BYTES + LIBRARY_BYTES if asked_bytes is None else asked_bytes

@@ -88,6 +88,13 @@ class SlotArena:
         self._arrived, self._read = [None] * many, [None] * many
         self.slots = slots  # last
 
+    def close(self) -> None:
+        """Free the block; what reads or writes it has to be through."""
+        self.block, self._place, self._views = None, {}, []
+        self._arrived, self._read = [], []
+        self.slots = _NONE
+        del self.like  # the store's tensors
+
     def put(self, flat: int, weights: ExpertWeights, stream: Stream) -> tuple[Event, Event]:
         """Copy an expert into a free slot; returns the copy's begin and end."""
         if flat in self._place:

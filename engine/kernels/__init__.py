@@ -8,8 +8,9 @@ has; ``FIDDLER_ISA`` names another. Everything works without them, through torch
 from __future__ import annotations
 
 from engine.kernels.attention import MOST_HEAD, Attention
+from engine.kernels.layer import Act, Dtype, Expert, Layer
 from engine.kernels.library import ISAS, choose_isa, isas, library
-from engine.kernels.pool import Act, Dtype, Expert, Layer, Pool, open_pool
+from engine.kernels.pool import Pool, open_pool
 
 __all__ = [
     "ISAS",

@@ -17,7 +17,7 @@ from engine.replay import run_plans
 from engine.routing import Routing
 from engine.schemes import quantised_spec, scheme_named
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
-from engine.strict import check_int, check_number
+from engine.strict import check_number, whole
 from engine.synthetic.draw import Drawing, Router
 from engine.synthetic.routing import SyntheticRouting
 from engine.trace import Start, Trace
@@ -75,7 +75,7 @@ def synthetic_trace(
         BudgetError: as :func:`engine.placement.make_plan`.
     """
     if domains is not None:
-        check_int("synthetic_trace, domains", domains, least=1)
+        domains = whole("synthetic_trace, domains", domains, least=1)
     if accuracy is not None:
         check_number("synthetic_trace, accuracy", accuracy, zero=True)
     by_hand: dict[str, Any] = {"skew": skew, "locality": locality, "coupling": coupling}
@@ -91,14 +91,13 @@ def synthetic_trace(
             f"synthetic_trace: expected routing or its parameters, got routing and "
             f"{', '.join(given)}; change it by dataclasses.replace"
         )
-    for name, value in (("prompt_tokens", prompt_tokens), ("decode_tokens", decode_tokens)):
-        check_int(f"synthetic_trace, {name}", value, least=0)
-    check_int("synthetic_trace, all tokens", prompt_tokens + decode_tokens, least=1)
-    check_int("synthetic_trace, requests", requests, least=1)
-    check_int("synthetic_trace, seed", seed, least=0)
-    each = prompt_tokens + decode_tokens
+    prompt_tokens = whole("synthetic_trace, prompt_tokens", prompt_tokens, least=0)
+    decode_tokens = whole("synthetic_trace, decode_tokens", decode_tokens, least=0)
+    each = whole("synthetic_trace, all tokens", prompt_tokens + decode_tokens, least=1)
+    requests = whole("synthetic_trace, requests", requests, least=1)
+    seed = whole("synthetic_trace, seed", seed, least=0)
     if switch_tokens is not None:
-        check_int("synthetic_trace, switch_tokens", switch_tokens, least=1)
+        switch_tokens = whole("synthetic_trace, switch_tokens", switch_tokens, least=1)
     scheme, model = scheme_named(quantize), resolve_model(model)
     if scheme is not None:
         model = quantised_spec(model, scheme)

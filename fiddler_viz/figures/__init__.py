@@ -11,8 +11,8 @@ from fiddler_viz.figures.crossover import (
     crossing,
     crossover,
     crossover_figure,
-    describe_crossover,
 )
+from fiddler_viz.figures.crossover_words import describe_crossover
 from fiddler_viz.figures.heatmap import heatmap_figure, update_heatmap
 from fiddler_viz.figures.heatmap_words import describe_heatmap
 from fiddler_viz.figures.hit_rates import describe_hit_rates, hit_rates, hit_rates_figure
@@ -45,11 +45,11 @@ from fiddler_viz.figures.scenarios import scenarios, scenarios_figure, scenarios
 from fiddler_viz.figures.scenarios_words import describe_scenarios
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.figures.specialisation import (
-    describe_specialisation,
     domains_of,
     specialisation,
     specialisation_figure,
 )
+from fiddler_viz.figures.specialisation_words import describe_specialisation
 from fiddler_viz.figures.strip import TokenStrip, strip_html
 from fiddler_viz.figures.strip_words import describe_strip
 from fiddler_viz.figures.timeline import timeline_figure, update_timeline

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,7 @@ def budget_speeds(
     *,
     policies: Any = None,
     budgets: Any = None,
+    progress: Callable[[int, int], object] | None = None,
     theme: str | Theme = "light",
     width: int | None = None,
     height: int | None = None,
@@ -71,7 +73,8 @@ def budget_speeds(
     :func:`fiddler_viz.budgets` gave, which has no mark of a run. ``policies`` (None: a few, and
     the run's own), ``budgets`` (None: six, and the run's own) as
     :func:`engine.budgets.budget_curve`: one replay for each pair, of 2,000 tokens on a 48 x 128
-    grid a third to a whole second. Sizes in CSS pixels.
+    grid a third to a whole second; ``progress`` is called after each, with how many are done and of
+    how many. Sizes in CSS pixels.
     """
     if isinstance(source, BudgetCurve):
         if policies is not None or budgets is not None:
@@ -84,7 +87,7 @@ def budget_speeds(
     run = now(trace)
     if budgets is None:
         budgets = BUDGETS if run is None else (*BUDGETS, run.gpu_memory)
-    found = replays_of(trace, policies, budgets)
+    found = replays_of(trace, policies, budgets, progress=progress)
     return budget_speeds_figure(found, theme, run=run, width=width, height=height)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,7 @@ def hit_rates(
     policies: Any = POLICIES,
     pinned: Any = (),
     half_life: float = 32.0,
+    progress: Callable[[int, int], object] | None = None,
     theme: str | Theme = "light",
     width: int | None = None,
     height: int | None = None,
@@ -70,8 +72,9 @@ def hit_rates(
 
     ``source``: a Trace, a run, a replay, an engine, the path of a trace file, or what
     :func:`fiddler_viz.curves` gave, which has no mark of a run. ``policies``, ``pinned``,
-    ``half_life``: as :func:`engine.curves.hit_curves`. Sizes in CSS pixels. With ``lfu`` and
-    ``lrfu`` 2,000 tokens of a 48 x 128 grid take about two seconds, without them half a one.
+    ``half_life``, ``progress``: as :func:`engine.curves.hit_curves`. Sizes in CSS pixels. With
+    ``lfu`` and ``lrfu`` 2,000 tokens of a 48 x 128 grid take about two seconds, without them half a
+    one.
     """
     if isinstance(source, Curves):
         if policies != POLICIES or tuple(pinned) or half_life != 32.0:
@@ -81,7 +84,7 @@ def hit_rates(
             )
         return hit_rates_figure(source, theme, width=width, height=height)
     trace = as_trace(source)
-    found = curves_of(trace, policies, pinned=pinned, half_life=half_life)
+    found = curves_of(trace, policies, pinned=pinned, half_life=half_life, progress=progress)
     return hit_rates_figure(found, theme, run=here(trace), width=width, height=height)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import plotly.graph_objects as go
 from engine.comparison import Comparison, compare_plans
 from engine.events import Lane
 from engine.replay import replay
+from engine.strict import check_changes
 from engine.trace import Trace
 from engine.units import format_ns
 from fiddler_viz.figures.base import axis_style, legend_style
@@ -34,6 +36,8 @@ _HEAD_PX, _ROW_PX = 30, 23
 """Heights of the table of figures: its head, and each row."""
 _GAP_PX = 14
 _S = 1e-9
+_CHANGES = tuple(name for name in signature(replay).parameters if name != "trace")
+"""What can be changed in a plan, by name."""
 
 
 def plans(
@@ -50,7 +54,8 @@ def plans(
 
     ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. ``a`` and ``b``:
     what is changed in each, by the names of :func:`engine.replay.replay`'s arguments; left out: as
-    it ran. ``step``: one step only, else all of them. Sizes in CSS pixels.
+    it ran. ``step``: one step only, else all of them. Sizes in CSS pixels. Raises InputError for
+    what is no such change, and what a replay raises.
     """
     found = comparison(source, a, b)
     return plans_figure(found, theme, step=step, width=width, height=height)
@@ -61,7 +66,10 @@ def comparison(
 ) -> Comparison:
     """What :func:`plans` draws, as numbers. The arguments are its."""
     trace = as_trace(source)
-    first, second = (replay(trace, **dict(changes or {})).trace for changes in (a, b))
+    first, second = (
+        replay(trace, **check_changes(name, changes, _CHANGES)).trace
+        for name, changes in (("a", a), ("b", b))
+    )
     return compare_plans(first, second)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -60,6 +60,7 @@ def policy_lab(
     *,
     policies: Any = None,
     gpu_memory: int | str | None = None,
+    progress: Callable[[int, int], object] | None = None,
     theme: str | Theme = "light",
     width: int | None = None,
     height: int | None = None,
@@ -70,7 +71,8 @@ def policy_lab(
     :func:`fiddler_viz.budgets` gave for one budget, which has no mark of a run. ``policies`` (None:
     all that can replay it) and ``gpu_memory`` (None: the run's): as for
     :func:`engine.budgets.budget_curve`, one replay for each policy. Sizes in CSS pixels. Of 2,000
-    tokens on a 48 x 128 grid all policies take half a minute.
+    tokens on a 48 x 128 grid all policies take half a minute: ``progress`` is called after each,
+    with how many are done and of how many.
     """
     if isinstance(source, BudgetCurve):
         if policies is not None or gpu_memory is not None:
@@ -82,7 +84,7 @@ def policy_lab(
     trace = as_trace(source)
     budget = trace.plan.gpu_memory if gpu_memory is None else gpu_memory
     names = playable(trace) if policies is None else policies
-    found = replays_of(trace, names, budget)
+    found = replays_of(trace, names, budget, progress=progress)
     run = now(trace) if gpu_memory is None else None
     return policy_lab_figure(found, theme, run=run, width=width, height=height)
 

@@ -6,6 +6,7 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ def routing_flow(
     source: Any,
     *,
     layer: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
     theme: str | Theme = "light",
     width: int | None = None,
     height: int | None = None,
@@ -49,9 +51,12 @@ def routing_flow(
 
     ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. ``layer``: None
     for the one that tells most of its next one. The 64 strongest flows are drawn, which is said
-    where there are more. Sizes in CSS pixels.
+    where there are more. ``progress`` is called after each layer looked at, with how many are done
+    and of how many. Sizes in CSS pixels.
     """
-    return routing_flow_figure(flow(as_trace(source), layer), theme, width=width, height=height)
+    return routing_flow_figure(
+        flow(as_trace(source), layer, progress=progress), theme, width=width, height=height
+    )
 
 
 def routing_flow_figure(

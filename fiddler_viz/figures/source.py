@@ -22,6 +22,11 @@ def as_trace(source: Any) -> Trace:
     if isinstance(source, Trace):
         return source
     if isinstance(source, str | Path):
+        if Path(source).is_dir():
+            raise InputError(
+                f"{str(source)!r} is a folder: expected {ACCEPTED}. Give the file in it that "
+                "Trace.save() wrote, or load a checkpoint's folder with fv.load()."
+            )
         if not Path(source).is_file():
             raise InputError(f"no file {str(source)!r}: expected {ACCEPTED}.")
         return Trace.load(source)

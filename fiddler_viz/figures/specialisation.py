@@ -12,9 +12,10 @@ from engine.errors import InputError, unknown_name
 from fiddler_viz.figures.base import EMPTY, legend_style, note
 from fiddler_viz.figures.lines import axis, titled
 from fiddler_viz.figures.source import as_trace
+from fiddler_viz.figures.specialisation_words import explanation, headline, short_name
 from fiddler_viz.frames import Specialisation, labelled
 from fiddler_viz.frames import specialisation as compare
-from fiddler_viz.theme import BLUE, CIVIDIS, ORANGE, Theme, percent, safe, show_token, theme
+from fiddler_viz.theme import BLUE, CIVIDIS, ORANGE, Theme, percent, safe, theme
 
 SHOWS = ("difference", "domains")
 """Two domains against each other in all layers; or all domains in one layer."""
@@ -117,7 +118,7 @@ def _difference(
     width: int | None,
     height: int | None,
 ) -> go.Figure:
-    first, second = (_name(found, at) for at in pair)
+    first, second = (short_name(found, at) for at in pair)
     apart = found.difference(*pair)
     layers, experts = apart.shape
     height = height or int(np.clip(200 + 15 * layers, 420, 800))
@@ -254,7 +255,7 @@ def _domains(
             texttemplate="%{text}" if experts <= _TEXT_UP_TO else "",
             hovertemplate="<b>%{customdata}, expert %{x}</b><br>%{text} of its choices in layer "
             f"{layer}<extra></extra>",
-            customdata=[[safe(_name(found, at))] * experts for at in range(domains)],
+            customdata=[[safe(short_name(found, at))] * experts for at in range(domains)],
             colorbar={
                 "thickness": 10,
                 "outlinewidth": 0,
@@ -270,7 +271,7 @@ def _domains(
     figure.update_yaxes(
         **axis(look, "domain") | {"showgrid": False},
         tickvals=list(range(domains)),
-        ticktext=[safe(_name(found, at)) for at in range(domains)],
+        ticktext=[safe(short_name(found, at)) for at in range(domains)],
         range=[domains - 0.5, -0.5],
         automargin=True,
     )
@@ -281,68 +282,9 @@ def _domains(
 
 def _texts(found: Specialisation, pair: tuple[int, int]) -> list[list[str]]:
     """Both shares of each cell."""
-    names = [safe(_name(found, at)) for at in pair]
+    names = [safe(short_name(found, at)) for at in pair]
     one, other = (found.share[at] for at in pair)
     return [
         [f"{names[0]} {percent(a)}, {names[1]} {percent(b)}" for a, b in zip(*rows, strict=True)]
         for rows in zip(one.tolist(), other.tolist(), strict=True)
     ]
-
-
-def _name(found: Specialisation, at: int) -> str:
-    """A domain's name in one short line, raw."""
-    return show_token(found.labels[at], 20).strip()
-
-
-def headline(
-    found: Specialisation, pair: tuple[int, int] | None = None, layer: int | None = None
-) -> str:
-    """What is shown, in a sentence; raw text."""
-    domains = range(len(found.labels)) if pair is None else pair
-    names = [_name(found, at) for at in domains]
-    joined = f"{', '.join(names[:-1])} and {names[-1]}"
-    if not all(found.tokens):
-        return f"Experts of {joined}"
-    apart, chance = found.apart(*domains), found.by_chance(*domains)
-    if layer is not None:
-        apart, chance = apart[layer : layer + 1], chance[layer : layer + 1]
-    where = "" if layer is None else f"In layer {layer}: "
-    return (
-        f"{where}{'between' if where else 'Between'} {joined} {percent(float(apart.mean()))} of "
-        f"the routing goes to other experts ({percent(float(chance.mean()))} by chance)"
-    )
-
-
-def explanation(found: Specialisation, pair: tuple[int, int] | None = None) -> str:
-    """How it is measured, and where it is largest; raw text."""
-    counted = ", ".join(f"{_name(found, at)} {tokens:,}" for at, tokens in enumerate(found.tokens))
-    if not all(found.tokens):
-        return f"Tokens: {counted}."
-    domains = range(len(found.labels)) if pair is None else pair
-    apart, chance = found.apart(*domains), found.by_chance(*domains)
-    most = int(np.argmax(apart - chance))
-    text = f"100% = no expert in common; most in layer {most}: {percent(float(apart[most]))}."
-    if pair is not None:
-        layer, expert = divmod(int(np.abs(found.difference(*pair)).argmax()), found.share.shape[2])
-        shares = " and ".join(
-            f"{percent(float(found.share[at, layer, expert]))} of {_name(found, at)}" for at in pair
-        )
-        text += f" Expert {expert} of layer {layer} gets {shares}."
-    return f"{text} By chance: tokens shuffled. Tokens: {counted}."
-
-
-def describe_specialisation(found: Specialisation) -> str:
-    """The domains in a few plain sentences, with the experts that lean furthest; raw text."""
-    if not all(found.tokens):
-        return f"{EMPTY.capitalize()} for some: {explanation(found)}"
-    total, leaning = found.share.sum(axis=0), found.leaning
-    worth = np.where(total > total.mean(), np.nan_to_num(leaning), 0)  # rare ones lean by chance
-    rows: list[str] = []
-    for flat in np.argsort(-worth.ravel(), kind="stable")[:5].tolist():
-        layer, expert = divmod(flat, worth.shape[1])
-        domain = int(found.share[:, layer, expert].argmax())
-        rows.append(
-            f"layer {layer}, expert {expert}: {percent(float(leaning[layer, expert]))} "
-            f"{_name(found, domain)}"
-        )
-    return f"{headline(found)}. {explanation(found)} Leaning furthest: {'; '.join(rows)}."

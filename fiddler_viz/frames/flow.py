@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.routing import Routing
+from engine.strict import TOLD, check_call
 from engine.trace import Trace
 from fiddler_viz.frames.amounts import Ints
 
@@ -55,6 +56,7 @@ def flow(
     many are done and of how many; what it raises ends it. Raises InputError for a layer that has
     no next one.
     """
+    check_call("progress", progress, TOLD)
     layers, experts = trace.model.grid
     if layers < 2:
         raise InputError("flow: expected a model of at least 2 MoE layers, this one has 1.")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError, unknown_name
 from engine.events import Action, Clock, Columns
+from engine.strict import plain
 from engine.trace import Trace
 from fiddler_viz.frames.tokens import (
     LIMIT_TOKENS,
@@ -124,6 +125,7 @@ def strip(
         raise InputError("color='latency' tells of whole steps: leave out layer=.")
     if layer is not None and not 0 <= layer < layers:
         raise InputError(f"layer {layer}: expected 0 to {layers - 1} in this model.")
+    start, stop = plain(start), plain(stop)
     for name, value in (("start", start), ("stop", stop)):
         if value is not None and type(value) is not int:
             raise InputError(f"{name}: expected a whole number of tokens, got {value!r}.")

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.cost import CostModel
+from engine.course import HEAD
 from engine.events import StepKind
-from engine.layout import HEAD
 from engine.plan import Plan
 from engine.planners import PLANNERS, Known
 from engine.policies import POLICIES, Policy

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import fiddler_viz as fv
-from engine import hybrid, popularity
+from engine import opening, popularity
 from engine.beside import Beside
 from engine.devices import VirtualDevice
 from engine.hybrid import HybridEngine
@@ -33,7 +33,7 @@ class Concurrent(VirtualDevice):
 
 def load(monkeypatch: pytest.MonkeyPatch, folder: Path, kind: str, **options: Any) -> HybridEngine:
     save_tiny(folder, kind)
-    monkeypatch.setattr(hybrid, "open_device", lambda _, store: Concurrent(store))
+    monkeypatch.setattr(opening, "open_device", lambda _, store: Concurrent(store))
     monkeypatch.setattr(popularity, "WINDOWS", 1)
     monkeypatch.setattr(popularity, "WINDOW_TOKENS", 32)
     return fv.load(folder, **options)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from engine import bandwidth, calibrate
 from engine.bandwidth import Rates
-from engine.calibrate import Calibrator
+from engine.calibrator import Calibrator
 from engine.cost import CostModel
 from engine.errors import FiddlerError, InputError
 from engine.generated import generated_model
@@ -169,6 +169,15 @@ def test_what_cannot_be_measured(value: Any) -> None:
 def test_bad_seconds(seconds: Any) -> None:
     with pytest.raises(InputError, match="calibrate, seconds"):
         calibrate.calibrate(seconds=seconds, progress=False)
+
+
+@pytest.mark.parametrize("wrong", [{"name": 3}, {"name": " "}, {"threads": 0}])
+def test_the_rest_is_checked_before_anything_is_measured(
+    wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "generated_model", lambda: pytest.fail("it began"))
+    with pytest.raises(InputError, match=rf"{next(iter(wrong))}: expected"):
+        calibrate.calibrate(progress=False, **wrong)
 
 
 def test_where_it_cannot_be_written_is_said_first(tmp_path: Path) -> None:

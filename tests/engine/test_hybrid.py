@@ -267,6 +267,15 @@ def test_streaming(engine: HybridEngine) -> None:
         list(engine.stream(""))
 
 
+def test_what_takes_text_must_be_callable(engine: HybridEngine) -> None:
+    before = engine.last_run
+    with pytest.raises(InputError, match=r"on_text: expected a function of one text, .* got 3"):
+        engine.generate(PROMPT, 2, on_text=3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="leave on_text out, or call"):
+        engine.stream(PROMPT, 2, on_text=print)
+    assert engine.last_run is before and not engine.running
+
+
 def test_one_generation_at_a_time(engine: HybridEngine) -> None:
     def again() -> None:
         with pytest.raises(FiddlerError, match="already generating"):

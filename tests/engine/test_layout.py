@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from engine.cost import CostModel, Curve
+from engine.course import HEAD, Course, Outline
 from engine.decision import Batch, Decisions, Ragged
 from engine.events import MOVES, WORK, Action, Clock, Lane, Why, Work, columns
-from engine.layout import HEAD, Course, Laid, Outline, lay_out
+from engine.layout import Laid, lay_out
 from engine.native import SWITCH
 from tests.engine.builders import COSTS, MODEL, random_batch
 from tests.engine.caches import need_library

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, modeling_utils
 from transformers.utils import logging
 
 import fiddler_viz as fv
-from engine.errors import CheckpointError, InputError, UnsupportedModelError
+from engine import loader
+from engine.errors import BudgetError, CheckpointError, InputError, UnsupportedModelError
 from engine.loader import load_model, load_tokenizer
 from fiddler_viz import demo
 from tests.engine.tiny_models import save_tiny
@@ -93,6 +94,27 @@ def test_weights_of_another_model(checkpoint: Path) -> None:
     )
     with pytest.raises(CheckpointError, match="lack"):
         fv.load(checkpoint)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+def test_a_model_that_memory_cannot_hold(
+    checkpoint: Path, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "onto_large_pages", lambda model: None)
+    size = sum(part.nbytes for part in loader.load_model(checkpoint, dtype).parameters())
+    need = round(size * 1.05)
+    monkeypatch.setattr(loader, "free_memory_bytes", lambda: need - 1)
+    monkeypatch.setattr(loader.Weights, "read_once", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(
+        BudgetError, match=r"loading .* takes .* of host memory.* are free"
+    ) as error:
+        loader.load_model(checkpoint, dtype)
+    assert error.value.minimum_bytes == need
+    assert ("dtype='bfloat16'" in str(error.value)) is (dtype == "float32")
+    monkeypatch.undo()
+    for free in (need, None):
+        monkeypatch.setattr(loader, "free_memory_bytes", lambda free=free: free)
+        assert loader.load_model(checkpoint, dtype) is not None
 
 
 def test_damaged_config(checkpoint: Path) -> None:

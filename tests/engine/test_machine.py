@@ -10,7 +10,7 @@ import pytest
 
 from engine import machine
 from engine.errors import InputError
-from engine.machine import Machine, this_machine, versions
+from engine.machine import Machine, free_memory_bytes, this_machine, versions
 
 HERE = Machine("Some CPU", 8, "none", "2.13.0")
 
@@ -49,3 +49,23 @@ def test_round_trip() -> None:
 def test_unsound_values_are_refused(values: Any) -> None:
     with pytest.raises(InputError, match="machine"):
         Machine.from_dict(values)
+
+
+def test_free_memory_is_what_the_kernel_and_the_container_leave(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 24000 kB\nMemAvailable:   2000 kB\n")
+    free = 2000 * 1024
+    assert free_memory_bytes(tmp_path, tmp_path / "none") == free
+    for most, left in (("max", free), (str(1 << 40), free), ("1500000", 800_000), ("9", 0)):
+        (tmp_path / "memory.max").write_text(f"{most}\n")
+        (tmp_path / "memory.current").write_text("1000000\n")
+        (tmp_path / "memory.stat").write_text("anon 700000\ninactive_file 300000\n")
+        assert free_memory_bytes(tmp_path, tmp_path) == left
+    (tmp_path / "memory.stat").write_text("odd\n")
+    assert free_memory_bytes(tmp_path, tmp_path) == free
+
+
+def test_free_memory_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (free_memory_bytes(tmp_path) or 0) > 10**8  # not Linux: all there is
+    assert 0 < (free_memory_bytes() or 0) <= (free_memory_bytes(tmp_path) or 0)
+    monkeypatch.setattr(machine.os, "sysconf", lambda _: (_ for _ in ()).throw(ValueError))
+    assert free_memory_bytes(tmp_path) is None

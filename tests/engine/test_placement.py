@@ -95,10 +95,25 @@ def test_below_the_smallest_budget_the_error_names_it(value: int | str) -> None:
         assert plan(gpu_memory=e.value.minimum_bytes).pinned == ()
 
 
+def test_what_the_smallest_budget_is_made_of() -> None:
+    with pytest.raises(BudgetError) as error:
+        plan(gpu_memory="1KB", reserve_bytes=1500)
+    assert str(error.value) == (
+        f"gpu_memory='1KB' is too little for toy: the smallest budget that works is {LEAST + 1500} "
+        "bytes (8.94 KB, or '0%'): 5.00 KB dense weights (all but the routed experts; less with a "
+        "smaller dtype) + 100 B KV cache (less with smaller max_tokens or max_sequences) + 2.00 KB "
+        "staging for two streamed experts (less with quantize) + 340 B activations and logits of a "
+        "step (less with smaller max_tokens or max_sequences) + 1.50 KB reserve_bytes (what the "
+        "GPU's libraries take). No expert is pinned or cached then; each that is takes 1.00 KB more"
+    )
+    with pytest.raises(BudgetError, match=r"too little for deepseek-v3: .*34\.\d GB dense weights"):
+        synthetic_trace("deepseek-v3", gpu_memory="24GB", decode_tokens=1)
+
+
 @pytest.mark.parametrize("value", ["24 GiB of", "101%", "-1GB", "%", "", -1, 1.5, None, [], True])
 def test_what_is_no_budget(value: Any) -> None:
     with pytest.raises(InputError):
-        resolve_budget(value, 0, 10)
+        resolve_budget(value, plan())
 
 
 # ---------------------------------------------------------------------- plans
@@ -177,6 +192,20 @@ def test_unknown_names(options: dict[str, Any], message: str) -> None:
 def test_sizes_must_be_whole_numbers_above_zero(name: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"{name}: expected a whole number of at least 1"):
         plan(**{name: value})
+
+
+@pytest.mark.parametrize("value", [-1, 1.0, True, "1GB"])
+def test_a_reserve_must_be_bytes(value: Any) -> None:
+    with pytest.raises(InputError, match="reserve_bytes: expected a whole number of at least 0"):
+        plan(reserve_bytes=value)
+
+
+def test_numbers_of_numpy_are_taken() -> None:
+    sizes = {"max_tokens": 10, "max_sequences": 1, "reserve_bytes": 7, "cache_slots": 2}
+    made = plan(**{name: np.int64(value) for name, value in sizes.items()})
+    assert made == plan(**sizes)
+    assert json.loads(json.dumps(made.to_dict()))["cache_slots"] == 2
+    assert change(made, cache_slots=np.int32(1)).cache_slots == 1
 
 
 def test_a_profile_of_another_grid_is_refused() -> None:

@@ -172,7 +172,7 @@ def test_coerced_errors_are_rows(trace: Trace, tmp_path: Path) -> None:
         ({"errors": "ignore"}, "unknown way to treat errors 'ignore'"),
         ({"executor": 4}, "expected a concurrent.futures.Executor"),
         ({"chunk": 0}, "chunk: expected a whole number of at least 1"),
-        ({"progress": "x"}, "progress: expected a function .* got str"),
+        ({"progress": "x"}, "progress: expected a function .* got 'x'"),
         ({"policies": ["cpu"], "cache_slots": "x"}, "cache_slots: expected .* got 'x'"),
         ({"policies": ["cpu"], "cache_slots": 10**30}, "cache_slots: expected .* got 10000"),
         ({"policies": ["cpu"], "cache_slots": [1, -1]}, "cache_slots: expected .* got -1"),

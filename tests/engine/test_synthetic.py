@@ -107,6 +107,9 @@ def test_plan_arguments_reach_the_plan() -> None:
     assert (plan.policy, plan.cache_slots, plan.room, plan.hardware) == ("lru", 3, 16, "l4")
     assert trace.model is WIDE
     assert synthetic_trace("olmoe-1b-7b", decode_tokens=1).model == ModelSpec.preset("olmoe-1b-7b")
+    sizes = {"cache_slots": 3, "seed": 1, "decode_tokens": 2, "domains": 2, "switch_tokens": 1}
+    again = made(policy="lru", **{name: np.int64(value) for name, value in sizes.items()})
+    assert again.meta == made(policy="lru", **sizes).meta
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from engine.errors import InputError, TraceError, UnknownNameError
 from engine.events import MOVES, STEPS, TOKENS, WORK, Clock, Rows, StepKind, Why, Work
 from engine.happened import Recorded
 from engine.recorder import Recorder
+from engine.replay import replay
 from engine.trace import Start, Trace
 from tests.engine.builders import MODEL, Driver, note_routing, recorded, toy_plan, use
 
@@ -56,6 +58,16 @@ def test_columns_are_views_of_the_rows(trace: Trace) -> None:
             assert np.shares_memory(column, rows)
             with pytest.raises(ValueError, match="read-only"):
                 column[:] = 0
+
+
+def test_nothing_of_it_can_be_written_to(trace: Trace, tmp_path: Path) -> None:
+    loaded, again = Trace.load(trace.save(tmp_path / "t")), replay(trace, policy="lru").trace
+    for made in (trace, loaded, again, trace.until(3)):
+        rows = (made.step_rows, made.token_rows, made.work_rows, made.move_rows)
+        routing = [column for column in vars(made.routing).values() if column is not None]
+        for array in (*rows, *routing, *made.plans.values()):
+            with pytest.raises(ValueError, match="read-only"):
+                array[:] = array[::-1]
 
 
 def test_a_trace_equals_itself_and_can_be_a_key(trace: Trace) -> None:

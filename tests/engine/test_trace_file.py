@@ -258,7 +258,7 @@ def test_meta_is_json(trace: Trace, tmp_path: Path) -> None:
 
 def test_no_such_file(tmp_path: Path) -> None:
     assert_refused(tmp_path / "none.safetensors", "no trace file at")
-    assert_refused(tmp_path, "no trace file at")  # a folder
+    assert_refused(tmp_path, ", a folder: give the path")
     with pytest.raises(InputError, match="expected the path of a trace file, got NoneType"):
         Trace.load(None)  # type: ignore[arg-type]
 

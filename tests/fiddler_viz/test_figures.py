@@ -72,6 +72,11 @@ def test_other_sources_are_refused_with_what_is_accepted(source: object) -> None
         figures.heatmap(source)
 
 
+def test_a_folder_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"' is a folder: expected a Trace.* Give the file in it"):
+        figures.as_trace(tmp_path)
+
+
 def test_a_file_that_is_no_trace(tmp_path: Path) -> None:
     path = tmp_path / "notes.safetensors"
     path.write_text("not a trace")

@@ -120,3 +120,11 @@ def test_the_switch_shows_once_there_is_an_a() -> None:
     assert view.show(None, "B", kept=False)
     assert view.table.value == "" and view.row.layout.display == "none"
     assert "a run that has ended" in plans_html(None, "B")
+
+
+def test_what_is_no_change_is_refused() -> None:
+    trace = toy_trace()
+    with pytest.raises(fv.InputError, match=r"a: expected what is changed, by name.* got 3"):
+        fv.plans(trace, a=3)  # type: ignore[arg-type]
+    with pytest.raises(fv.InputError, match=r"change in b 'x'.* Valid names: gpu_memory, "):
+        fv.plans(trace, b={"x": 1})

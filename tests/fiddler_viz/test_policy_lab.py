@@ -109,3 +109,20 @@ def test_progress_is_told(trace: Trace) -> None:
     budget_curve(trace, SOME, "50%", progress=lambda done, of: heard.append((done, of)))
     fv.curves(trace, policies=("lru", "opt"), progress=lambda done, of: heard.append((done, of)))
     assert heard == [(1, 4), (2, 4), (3, 4), (4, 4), (1, 2), (2, 2)]
+
+
+def test_figures_tell_their_progress(trace: Trace) -> None:
+    heard: list[tuple[int, int]] = []
+
+    def hear(done: int, of: int) -> None:
+        heard.append((done, of))
+
+    fv.policy_lab(trace, policies=("cpu", "lru"), progress=hear)
+    fv.budget_speeds(trace, policies="cpu", budgets=("50%", "60%"), progress=hear)
+    fv.hit_rates(trace, policies=("lru", "opt"), progress=hear)
+    assert heard == [(1, 2), (2, 2)] * 3
+    fv.routing_flow(trace, progress=hear)
+    assert heard[-1] == (trace.model.layers - 1,) * 2
+    for draw in (fv.policy_lab, fv.budget_speeds, fv.hit_rates, fv.routing_flow, fv.budgets):
+        with pytest.raises(fv.InputError, match="progress: expected a function of two numbers"):
+            draw(trace, progress=3)
