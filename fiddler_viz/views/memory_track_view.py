@@ -51,7 +51,7 @@ class MemoryTrackView:
             self._ledger = Ledger.of(trace)
         track, room = memory_track(self._ledger, start_ns, end_ns), room_of(trace)
         self.track = track
-        self.heading = (f"{room.name} over time", "", changes(track))
+        self.heading = (f"{room.name} over time", "", changes(track, brief=True))
         if self.figure is None:
             figure = memory_over_time_figure(track, self._theme, room=room, height=self._height_px)
             figure.update_layout(

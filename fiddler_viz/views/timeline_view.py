@@ -80,18 +80,18 @@ class TimelineView(widgets.VBox):
             description="zoom",
             tooltip="What to look at: the run, or the step or layer that is picked (else the last "
             "step, the first layer). Drag in the plot: zoom in; double-click: back.",
-            layout=widgets.Layout(width="168px"),
+            layout=widgets.Layout(width="164px"),
             style={"description_width": "38px"},
         )
         self.panel = widgets.Dropdown(
             options=[LANES, MEMORY],
             description="show",
             tooltip="What each lane was busy with, or what filled the GPU's memory.",
-            layout=widgets.Layout(width="132px"),
+            layout=widgets.Layout(width="144px"),
             style={"description_width": "38px"},
         )
         self.moves = {
-            name: widgets.Button(description=name, tooltip=tip, layout=widgets.Layout(width="28px"))
+            name: widgets.Button(description=name, tooltip=tip, layout=widgets.Layout(width="26px"))
             for name, tip in (
                 ("◀", "Earlier, by a quarter of what is in view"),
                 ("▶", "Later, by a quarter of what is in view"),
