@@ -113,7 +113,7 @@ class DetailView(widgets.VBox):
             return self._note(PLAYING, old=True)
         try:
             question = chart.ask(view, picked)
-            shown = (chart.name, question.key, Same(view.trace), self.room)
+            shown = (chart.name, question.key, question.mark, Same(view.trace), self.room)
             if shown == self._shown:
                 self.background.drop()
                 headed = self.heading.show(*self._heading)

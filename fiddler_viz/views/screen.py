@@ -175,14 +175,14 @@ class Screen:
             self.status.say(plan_words(view, example=session.example) + asked_words(session))
         self.runs.busy(busy)
         if replanned and not view.live and len(view.trace.routing) > _MANY_ROWS:
-            return self._draw_first(session, whole, name=name)
+            return self._draw_first(session, whole, moment, name=name)
         self.owes = False
         picks = self.text.picks  # before the selection: of a later one it would know nothing
         picked = Picked() if view.live else self._selection.within(view.trace)
         token = self.heatmap.selected(tokens_processed(session), picked.token, live=moving)
         against = self.heatmap.compared(session.earlier.names())
         grid = grid_of(session, self.heatmap.show.value, token, against)
-        tiles = self._tiles_of(view)
+        tiles = self._tiles_of(view, moment)
         memory, room = memory_now(session), room_of(view.trace)
         size, able = view.plan.expert_bytes, not view.trace.on_host
         still = still and view.live
@@ -250,11 +250,13 @@ class Screen:
         drawn, marked = self._in_figure
         return np.array_equal(drawn, pinned) and marked == by_hand
 
-    def _draw_first(self, session: Session, whole: Trace | None, *, name: str) -> bool:
+    def _draw_first(
+        self, session: Session, whole: Trace | None, moment: int | None, *, name: str
+    ) -> bool:
         """What a slider is watched for; the rest, which takes longer, is drawn right after."""
         view, plan = session.view, session.view.plan
         self.owes = True
-        tiles = self._tiles_of(view)
+        tiles = self._tiles_of(view, moment)
         sent = [
             self.timeline.draw(view.trace, self._selection.within(view.trace), whole, quick=True),
             self.memory.show(memory_now(session), room_of(view.trace), plan.expert_bytes),
@@ -264,11 +266,18 @@ class Screen:
         ]
         return any(sent)
 
-    def _tiles_of(self, view: View) -> list[Tile]:
-        """The row of numbers; the bound of a long run comes later."""
+    def _tiles_of(self, view: View, moment: int | None) -> list[Tile]:
+        """The row of numbers; the bound of a long run comes later. ``moment``: the step in play."""
         ran = not view.live and not view.trace.on_host and len(view.trace.step_rows) > 0
         light = self.light.of(view.trace) if ran and not self.player.playing else None
-        return make_tiles(view.predicted, view.run, what_if=view.what_if, light=light, pending=ran)
+        return make_tiles(
+            view.predicted,
+            view.run,
+            what_if=view.what_if,
+            light=light,
+            pending=ran,
+            upto=moment,
+        )
 
     def _show_plans(self, session: Session) -> bool:
         kept = session.kept is not None
@@ -278,8 +287,8 @@ class Screen:
         """Show what was worked out beside the drawing; True if anything was sent."""
         if not self.light.came_in:
             return False
-        session = session.until(self.player.moment(session.view.trace))
-        return self.tiles.show(self._tiles_of(session.view))
+        moment = self.player.moment(session.view.trace)
+        return self.tiles.show(self._tiles_of(session.until(moment).view, moment))
 
     def _enlarge(self, larger: bool) -> None:
         """The detail panel takes the timeline's place, or gives it back."""

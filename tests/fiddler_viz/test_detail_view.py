@@ -136,6 +136,21 @@ def test_the_mark_moves_without_working_out_anew(
     assert star.y[0] == explorer.trace.summary.hit_rate
 
 
+def test_the_picked_experts_flow_stands_out(opened: Callable[..., Explorer], trace: Trace) -> None:
+    explorer = opened(trace)
+    explorer.selection.pick(layer=3, expert=2)
+    detail = choose(explorer, "flow")
+    assert "expert 2 of layer 3" in detail.heading.value
+    explorer.selection.pick(layer=3, expert=5)
+    explorer.flush()
+    assert "expert 5 of layer 3" in detail.heading.value and not detail.background.busy
+    explorer.selection.pick(layer=trace.model.layers - 1, expert=1)  # shown as the next one
+    explorer.flush()
+    assert detail.background.join(WAIT_S)
+    explorer.flush()
+    assert "from expert" in detail.heading.value
+
+
 def test_a_click_takes_a_policy(opened: Callable[..., Explorer], trace: Trace) -> None:
     explorer = opened(trace)
     detail = choose(explorer, "policies")
