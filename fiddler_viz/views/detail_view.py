@@ -44,7 +44,7 @@ class DetailView(widgets.VBox):
         on_change: Callable[[], None],
         on_policy: Callable[[str], None],
     ) -> None:
-        self._theme, self._heights = theme, heights
+        self._theme, self.heights = theme, heights
         self._shown: tuple[Any, ...] = ()
         """What the figure was made of."""
         self._in_place: tuple[str, Room] | None = None
@@ -89,7 +89,7 @@ class DetailView(widgets.VBox):
     @property
     def room(self) -> Room:
         """What the figure is drawn into."""
-        tall = self._heights
+        tall = self.heights
         return Room(self._theme, tall.larger if self.larger.value else tall.detail)
 
     def draw(

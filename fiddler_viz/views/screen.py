@@ -76,6 +76,7 @@ class Screen:
         tall = Heights.of(height_px)
         self._theme = theme
         self._selection = selection
+        self._height_px = height_px
         self._drawn_plan: tuple[Plan, str, bool] | None = None
         self._drawn_predicted: Summary | None = None
         self._pinned: NDArray[np.bool_] | None = None
@@ -95,6 +96,7 @@ class Screen:
         self.what_if = WhatIfControls(view.plan, view.model, on_change, on_action)
         self.plans = PlansView(on_action, lambda which: setattr(selection, "plan", which))
         self.what_if.row.children += (self.plans.keep,)
+        self.what_if.toggle.observe(lambda _: mark(), "value")
         self.light = Light(wake)
         self.beat, self.plotly = Beat(), Plotly()
         grid, beat = grid_of(session, "popularity", None), self.beat.model_id
@@ -163,6 +165,7 @@ class Screen:
         session = session.until(moment)
         view, moving = session.view, session.view.live or self.player.playing
         state = self.player.state(state, moment)
+        self._make_room(session)
         state_of_plan = (view.plan, session.shows, session.asks)
         before, self._drawn_plan = self._drawn_plan, state_of_plan
         replanned = state_of_plan != before
@@ -289,6 +292,18 @@ class Screen:
             return False
         moment = self.player.moment(session.view.trace)
         return self.tiles.show(self._tiles_of(session.until(moment).view, moment))
+
+    def _make_room(self, session: Session) -> None:
+        """Rows that open take their room from the charts, two plans' table that of the tiles."""
+        tall = Heights.of(
+            self._height_px,
+            asks=self.what_if.toggle.value,
+            kept=session.kept is not None,
+            compares=session.compares,
+        )
+        self.heatmap.height_px, self.timeline.height_px = tall.heatmap, tall.timeline
+        self.detail.heights = tall
+        self.tiles.layout.display = "none" if session.compares else None
 
     def _enlarge(self, larger: bool) -> None:
         """The detail panel takes the timeline's place, or gives it back."""

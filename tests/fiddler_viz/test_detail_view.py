@@ -269,6 +269,9 @@ def test_heights_fill_the_screen(total: int) -> None:
     assert tall.larger > tall.detail + tall.timeline
     if total >= 780:
         assert tall.detail >= 175
+        asks = Heights.of(total, asks=True)
+        both = Heights.of(total, asks=True, kept=True, compares=True)
+        assert tall.heatmap > asks.heatmap > both.heatmap and both.detail >= 110
 
 
 def test_a_closed_explorer_waits_for_nothing(trace: Trace) -> None:
