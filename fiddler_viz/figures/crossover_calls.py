@@ -41,6 +41,7 @@ def stems(found: Crossover, calls: Calls) -> list[go.Scatter]:
                 yaxis="y2",
                 name=f"calls: {percent(float(y.sum()))} sooner by {way}",
                 mode="markers",
+                cliponaxis=False,  # most stand on the axis
                 marker={"symbol": kind.marker, "size": 7, "color": kind.color},
                 error_y={
                     "type": "data",

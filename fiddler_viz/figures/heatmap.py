@@ -47,6 +47,8 @@ TRACES = {
 """Which traces are what, for who paints cells without plotly: by place and ink, by action."""
 _AMOUNTS = tuple([at, color] for at, color in get_colorscale(CIVIDIS))
 """In plotly's own form: what is there already is then not sent again."""
+_HOVER_SHORT = "<b>layer %{y}, expert %{x}</b><extra></extra>"
+_HOVER = "<b>layer %{y}, expert %{x}</b><br>%{text}<extra></extra>"
 _BRIGHT = 0.5
 """From this amount on cividis is closer to white than to black."""
 _ASIDE = 0.3
@@ -102,7 +104,7 @@ def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatte
         zmax=1,
         xgap=1 if few else 0,
         ygap=1 if few else 0,
-        hovertemplate="<b>layer %{y}, expert %{x}</b><br>%{text}<extra></extra>",
+        hovertemplate=_HOVER,
         colorbar={
             "thickness": 10,
             "outlinewidth": 0,
@@ -219,13 +221,14 @@ def update_heatmap(
 ) -> None:
     """Show another grid of the same shape in a figure of :func:`heatmap_figure`, in place.
 
-    A legend stays that of the grid it was built for. ``hover=False`` leaves the hover texts as they
-    are: they are most of what is sent, and nobody reads them while a run is live.
+    A legend stays that of the grid it was built for. ``hover=False``: only which expert it is shows
+    under the mouse. Texts of all experts are most of what is sent, and old with the next step.
     """
     look, mode, few = theme(look), MODES[grid.show], grid.amount.size <= FEW_CELLS
     with figure.batch_update():
         cells = figure.data[_CELLS]
         cells.z = np.ascontiguousarray(grid.amount, np.float32).ravel()
+        cells.hovertemplate = _HOVER if hover else _HOVER_SHORT
         if hover:
             cells.text = hover_texts(grid)
         apart = grid.show == "difference"

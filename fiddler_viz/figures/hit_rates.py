@@ -178,12 +178,13 @@ def _cliff(found: Curves, look: Theme) -> dict[str, Any]:
     upright = {"x1": edge, "y0": 0, "y1": 1, "yref": "paper"}
     shade = {"type": "rect", "x0": found.pinned, "layer": "below", "line": {"width": 0}}
     line = {"color": look.text, "width": 1.5, "dash": "dash"}
+    below = {"y": 0, "yanchor": "bottom"}  # right of the line no curve is so low
     return {
         "shapes": [
             upright | shade | {"fillcolor": look.empty},
             upright | {"type": "line", "x0": edge, "line": line},
         ],
-        "annotations": [edge_label(look, edge, words, left=right)],
+        "annotations": [edge_label(look, edge, words, left=right) | ({} if right else below)],
     }
 
 

@@ -175,12 +175,14 @@ def _texts(track: MemoryTrack, name: str, label: str) -> list[str]:
     ]
 
 
-def changes(track: MemoryTrack) -> str:
-    """What came and went, in a sentence; raw text."""
+def changes(track: MemoryTrack, *, brief: bool = False) -> str:
+    """What came and went, and what to look for; raw text."""
     came, went = int(track.admitted.sum()), int(track.evicted.sum())
-    said = f"{count(came, 'expert')} admitted to the cache, {went:,} evicted"
+    said = f"{count(came, 'expert')} admitted{'' if brief else ' to the cache'}, {went:,} evicted"
     if len(track.plan_ns):
         said += f", {count(len(track.plan_ns), 'new plan')}"
+    if brief:
+        return f"{said}. Never above the budget (dashed)."
     return f"{said}. What is resident never exceeds the budget (dashed)."
 
 

@@ -13,11 +13,13 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
+from engine.errors import InputError
+from engine.strict import plain
 from fiddler_viz.figures.base import EMPTY, legend_style, note
 from fiddler_viz.figures.lines import fade, titled
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.frames import Flow, Ints, flow
-from fiddler_viz.theme import BLUE, GREY, ORANGE, Theme, count, percent, theme
+from fiddler_viz.theme import BLUE, GREY, ORANGE, VERMILLION, Theme, count, percent, theme
 
 MOST_FLOWS = 64
 """Bands that can still be told apart: all of an 8 x 8 grid."""
@@ -34,7 +36,11 @@ _GAP = 0.25
 """Share of the height between experts."""
 _WIDE = 0.03
 """Width of an expert's bar; the two layers are 1 apart."""
+_BELOW = 1.01
+"""Where the plot ends below the experts, which are 1 high."""
 _LABEL_PX = 11
+Marked = tuple[int, int]
+"""An expert that was picked: of the upper layer (0) or the lower one (1), and its number."""
 _CURVE = np.linspace(0, 1, 21)
 
 
@@ -42,6 +48,7 @@ def routing_flow(
     source: Any,
     *,
     layer: int | None = None,
+    expert: int | None = None,
     progress: Callable[[int, int], object] | None = None,
     theme: str | Theme = "light",
     width: int | None = None,
@@ -50,23 +57,32 @@ def routing_flow(
     """Which experts of the next layer follow those of ``layer``, for the same tokens.
 
     ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. ``layer``: None
-    for the one that tells most of its next one. The 64 strongest flows are drawn, which is said
-    where there are more. ``progress`` is called after each layer looked at, with how many are done
-    and of how many. Sizes in CSS pixels.
+    for the one that tells most of its next one. ``expert``: of that layer, whose flows stand out.
+    The 64 strongest flows are drawn, which is said where there are more. ``progress`` is called
+    after each layer looked at, with how many are done and of how many. Sizes in CSS pixels.
     """
-    return routing_flow_figure(
-        flow(as_trace(source), layer, progress=progress), theme, width=width, height=height
-    )
+    found = flow(as_trace(source), layer, progress=progress)
+    experts = len(found.pairs)
+    expert = plain(expert)
+    if expert is not None and not (type(expert) is int and 0 <= expert < experts):
+        raise InputError(f"routing_flow, expert: expected 0 to {experts - 1}, got {expert!r}")
+    marked = None if expert is None else (0, expert)
+    return routing_flow_figure(found, theme, marked=marked, width=width, height=height)
 
 
 def routing_flow_figure(
     found: Flow,
     look: str | Theme = "light",
     *,
+    marked: Marked | None = None,
     width: int | None = None,
     height: int | None = None,
+    plot_px: int | None = None,
 ) -> go.Figure:
-    """The bands of a flow. Sizes in CSS pixels; without ``width`` it fills its container."""
+    """The bands of a flow. Sizes in CSS pixels; without ``width`` it fills its container.
+
+    ``marked``: whose flows stand out. ``plot_px``: the plot's height, where margins are to change.
+    """
     look = theme(look)
     height = height or 560
     figure = titled(
@@ -74,7 +90,9 @@ def routing_flow_figure(
     )
     hidden = {"visible": False, "fixedrange": True}
     figure.update_xaxes(**hidden, range=[-0.16, 1.16])
-    figure.update_yaxes(**hidden, range=[1.01, -0.06])
+    plot_px = plot_px or height - figure.layout.margin.t - _MARGIN["b"]
+    above = _LABEL_PX * 1.6 / max(plot_px - 1.6 * _LABEL_PX, 1)  # for the layers' names
+    figure.update_yaxes(**hidden, range=[_BELOW, -above])
     figure.update_layout(legend=legend_style() | {"itemclick": False}, barmode="overlay")
     if not found.tokens:
         figure.update_layout(annotations=[note(look, EMPTY)])
@@ -82,10 +100,10 @@ def routing_flow_figure(
     rows, columns = strongest(found)
     amount = found.pairs[rows, columns]
     left, right = (_column(numbers, amount) for numbers in (rows, columns))
-    figure.add_traces(_bands(found, rows, columns, left[2], right[2]))
-    room = height - figure.layout.margin.t - _MARGIN["b"]
+    figure.add_traces(_bands(found, rows, columns, left[2], right[2], marked))
     for side, numbers in enumerate((left, right)):
-        figure.add_traces(_experts(found, side, numbers, look, room))
+        its = marked[1] if marked is not None and marked[0] == side else None
+        figure.add_traces(_experts(found, side, numbers, look, plot_px, above, its))
     figure.add_traces(
         [
             go.Bar(x=[None], y=[None], name=name, marker=_paint(color, pattern))
@@ -128,25 +146,30 @@ def _bands(
     columns: Ints,
     left: NDArray[np.float64],
     right: NDArray[np.float64],
+    marked: Marked | None,
 ) -> list[go.Scatter]:
-    """One filled band for each flow, widest last."""
+    """One filled band for each flow; those of a marked expert come last, over the others."""
     lift, bend = found.lift, _CURVE**2 * (3 - 2 * _CURVE)
     x = _WIDE / 2 + _CURVE * (1 - _WIDE)
     around = np.concatenate([x, x[::-1]])
     made: list[go.Scatter] = []
-    for i, (above, below) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+    of = rows if marked is None or marked[0] == 0 else columns
+    order = np.argsort(of == (-1 if marked is None else marked[1]), kind="stable")
+    for i in order.tolist():
+        above, below = int(rows[i]), int(columns[i])
         top, bottom = (left[j, i] + (right[j, i] - left[j, i]) * bend for j in (0, 1))
         _, color, pattern = KINDS[kind_of(float(lift[above, below]))]
         tokens = int(found.pairs[above, below])
         share = tokens / int(found.pairs[above].sum())
+        aside = marked is not None and of[i] != marked[1]
         made.append(
             go.Scatter(
                 x=around,
                 y=np.concatenate([top, bottom[::-1]]),
                 mode="lines",
-                line={"width": 0.5, "color": fade(color, 0.8)},
+                line={"width": 0.5, "color": fade(color, 0.2 if aside else 0.8)},
                 fill="toself",
-                fillcolor=fade(color, 0.45),
+                fillcolor=fade(color, 0.08 if aside else 0.45),
                 fillpattern={
                     "shape": pattern,
                     "fgcolor": color,
@@ -154,7 +177,7 @@ def _bands(
                     "size": 7,
                     "solidity": 0.25,
                 }
-                if pattern
+                if pattern and not aside
                 else None,
                 hoveron="fills",
                 hoverinfo="text",
@@ -181,9 +204,15 @@ def _paint(color: str, pattern: str) -> dict[str, Any]:
 
 
 def _experts(
-    found: Flow, side: int, column: _Column, look: Theme, room: float
+    found: Flow,
+    side: int,
+    column: _Column,
+    look: Theme,
+    plot_px: float,
+    above: float,
+    marked: int | None,
 ) -> list[go.Bar | go.Scatter]:
-    """The bars of one layer, and their numbers where they fit."""
+    """The bars of one layer, and their numbers where they fit; that of a marked one always."""
     known, (start, end), _ = column
     total = found.pairs.sum(axis=1 - side)[known]
     layer = found.layer + side
@@ -192,7 +221,8 @@ def _experts(
         y=end - start,
         base=start,
         width=_WIDE,
-        marker={"color": look.muted, "line": {"width": 0}},
+        marker={"color": [VERMILLION if n == marked else look.muted for n in known.tolist()]}
+        | {"line": {"width": 0}},
         hovertext=[
             f"<b>layer {layer}, expert {expert}</b><br>{count(int(tokens) // found.top_k, 'token')}"
             for expert, tokens in zip(known.tolist(), total.tolist(), strict=True)
@@ -200,15 +230,16 @@ def _experts(
         hoverinfo="text",
         showlegend=False,
     )
-    middle, last, shown = (start + end) / 2, -1.0, []
-    for at in middle.tolist():
-        fits = (at - last) * room / 1.07 >= _LABEL_PX
-        shown.append(fits)
-        last = at if fits else last
-    words = [f"expert {n}" if fits else "" for n, fits in zip(known.tolist(), shown, strict=True)]
+    middle, name_at = (start + end) / 2, -above / 2
+    apart = _LABEL_PX * (_BELOW + above) / plot_px
+    shown = _labelled(middle.tolist(), apart, name_at, np.flatnonzero(known == marked).tolist())
+    words = [
+        "" if at not in shown else f"<b>▶ expert {n}</b>" if n == marked else f"expert {n}"
+        for at, n in enumerate(known.tolist())
+    ]
     labels = go.Scatter(
         x=[-_WIDE / 2 - 0.01 if side == 0 else 1.01 + _WIDE / 2] * (len(known) + 1),
-        y=[-0.035, *middle],
+        y=[name_at, *middle],
         text=[f"<b>layer {layer}</b>", *words],
         mode="text",
         textposition="middle left" if side == 0 else "middle right",
@@ -217,6 +248,17 @@ def _experts(
         showlegend=False,
     )
     return [bars, labels]
+
+
+def _labelled(middle: list[float], apart: float, top: float, always: list[int]) -> set[int]:
+    """Which labels fit below one at ``top``, so far ``apart``, beside those that must be there."""
+    taken = [top, *(middle[at] for at in always)]
+    shown = set(always)
+    for at, here in enumerate(middle):
+        if at not in shown and all(abs(here - there) >= apart for there in taken):
+            shown.add(at)
+            taken.append(here)
+    return shown
 
 
 def headline(found: Flow) -> str:
@@ -247,7 +289,20 @@ def explanation(found: Flow) -> str:
     )
 
 
-def describe_routing_flow(found: Flow, most: int = 5) -> str:
+def follows(found: Flow, marked: Marked) -> str:
+    """With whom a marked expert goes most often; raw text, empty where nobody chose it."""
+    side, expert = marked
+    pairs = found.pairs.take(expert, axis=side)
+    if not pairs.sum():
+        return f"no token chose expert {expert} of layer {found.layer + side}"
+    most = int(pairs.argmax())
+    return (
+        f"expert {expert} of layer {found.layer + side}: {percent(pairs[most] / pairs.sum())} "
+        f"{'from' if side else 'to'} expert {most}"
+    )
+
+
+def describe_routing_flow(found: Flow, most: int = 5, marked: Marked | None = None) -> str:
     """The flow in a few plain sentences, with the ``most`` strongest; raw text."""
     if not found.tokens:
         return f"{EMPTY.capitalize()}."
@@ -259,4 +314,5 @@ def describe_routing_flow(found: Flow, most: int = 5) -> str:
                 f"expert {above} to {below}: {count(tokens, 'token')}, "
                 f"{lift[above, below]:.3g} times as often as by chance"
             )
-    return f"{headline(found)}. {explanation(found)} Strongest: {'; '.join(rows)}."
+    picked = "" if marked is None else f" Of {follows(found, marked)}."
+    return f"{headline(found)}. {explanation(found)} Strongest: {'; '.join(rows)}.{picked}"

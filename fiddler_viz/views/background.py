@@ -48,6 +48,8 @@ class Question:
     """Answers it, telling its progress now and then; may raise."""
     rest_s: float = 0.0
     """For so long no other one has to come before it is worked on."""
+    mark: Any = None
+    """What is marked in a drawing of the answer, which does not depend on it."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from fiddler_viz.views.view import View
 
 NOTHING = "Nothing is shown yet."
 LIVE = "Of the run before: anew when this run ends."
+BEFORE = "of the run before"
+COMES = "It comes when this run ends."
 PLAYING = "Anew where the playhead stands."
 WORKING = "Working it out"
 
@@ -42,11 +44,14 @@ class DetailView(widgets.VBox):
         on_change: Callable[[], None],
         on_policy: Callable[[str], None],
     ) -> None:
-        self._theme, self._heights = theme, heights
+        self._theme, self.heights = theme, heights
         self._shown: tuple[Any, ...] = ()
         """What the figure was made of."""
         self._in_place: tuple[str, Room] | None = None
         """The chart, and the room, whose figure can be updated in place."""
+        self._heading: tuple[str, str, str] = ("", "", "")
+        """Of the figure."""
+        self._words = NOTHING
         self.said = NOTHING
         """What the panel shows, in words; raw."""
         self.background = Background(on_change)
@@ -84,7 +89,7 @@ class DetailView(widgets.VBox):
     @property
     def room(self) -> Room:
         """What the figure is drawn into."""
-        tall = self._heights
+        tall = self.heights
         return Room(self._theme, tall.larger if self.larger.value else tall.detail)
 
     def draw(
@@ -99,15 +104,20 @@ class DetailView(widgets.VBox):
         for other in self.charts.values():
             if other.side is not None:
                 other.side.layout.display = None if other is chart else "none"
-        if view.live or (playing and not chart.quick):
+        if view.live:
             self.background.drop()
-            return self._note(LIVE if view.live else PLAYING, old=True)
+            return self._wait_for_end(chart)
+        self.said = self._words
+        if playing and not chart.quick:
+            self.background.drop()
+            return self._note(PLAYING, old=True)
         try:
             question = chart.ask(view, picked)
-            shown = (chart.name, question.key, Same(view.trace), self.room)
+            shown = (chart.name, question.key, question.mark, Same(view.trace), self.room)
             if shown == self._shown:
                 self.background.drop()
-                return self._note("")
+                headed = self.heading.show(*self._heading)
+                return self._note("") or headed
             answer = self._answer(chart, whole or view.trace, question, view.trace)
         except FiddlerError as error:
             answer = Answer(error=error)
@@ -128,10 +138,22 @@ class DetailView(widgets.VBox):
         self.background.drop()
         return Answer(question.work(lambda *_: None))
 
+    def _wait_for_end(self, chart: Chart) -> bool:
+        """A run is under way: what is shown is of the one before, if it is of this chart at all."""
+        title, _, look_for = self._heading
+        if self._shown[:1] == (chart.name,):
+            self.said = f"{BEFORE.capitalize()}. {self._words}"
+            headed = self.heading.show(title, BEFORE, look_for)
+            return self._note(LIVE, old=True) or headed
+        self.said = f"{chart.name.capitalize()}: {COMES}"
+        headed = self.heading.show(chart.name.capitalize(), "", chart.tip)
+        return self._note(COMES, old=True, other=True) or headed
+
     def _show(self, chart: Chart, drawn: Drawn) -> bool:
-        self.said = drawn.words
+        self.said = self._words = drawn.words
         self._note("")
-        self.heading.show(drawn.title, drawn.aside, drawn.look_for)
+        self._heading = (drawn.title, drawn.aside, drawn.look_for)
+        self.heading.show(*self._heading)
         kind = (chart.name, self.room)
         if drawn.update is not None and self._in_place == kind:
             self.figure.change(drawn.update)
@@ -155,15 +177,19 @@ class DetailView(widgets.VBox):
         words = str(error) or type(error).__name__
         if not isinstance(error, FiddlerError):
             words = f"{type(error).__name__}: {words}"
-        self._shown, self.said = (), words
+        self._shown, self.said, self._words = (), words, words
         said = self.heading.show(chart.name.capitalize(), "", chart.tip)
         return self._note(words, old=True) or said
 
-    def _note(self, words: str, *, old: bool = False) -> bool:
-        """Words over the figure; ``old`` dims it. True if anything changed."""
+    def _note(self, words: str, *, old: bool = False, other: bool = False) -> bool:
+        """Words over the figure; ``old`` dims it, ``other`` hides it: it is of another chart.
+
+        True if anything changed.
+        """
         before = (self.note.value, self._stage._dom_classes)
         self.note.value = f'<div class="fv-note" role="status">{safe(words)}</div>' if words else ""
-        (self._stage.add_class if old else self._stage.remove_class)("fv-old")
+        for name, on in (("fv-old", old), ("fv-other", other)):
+            (self._stage.add_class if on else self._stage.remove_class)(name)
         return (self.note.value, self._stage._dom_classes) != before
 
 

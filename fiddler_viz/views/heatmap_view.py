@@ -44,6 +44,8 @@ class HeatmapView(widgets.VBox):
         on_edit: Callable[[], None],
     ) -> None:
         self._theme = theme
+        self.height_px = height_px
+        """Of the figure, from its next drawing on."""
         self._selection = selection
         self._follower: int | None = None
         self._drawn_empty = grid.is_empty
@@ -190,6 +192,7 @@ class HeatmapView(widgets.VBox):
         def update(figure: Any) -> None:
             update_heatmap(figure, grid, self._theme, hover=hover)
             mark_cells(figure, picked.cells(grid.shape))
+            figure.layout.height = self.height_px
             figure.layout.title = {"text": ""}
 
         mode = MODES[grid.show]

@@ -8,6 +8,9 @@ from typing import Self
 LEAST_PX = 640
 _AROUND_PX = 209
 """What stands above and below the panels."""
+_ROW_PX = 30
+_TABLE_PX = 31
+"""Of the two plans' table, more than the tiles take."""
 _LEFT_PX = 177
 """Of the left column all but the heatmap: its controls, heading and legend, the memory bar."""
 _RIGHT_PX = 204
@@ -29,9 +32,16 @@ class Heights:
     timeline: int
 
     @classmethod
-    def of(cls, total: int) -> Self:
-        """Of a screen of ``total`` pixels; what there is beyond the least goes to the charts."""
-        room = total - _AROUND_PX
+    def of(
+        cls, total: int, *, asks: bool = False, kept: bool = False, compares: bool = False
+    ) -> Self:
+        """Of a screen of ``total`` pixels; what there is beyond the least goes to the charts.
+
+        They make room for the row of what-ifs (``asks``), and for that of two plans, once one is
+        ``kept``: a line, or where it ``compares`` a table, in the place of the tiles.
+        """
+        rows = _ROW_PX * asks + (_TABLE_PX if compares else _ROW_PX) * kept
+        room = total - _AROUND_PX - rows
         spare = max(room - _RIGHT_PX - _TEXT_PX - _LANES_PX, 0)
         lanes = max((spare - 216) // 3, 0)
         return cls(room - _LEFT_PX, _TEXT_PX, max(spare - lanes, 100), _LANES_PX + lanes)

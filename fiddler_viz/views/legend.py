@@ -94,7 +94,10 @@ def timeline_legend() -> Legend:
 
 def memory_legend(theme: Theme) -> Legend:
     """Parts of the budget, and what comes and goes."""
-    parts = [replace(kind, color=kind.color or theme.empty) for kind in MEMORY.values()]
+    parts = [
+        replace(kind, color=kind.color or theme.empty, label=_short(kind.label))
+        for kind in MEMORY.values()
+    ]
     signs = ((ORANGE, "▲", "admitted"), (BLUE, "▼", "evicted"), (theme.text, "┄", "budget"))
     return Legend(
         [
@@ -105,6 +108,11 @@ def memory_legend(theme: Theme) -> Legend:
             ),
         ]
     )
+
+
+def _short(label: str) -> str:
+    """All parts stand in one line: ``pinned experts`` are just ``pinned``."""
+    return label.removesuffix(" weights").removesuffix(" experts")
 
 
 def _mark(kind: Kind, theme: Theme) -> str:

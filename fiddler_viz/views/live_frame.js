@@ -25,6 +25,7 @@ async function followFrames(model, el) {
     const frame = content[look.panel];
     const plot = el.querySelector(".js-plotly-plot") ?? el;
     if (!frame || !seen || !plot._fullLayout?._size) return;
+    if (plot._dragging) return; // what is dragged over stays, and so does the axis it is read from
     if (watched !== plot) {
       watched = plot;
       plot.on("plotly_afterplot", hide);

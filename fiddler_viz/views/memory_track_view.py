@@ -23,8 +23,8 @@ LIVE_MOVES = 100_000
 class MemoryTrackView:
     """A figure and its legend, over the same time as the timeline."""
 
-    def __init__(self, theme: Theme, height_px: int, plotly: Plotly, on_move: Moved) -> None:
-        self._theme, self._height_px = theme, height_px
+    def __init__(self, theme: Theme, plotly: Plotly, on_move: Moved) -> None:
+        self._theme = theme
         self._plotly, self._on_move = plotly, on_move
         self._ledger: Ledger | None = None
         self._widgets: tuple[widgets.Widget, ...] = ()
@@ -42,7 +42,9 @@ class MemoryTrackView:
         """Figure and legend; none before the first drawing."""
         return self._widgets
 
-    def draw(self, trace: Trace, start_ns: int, end_ns: int, *, growing: bool = False) -> bool:
+    def draw(
+        self, trace: Trace, start_ns: int, end_ns: int, height_px: int, *, growing: bool = False
+    ) -> bool:
         """Show the ledger between two times; True if anything was sent."""
         if growing and self.track is not None and len(trace.move_rows) > LIVE_MOVES:
             self.heading = (self.heading[0], "too many moves to follow live: until here", "")
@@ -51,9 +53,9 @@ class MemoryTrackView:
             self._ledger = Ledger.of(trace)
         track, room = memory_track(self._ledger, start_ns, end_ns), room_of(trace)
         self.track = track
-        self.heading = (f"{room.name} over time", "", changes(track))
+        self.heading = (f"{room.name} over time", "", changes(track, brief=True))
         if self.figure is None:
-            figure = memory_over_time_figure(track, self._theme, room=room, height=self._height_px)
+            figure = memory_over_time_figure(track, self._theme, room=room, height=height_px)
             figure.update_layout(
                 dragmode="zoom", title_text="", margin_t=8, margin_b=30, showlegend=False
             )
@@ -64,5 +66,6 @@ class MemoryTrackView:
         def update(figure: Any) -> None:
             update_memory_over_time(figure, track, self._theme, room=room)
             figure.layout.title = {"text": ""}
+            figure.layout.height = height_px
 
         return self.figure.change(update)

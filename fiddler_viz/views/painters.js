@@ -213,6 +213,7 @@ function paintTimeline(canvas, plot, look, frame, buffers, memo) {
   }
   // What is dragged or clicked is where it is seen.
   xaxis.range = [frame.start_s, frame.end_s];
+  xaxis._rl = [frame.start_s, frame.end_s]; // which a drag is read from
   xaxis.setScale();
 }
 

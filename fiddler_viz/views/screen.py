@@ -76,6 +76,7 @@ class Screen:
         tall = Heights.of(height_px)
         self._theme = theme
         self._selection = selection
+        self._height_px = height_px
         self._drawn_plan: tuple[Plan, str, bool] | None = None
         self._drawn_predicted: Summary | None = None
         self._pinned: NDArray[np.bool_] | None = None
@@ -95,6 +96,7 @@ class Screen:
         self.what_if = WhatIfControls(view.plan, view.model, on_change, on_action)
         self.plans = PlansView(on_action, lambda which: setattr(selection, "plan", which))
         self.what_if.row.children += (self.plans.keep,)
+        self.what_if.toggle.observe(lambda _: mark(), "value")
         self.light = Light(wake)
         self.beat, self.plotly = Beat(), Plotly()
         grid, beat = grid_of(session, "popularity", None), self.beat.model_id
@@ -163,6 +165,7 @@ class Screen:
         session = session.until(moment)
         view, moving = session.view, session.view.live or self.player.playing
         state = self.player.state(state, moment)
+        self._make_room(session)
         state_of_plan = (view.plan, session.shows, session.asks)
         before, self._drawn_plan = self._drawn_plan, state_of_plan
         replanned = state_of_plan != before
@@ -175,14 +178,14 @@ class Screen:
             self.status.say(plan_words(view, example=session.example) + asked_words(session))
         self.runs.busy(busy)
         if replanned and not view.live and len(view.trace.routing) > _MANY_ROWS:
-            return self._draw_first(session, whole, name=name)
+            return self._draw_first(session, whole, moment, name=name)
         self.owes = False
         picks = self.text.picks  # before the selection: of a later one it would know nothing
         picked = Picked() if view.live else self._selection.within(view.trace)
         token = self.heatmap.selected(tokens_processed(session), picked.token, live=moving)
         against = self.heatmap.compared(session.earlier.names())
         grid = grid_of(session, self.heatmap.show.value, token, against)
-        tiles = self._tiles_of(view)
+        tiles = self._tiles_of(view, moment)
         memory, room = memory_now(session), room_of(view.trace)
         size, able = view.plan.expert_bytes, not view.trace.on_host
         still = still and view.live
@@ -259,11 +262,13 @@ class Screen:
         drawn, marked = self._in_figure
         return np.array_equal(drawn, pinned) and marked == by_hand
 
-    def _draw_first(self, session: Session, whole: Trace | None, *, name: str) -> bool:
+    def _draw_first(
+        self, session: Session, whole: Trace | None, moment: int | None, *, name: str
+    ) -> bool:
         """What a slider is watched for; the rest, which takes longer, is drawn right after."""
         view, plan = session.view, session.view.plan
         self.owes = True
-        tiles = self._tiles_of(view)
+        tiles = self._tiles_of(view, moment)
         sent = [
             self.timeline.draw(view.trace, self._selection.within(view.trace), whole, quick=True),
             self.memory.show(memory_now(session), room_of(view.trace), plan.expert_bytes),
@@ -273,11 +278,18 @@ class Screen:
         ]
         return any(sent)
 
-    def _tiles_of(self, view: View) -> list[Tile]:
-        """The row of numbers; the bound of a long run comes later."""
+    def _tiles_of(self, view: View, moment: int | None) -> list[Tile]:
+        """The row of numbers; the bound of a long run comes later. ``moment``: the step in play."""
         ran = not view.live and not view.trace.on_host and len(view.trace.step_rows) > 0
         light = self.light.of(view.trace) if ran and not self.player.playing else None
-        return make_tiles(view.predicted, view.run, what_if=view.what_if, light=light, pending=ran)
+        return make_tiles(
+            view.predicted,
+            view.run,
+            what_if=view.what_if,
+            light=light,
+            pending=ran,
+            upto=moment,
+        )
 
     def _show_plans(self, session: Session) -> bool:
         kept = session.kept is not None
@@ -287,8 +299,20 @@ class Screen:
         """Show what was worked out beside the drawing; True if anything was sent."""
         if not self.light.came_in:
             return False
-        session = session.until(self.player.moment(session.view.trace))
-        return self.tiles.show(self._tiles_of(session.view))
+        moment = self.player.moment(session.view.trace)
+        return self.tiles.show(self._tiles_of(session.until(moment).view, moment))
+
+    def _make_room(self, session: Session) -> None:
+        """Rows that open take their room from the charts, two plans' table that of the tiles."""
+        tall = Heights.of(
+            self._height_px,
+            asks=self.what_if.toggle.value,
+            kept=session.kept is not None,
+            compares=session.compares,
+        )
+        self.heatmap.height_px, self.timeline.height_px = tall.heatmap, tall.timeline
+        self.detail.heights = tall
+        self.tiles.layout.display = "none" if session.compares else None
 
     def _enlarge(self, larger: bool) -> None:
         """The detail panel takes the timeline's place, or gives it back."""

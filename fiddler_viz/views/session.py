@@ -90,10 +90,16 @@ class Session:
     @property
     def comparison(self) -> Comparison | None:
         """A and B side by side; None without an A, and where they are not of the same steps."""
-        if self.kept is None or self.present.live:
+        if self.kept is None or not self.compares:
             return None
-        a, b = self.kept.trace, self.present.trace
-        return compare_plans(a, b) if len(a.step_rows) == len(b.step_rows) else None
+        return compare_plans(self.kept.trace, self.present.trace)
+
+    @property
+    def compares(self) -> bool:
+        """Whether there is a :attr:`comparison`."""
+        if self.kept is None or self.present.live:
+            return False
+        return len(self.kept.trace.step_rows) == len(self.present.trace.step_rows)
 
     @property
     def in_force(self) -> Plan:

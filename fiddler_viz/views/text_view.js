@@ -1,5 +1,7 @@
 // The text's cells can be picked: with the mouse, or with the arrow keys once the box has the focus.
 
+const LINE_PX = 20; // style.css: what is scrolled to shows whole lines
+
 async function render({ model, el }) {
   let drawn = null; // the token that the last drawing marked
   let at = null; // the token that is picked: known here before the kernel has drawn it
@@ -88,7 +90,7 @@ async function render({ model, el }) {
 function reveal(box, cell) {
   const [outer, inner] = [box.getBoundingClientRect(), cell.getBoundingClientRect()];
   if (inner.top < outer.top || inner.bottom > outer.bottom)
-    box.scrollTop += inner.top - outer.top - outer.height / 2;
+    box.scrollTop += Math.floor((inner.top - outer.top - outer.height / 2) / LINE_PX) * LINE_PX;
 }
 
 export default { render };

@@ -24,12 +24,15 @@ class Tile:
     tip: str = ""
     pending: bool = False
     """Whether its value is still to come."""
+    of: str = ""
+    """Of which part of the run, where not all of it is shown; stands after the name."""
 
     def html(self, *, changed: bool, old: bool) -> str:
         """The tile as HTML. All text is ours or escaped by :func:`make_tiles`."""
         classes = f"fv-tile {self.kind}{' changed' if changed else ''}{' old' if old else ''}"
         return (
-            f'<div class="{classes}" title="{self.tip}"><span class="k">{self.name}</span>'
+            f'<div class="{classes}" title="{self.tip}">'
+            f'<span class="k">{" ".join(filter(None, (self.name, self.of)))}</span>'
             f'<span class="v">{self.value}</span>'
             f'<span class="n">{self.note or "&nbsp;"}</span></div>'
         )
@@ -73,16 +76,23 @@ def make_tiles(
     what_if: bool,
     light: Bound | None = None,
     pending: bool = False,
+    upto: int | None = None,
 ) -> list[Tile]:
     """Tiles of a prediction (outlined) and of what ran (solid); either may be missing.
 
     All but these two are of the run, or where the views show a ``what_if``, of the prediction.
     ``light``: the bound of what is shown; None where there is none, or ``pending``: not yet.
+    ``upto``: the step at whose end the run is shown, -1: before the first; None: all of it. What is
+    predicted is then of all of it, too, unless the views show it.
     """
     shown = predicted if what_if else run or predicted
     kind = "predicted" if shown is predicted else ""
     first = _speed("predicted", predicted, "predicted") if predicted else _none("predicted")
     second = _speed("this run", run, "run") if run else _none("this run")
+    if upto is not None:
+        part = "before its first step" if upto < 0 else f"up to step {upto}"
+        first = replace(first, of=part if what_if else "for the whole run")
+        second = replace(second, of=part)
     if shown is None:
         return [first, second]
     return [

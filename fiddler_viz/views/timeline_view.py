@@ -50,6 +50,8 @@ class TimelineView(widgets.VBox):
         on_change: Callable[[], None],
     ) -> None:
         self._theme = theme
+        self.height_px = height_px
+        """Of the lanes' figure and the memory's, from their next drawing on."""
         self._selection = selection
         self._looked_at: int | None = None
         self._brought: tuple[int, int] | None = None
@@ -73,25 +75,25 @@ class TimelineView(widgets.VBox):
             bars.on_click(lambda _, points, __, kind=segment: self._clicked(kind, points))
         self.figure.data[0].on_click(lambda _, points, __: self._pick_at(points.xs))
         self.figure.data[GAPS].on_click(lambda _, points, __: self._gap_clicked(points))
-        self.memory = MemoryTrackView(theme, height_px, plotly, self._moved)
+        self.memory = MemoryTrackView(theme, plotly, self._moved)
         self.span = widgets.Dropdown(
             options=list(SPANS),
             value="last 8 steps",
             description="zoom",
             tooltip="What to look at: the run, or the step or layer that is picked (else the last "
             "step, the first layer). Drag in the plot: zoom in; double-click: back.",
-            layout=widgets.Layout(width="168px"),
+            layout=widgets.Layout(width="164px"),
             style={"description_width": "38px"},
         )
         self.panel = widgets.Dropdown(
             options=[LANES, MEMORY],
             description="show",
             tooltip="What each lane was busy with, or what filled the GPU's memory.",
-            layout=widgets.Layout(width="132px"),
+            layout=widgets.Layout(width="144px"),
             style={"description_width": "38px"},
         )
         self.moves = {
-            name: widgets.Button(description=name, tooltip=tip, layout=widgets.Layout(width="28px"))
+            name: widgets.Button(description=name, tooltip=tip, layout=widgets.Layout(width="26px"))
             for name, tip in (
                 ("◀", "Earlier, by a quarter of what is in view"),
                 ("▶", "Later, by a quarter of what is in view"),
@@ -148,6 +150,7 @@ class TimelineView(widgets.VBox):
             mark_time(figure, view, span, picked.layer, picked.expert)
             move_cursor(figure, None if whole is None else trace.duration_ns)
             figure.layout.title = {"text": ""}
+            figure.layout.height = self.height_px
 
         said = self.heading.show("Timeline", f"{view.clock.name.lower()} clock", finding(view))
         sent = self.figure.change(update)
@@ -163,7 +166,7 @@ class TimelineView(widgets.VBox):
         return timeline_frame(trace, start, end)
 
     def _draw_memory(self, trace: Trace, start: int, end: int, *, growing: bool) -> bool:
-        sent = self.memory.draw(trace, start, end, growing=growing)
+        sent = self.memory.draw(trace, start, end, self.height_px, growing=growing)
         said = self.heading.show(*self.memory.heading)
         row, heading, *_ = self._lanes
         self._place((row, heading, *self.memory.widgets()))

@@ -72,6 +72,8 @@ def test_bundled_run_fits_the_screen_and_stacks(
     box = driver.root.bounding_box()
     assert box["y"] + box["height"] <= 800, "needs scrolling at 1280 x 800"
     assert page.evaluate(CUT) == [], "cut by what it stands in"
+    lines = page.evaluate("document.querySelector('.fv-text').clientHeight") / 20
+    assert lines == 3, "whole ones"
     left, right = columns(page)
     assert left["right"] <= right["left"]
 
@@ -111,7 +113,15 @@ def ask_what_if(driver: Driver, picture: Path) -> None:
         link.press("ArrowRight")
     root.get_by_text("what if: link 40 GB/s").wait_for()
     root.locator(".fv-plans").wait_for()
+    assert not root.locator(".fv-tiles").is_visible(), "the table has their place"
+    heights = ".map((plot) => document.querySelector(plot).clientHeight)"
+    page.wait_for_function(
+        f"(plots) => plots{heights}.reduce((sum, px) => sum + px) < 540",
+        arg=[HEATMAP, DETAIL],
+    )
+    box = root.bounding_box()
     driver.shoot(picture)
+    assert box["y"] + box["height"] <= 800, "needs scrolling at 1280 x 800"
     root.get_by_role("button", name="A", exact=True).press("Enter")
     root.get_by_text("what if: link 40 GB/s").wait_for(state="detached")
     root.get_by_role("button", name="clear").first.press("Enter")

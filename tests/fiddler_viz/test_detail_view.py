@@ -15,7 +15,7 @@ from engine.synthetic import synthetic_trace
 from engine.trace import Trace
 from fiddler_viz.explorer import Explorer
 from fiddler_viz.views.charts import hit_rates as hits_chart
-from fiddler_viz.views.detail_view import LIVE
+from fiddler_viz.views.detail_view import BEFORE, COMES, LIVE
 from fiddler_viz.views.heights import LEAST_PX, Heights
 from tests.fiddler_viz.fake_engine import FakeEngine
 from tests.fiddler_viz.test_explorer import arrives, wait_for
@@ -136,6 +136,21 @@ def test_the_mark_moves_without_working_out_anew(
     assert star.y[0] == explorer.trace.summary.hit_rate
 
 
+def test_the_picked_experts_flow_stands_out(opened: Callable[..., Explorer], trace: Trace) -> None:
+    explorer = opened(trace)
+    explorer.selection.pick(layer=3, expert=2)
+    detail = choose(explorer, "flow")
+    assert "expert 2 of layer 3" in detail.heading.value
+    explorer.selection.pick(layer=3, expert=5)
+    explorer.flush()
+    assert "expert 5 of layer 3" in detail.heading.value and not detail.background.busy
+    explorer.selection.pick(layer=trace.model.layers - 1, expert=1)  # shown as the next one
+    explorer.flush()
+    assert detail.background.join(WAIT_S)
+    explorer.flush()
+    assert "from expert" in detail.heading.value
+
+
 def test_a_click_takes_a_policy(opened: Callable[..., Explorer], trace: Trace) -> None:
     explorer = opened(trace)
     detail = choose(explorer, "policies")
@@ -207,16 +222,23 @@ def test_without_a_run_it_says_so(opened: Callable[..., Explorer]) -> None:
 
 
 def test_while_a_run_grows_the_old_is_dimmed(opened: Callable[..., Explorer]) -> None:
-    engine = FakeEngine(pause_s=0.02, gpu_memory="24GB")
+    engine = FakeEngine(pause_s=0.05, gpu_memory="24GB")
     explorer = opened(engine)
     detail = explorer.screen.detail
-    arrives(explorer.screen.runs.tokens, value=30)
+    arrives(explorer.screen.runs.tokens, value=60)
     explorer.screen.runs.run.click()
     wait_for(lambda: explorer.draws_live)
     wait_for(lambda: LIVE in detail.note.value)
+    assert BEFORE in detail.heading.value and "for example" not in detail.heading.value
+    wait_for(lambda: detail.said.startswith("Of the run before. "))
+    detail.menu.value = "flow"
+    wait_for(lambda: COMES in detail.note.value)  # of this chart nothing was drawn
+    assert "Flow" in detail.heading.value and "fv-other" in detail._stage._dom_classes
+    detail.menu.value = "why"
     wait_for(lambda: not engine.running)
     wait_for(lambda: detail.note.value == "")
-    assert "for example" in detail.heading.value
+    assert "for example" in detail.heading.value and not detail.said.startswith("Of the run")
+    assert "fv-other" not in detail._stage._dom_classes
 
 
 def test_larger_takes_the_timeline_s_place(opened: Callable[..., Explorer], trace: Trace) -> None:
@@ -247,6 +269,9 @@ def test_heights_fill_the_screen(total: int) -> None:
     assert tall.larger > tall.detail + tall.timeline
     if total >= 780:
         assert tall.detail >= 175
+        asks = Heights.of(total, asks=True)
+        both = Heights.of(total, asks=True, kept=True, compares=True)
+        assert tall.heatmap > asks.heatmap > both.heatmap and both.detail >= 110
 
 
 def test_a_closed_explorer_waits_for_nothing(trace: Trace) -> None:

@@ -425,11 +425,18 @@ def test_two_plans_side_by_side(opened: Callable[..., Explorer], trace: Trace) -
     explorer = opened(trace)
     plans, screen = explorer.screen.plans, explorer.screen
     assert plans.row.layout.display == "none"
+    tall = screen.heatmap.figure.layout.height, screen.detail.figure.layout.height
+    arrives(screen.what_if.toggle, value=True)
+    explorer.flush()
+    asking = screen.heatmap.figure.layout.height, screen.detail.figure.layout.height
+    assert asking[0] < tall[0] and asking[1] < tall[1], "the row takes its room from the charts"
     plans.keep.click()
     arrives(screen.controls.memory, value=48.0)
     explorer.flush()
     assert plans.row.layout.display == "" and "48.0 GB in B" in plans.table.value
     assert "Plan B is shown" in screen.status.text
+    assert screen.tiles.layout.display == "none", "the table has their place"
+    assert screen.heatmap.figure.layout.height < asking[0]
     arrives(plans.switch, index=0)
     explorer.flush()
     assert explorer.selection.plan == "A" and explorer.trace is trace
@@ -443,8 +450,10 @@ def test_two_plans_side_by_side(opened: Callable[..., Explorer], trace: Trace) -
     explorer.flush()
     assert explorer.selection.plan == plans.switch.value == "B"
     plans.clear.click()
+    arrives(screen.what_if.toggle, value=False)
     explorer.flush()
-    assert plans.row.layout.display == "none"
+    assert plans.row.layout.display == "none" and screen.tiles.layout.display is None
+    assert (screen.heatmap.figure.layout.height, screen.detail.figure.layout.height) == tall
     explorer.selection.plan = "A"  # there is none
     explorer.flush()
     explorer.flush()

@@ -181,6 +181,9 @@ def test_hover_texts_can_wait(trace: Trace) -> None:
     before = figure.data[0].text
     update_heatmap(figure, frames.grid(trace, show="token"), hover=False)
     assert figure.data[0].text == before
+    assert "text" not in figure.data[0].hovertemplate, "old ones are not shown"
+    update_heatmap(figure, frames.grid(trace))
+    assert "%{text}" in figure.data[0].hovertemplate
     text = before[cell_of(figure, 0, 0)]
     assert "token" in text and "calls:" in text
 

@@ -50,7 +50,8 @@ PAGE = """async ({ esm, beats, code, state, frame }) => {
     el.classList.contains("fv-live-timeline")];
   Object.assign(globalThis, { test: { el, model, beat, painted,
     rest: () => new Promise((resolve) => setTimeout(resolve, 300)),
-    paint: (panel = "timeline") => beat.tell("msg:custom", { [panel]: frame.content }, buffers),
+    paint: (panel = "timeline", changes = {}) =>
+      beat.tell("msg:custom", { [panel]: { ...frame.content, ...changes } }, buffers),
     restyle: () => model.set("_py2js_update", { trace_data: {}, layout_data: { dragmode: "pan" },
       style_traces: [0], source_view_id: null, trace_edit_id: 1, layout_edit_id: 1 }) } });
 }"""
@@ -90,6 +91,35 @@ def test_a_canvas_goes_with_the_next_drawing_also_of_a_plot_that_began_anew(chro
         assert ask(tab, "test.model.set('_replaced', 1)") == [0, False], "nothing is left hidden"
         assert ask(tab, "test.paint()") == [1, True]
         assert ask(tab, "test.restyle()") == [0, False], "the new drawing is listened to"
+        browser.close()
+
+
+@pytest.mark.browser
+def test_a_drag_is_read_from_the_axis_at_its_press(chromium: str) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    trace, look, plotly = synthetic_trace("mixtral-8x7b", decode_tokens=4), theme("light"), Plotly()
+    figure = timeline_figure(Windows(trace).at(0, trace.duration_ns), look, height=240)
+    figure.update_layout(dragmode="zoom")
+    view = FigureView(figure, plotly, live=timeline_look("beat", look))
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.set_content(f"{style_sheet(look)}<div id=plot style='width:700px'></div>")
+        tab.evaluate(PAGE, given(view, plotly, timeline_frame(trace, 0, trace.duration_ns)))
+        ask(tab, "test.model.set('_opened', 1)")
+        ask(tab, "test.paint('timeline', { start_s: 0, end_s: 1 })")
+        plot = tab.locator(".nsewdrag").bounding_box()
+        middle = plot["y"] + plot["height"] / 2
+        tab.mouse.move(plot["x"] + 0.2 * plot["width"], middle)
+        tab.mouse.down()
+        tab.mouse.move(plot["x"] + 0.4 * plot["width"], middle, steps=5)
+        ask(tab, "test.paint('timeline', { start_s: 5, end_s: 6 })")
+        tab.mouse.up()
+        shown = "test.el._fullLayout.xaxis.range"
+        tab.wait_for_function(f"{shown}[1] < 0.9")
+        assert tab.evaluate(shown) == pytest.approx([0.2, 0.4], abs=0.02)
+        ask(tab, "test.paint('timeline', { start_s: 5, end_s: 6 })")
+        assert tab.evaluate(shown) == [5, 6], "painted again once the mouse is up"
         browser.close()
 
 

@@ -92,6 +92,8 @@ def test_all_views_show_the_run_as_it_was(opened: Callable[..., Explorer], trace
         f"{cut.summary.calls['cpu']:,} of {sum(cut.summary.calls.values()):,}" in screen.tiles.value
     )
     assert "run up to step 9" in screen.header.value
+    assert ">this run up to step 9<" in screen.tiles.value
+    assert ">predicted for the whole run<" in screen.tiles.value
     assert screen.player.view["place"] == 10 and screen.player.view["steps"] == 25
     says(screen.player, "seek", 25)
     explorer.flush()
@@ -99,6 +101,7 @@ def test_all_views_show_the_run_as_it_was(opened: Callable[..., Explorer], trace
     assert screen.text.value.count("data-t=") == whole
     assert not screen.timeline.figure.layout.shapes[-1].visible
     assert "up to" not in screen.header.value
+    assert ">predicted<" in screen.tiles.value and ">this run<" in screen.tiles.value
 
 
 def test_before_the_first_step(opened: Callable[..., Explorer], trace: Trace) -> None:
@@ -154,6 +157,7 @@ def test_a_plan_moved_while_playing_keeps_the_step(
     clock.s += float(ends[9] - ends[6]) / 2e9 + 1e-6
     explorer.flush()
     assert explorer.selection.playhead == 9  # at the new plan's pace
+    assert ">predicted up to step 9<" in explorer.screen.tiles.value
     ran = trace.until(9).summary
     assert f"{ran.tokens_per_s:.2f}" in explorer.screen.tiles.value  # beside it, what ran
 

@@ -10,7 +10,15 @@ import pytest
 import fiddler_viz as fv
 from engine.trace import Trace
 from fiddler_viz.figures import describe_routing_flow, routing_flow_figure
-from fiddler_viz.figures.routing_flow import KINDS, MOST_FLOWS, _column, kind_of, strongest
+from fiddler_viz.figures.routing_flow import (
+    KINDS,
+    MOST_FLOWS,
+    _column,
+    _labelled,
+    follows,
+    kind_of,
+    strongest,
+)
 from fiddler_viz.frames import Flow, flow
 from tests.fiddler_viz.make_trace import empty_trace, toy_model, toy_trace
 
@@ -114,20 +122,45 @@ def test_bands_are_as_wide_as_their_flows(trace: Trace) -> None:
             assert (mine[0, 0], mine[1, -1]) == pytest.approx((start[i], end[i]))
 
 
-def bands(figure: go.Figure) -> int:
-    return sum(trace.type == "scatter" and trace.fill == "toself" for trace in figure.data)
+def bands(figure: go.Figure) -> list[go.Scatter]:
+    return [trace for trace in figure.data if trace.type == "scatter" and trace.fill == "toself"]
 
 
 def test_all_flows_or_the_strongest_which_is_said(trace: Trace) -> None:
     found = flow(trace, 0)
     figure = routing_flow_figure(found)
-    assert bands(figure) == (found.pairs > 0).sum()
+    assert len(bands(figure)) == (found.pairs > 0).sum()
     assert "All " in figure.layout.title.text
     many = flow(toy_trace(model=toy_model(layers=2, experts=64), decode_tokens=60), 0)
     figure = routing_flow_figure(many)
-    assert bands(figure) == MOST_FLOWS
+    assert len(bands(figure)) == MOST_FLOWS
     assert f"The {MOST_FLOWS} strongest of" in figure.layout.title.text
     assert many.pairs[strongest(many)].min() >= np.sort(many.pairs.ravel())[-MOST_FLOWS]
+
+
+def test_a_picked_experts_flows_stand_out(trace: Trace) -> None:
+    found = flow(trace, 0)
+    expert = int(found.pairs.sum(axis=1).argmax())
+    figure = routing_flow_figure(found, marked=(0, expert), height=200, plot_px=150)
+    shown = bands(figure)
+    mine = int((found.pairs[expert] > 0).sum())
+    assert all(f"expert {expert} to layer 1" in trace.text for trace in shown[-mine:])
+    alpha = [float(trace.fillcolor.rstrip(")").split(",")[-1]) for trace in shown]
+    assert max(alpha[:-mine], default=0) < min(alpha[-mine:])
+    texts = [text for trace in figure.data if trace.type == "scatter" for text in trace.text or ()]
+    assert f"<b>▶ expert {expert}</b>" in texts, "however small its place"
+    below = int(found.pairs[expert].argmax())
+    assert follows(found, (0, expert)).endswith(f"to expert {below}")
+    assert f"from expert {int(found.pairs[:, below].argmax())}" in follows(found, (1, below))
+    whole = fv.routing_flow(trace, layer=0, expert=expert)
+    assert len(bands(whole)) == len(shown)
+    with pytest.raises(fv.InputError, match="routing_flow, expert"):
+        fv.routing_flow(trace, layer=0, expert=found.pairs.shape[0])
+
+
+def test_labels_do_not_touch() -> None:
+    shown = _labelled([0.0, 0.05, 0.1, 0.5, 0.52], 0.08, -0.05, [4])
+    assert shown == {1, 4}
 
 
 def test_kinds_have_a_pattern_beside_the_colour() -> None:

@@ -86,5 +86,6 @@ def legend_beside(figure: go.Figure, width_px: int) -> go.Figure:
             "yanchor": "top",
             "font": {"size": 12},
             "itemwidth": 30,
+            "maxheight": figure.layout.height,  # beside the axis, too, before it scrolls
         },
     )

@@ -50,11 +50,12 @@ def beside(figure: go.Figure) -> go.Figure:
             trace.xaxis = "x2"
     across = figure.layout.xaxis.to_plotly_json()
     short = {"title": {"text": "GPU memory, GB", "standoff": 4, "font": {"size": 12}}}
+    unit = figure.layout.yaxis2.title.text.removeprefix("over the link, ")
     figure.update_layout(
         xaxis=across | short | {"anchor": "y", "domain": [0, 0.45]},
         xaxis2=across | short | {"anchor": "y2", "domain": [0.57, 1], "matches": "x"},
         yaxis={"domain": [0, 1]},
-        yaxis2={"domain": [0, 1], "anchor": "x2"},
+        yaxis2={"domain": [0, 1], "anchor": "x2", "title": {"text": f"link, {unit}"}},
     )
     lines = [shape.to_plotly_json() for shape in figure.layout.shapes]
     return figure.update_layout(shapes=[*lines, *(line | {"xref": "x2"} for line in lines)])
