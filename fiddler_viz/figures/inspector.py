@@ -36,7 +36,8 @@ _TOOK = len(Action)
 """Row of what it took, below one row per action."""
 _ERRORS = 2 * len(_KINDS)
 """Where the intervals are in ``figure.data``: after the predicted and the real bars by kind."""
-_BAR, _BAR_Y, _TEXT_Y = 0.46, 0.16, -0.26
+_BAR, _BAR_Y, _TEXT_Y, _TIGHT_Y = 0.46, 0.16, -0.26, -0.33
+"""Of a row's height; the last where rows are low: text just above its bar."""
 _NARROW_PX = 620
 
 
@@ -47,8 +48,12 @@ def inspector_figure(
     text: str | None = None,
     width: int | None = None,
     height: int | None = None,
+    tight: bool = False,
 ) -> go.Figure:
-    """The inspector of one call. Sizes in CSS pixels; ``text``: that of the token asked for."""
+    """The inspector of one call. Sizes in CSS pixels; ``text``: that of the token asked for.
+
+    ``tight``: there is room for low rows only, and none for an axis; the times are in words, too.
+    """
     look = theme(look)
     margin = _NARROW_MARGIN if _narrow(width) else _MARGIN
     height = height or margin["t"] + _ROWS_PX + margin["b"]
@@ -62,6 +67,8 @@ def inspector_figure(
         ticks="outside",
         fixedrange=True,
     )
+    if tight:
+        figure.update_xaxes(showticklabels=False, ticks="")
     figure.update_yaxes(visible=False, range=[_TOOK + 0.5, -0.5], fixedrange=True)
     figure.add_traces([_bars(kind, real=real) for real in (False, True) for kind in _KINDS])
     figure.add_scatter(
@@ -77,7 +84,7 @@ def inspector_figure(
         dragmode=False,
         legend=legend_style() | {"itemclick": False, "itemdoubleclick": False},
     )
-    update_inspector(figure, call, look, text=text)
+    update_inspector(figure, call, look, text=text, tight=tight)
     return figure
 
 
@@ -135,6 +142,7 @@ def update_inspector(
     look: str | Theme = "light",
     *,
     text: str | None = None,
+    tight: bool = False,
 ) -> None:
     """Show another call in a figure of :func:`inspector_figure`, in place."""
     look = theme(look)
@@ -161,7 +169,9 @@ def update_inspector(
             },
         )
         figure.layout.xaxis.range = [0, furthest * 1.04 * _S]
-        figure.layout.annotations = _labels(call, look, figure.layout.width)
+        figure.layout.annotations = _labels(
+            call, look, figure.layout.width, _TIGHT_Y if tight else _TEXT_Y
+        )
         figure.layout.shapes = _chosen(call, look)
         width = figure.layout.width
         letters = int(((width or _USUAL_PX) - 24) / _LETTER_PX)
@@ -184,7 +194,9 @@ def _stretches(call: Inspection) -> Iterator[tuple[int, Segment, int, int, str]]
             start += ns
 
 
-def _labels(call: Inspection, look: Theme, width: int | None) -> list[dict[str, Any]]:
+def _labels(
+    call: Inspection, look: Theme, width: int | None, text_y: float
+) -> list[dict[str, Any]]:
     """A line of text above each row's bar."""
     small = _narrow(width)
     texts: list[tuple[int, str, bool]] = []
@@ -205,7 +217,7 @@ def _labels(call: Inspection, look: Theme, width: int | None) -> list[dict[str, 
             "xanchor": "left",
             "xshift": 4,
             "yref": "y",
-            "y": at + _TEXT_Y,
+            "y": at + text_y,
             "showarrow": False,
             "font": {"size": 12, "color": look.text if strong else look.muted},
         }

@@ -311,7 +311,7 @@ class Screen:
             compares=session.compares,
         )
         self.heatmap.height_px, self.timeline.height_px = tall.heatmap, tall.timeline
-        self.detail.heights = tall
+        self.detail.heights, self.text.height_px = tall, tall.text
         self.tiles.layout.display = "none" if session.compares else None
 
     def _enlarge(self, larger: bool) -> None:

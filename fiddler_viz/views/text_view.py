@@ -49,7 +49,8 @@ class TextView(anywidget.AnyWidget):
         beat: str = "",
     ) -> None:
         super().__init__(layout=widgets.Layout(width="100%"), beat=beat)
-        self._height_px = height_px
+        self.height_px = height_px
+        """Of the box, from its next drawing on."""
         self._on_pick = on_pick
         self.on_msg(self._heard)
         self._escaped: tuple[tuple[str, ...], list[str]] = ((), [])
@@ -98,7 +99,7 @@ class TextView(anywidget.AnyWidget):
             body = self._cells(tokens, texts, selected, left_out)
         value = (
             f'<div class="fv-hint fv-heading"><b>Text</b> {hint}</div>'
-            f'<div class="fv-text{" live" if live else ""}" style="height:{self._height_px}px" '
+            f'<div class="fv-text{" live" if live else ""}" style="height:{self.height_px}px" '
             f'tabindex="0" aria-label="generated text; arrow keys pick a token">'
             f"<div>{body}</div></div>"
         )

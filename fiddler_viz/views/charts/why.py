@@ -14,6 +14,8 @@ from fiddler_viz.views.charts.base import BELOW_PX, LINE_PX, Chart, Drawn, Room,
 from fiddler_viz.views.selection import Picked
 from fiddler_viz.views.view import View
 
+_TIGHT_PX = 150
+"""Below it rows and an axis have no room."""
 _LETTERS = 112
 """Of a sentence that stands in one line of the panel."""
 
@@ -42,12 +44,15 @@ class Why(Chart):
         sentence = why(answer)
         height_px = room.height_px - (LINE_PX if len(sentence) > _LETTERS else 0)
 
+        tight = room.height_px < _TIGHT_PX
+        below = 4 if tight else BELOW_PX
+
         def figure() -> go.Figure:
-            made = inspector_figure(answer, theme, text=text)
-            return slim(made, height_px, l=12, b=BELOW_PX, t=2).update_layout(showlegend=False)
+            made = inspector_figure(answer, theme, text=text, tight=tight)
+            return slim(made, height_px, l=12, b=below, t=2).update_layout(showlegend=False)
 
         def update(shown: Any) -> None:
-            update_inspector(shown, answer, theme, text=text)
+            update_inspector(shown, answer, theme, text=text, tight=tight)
             shown.layout.title = {"text": ""}
             shown.layout.height = height_px
 
