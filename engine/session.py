@@ -62,6 +62,8 @@ class Session(InForce):
         self._start_ns = self._written_ns = 0
         self._taken: deque[tuple[Any, ...]] = deque()
         """What :meth:`Notes.layer` is still to be told."""
+        self._writing: tuple[int, tuple[Any, ...]] = 0, ()
+        """Which of it it is being told, and how many records there were before."""
         self._pace: Pace = device.pace(plan.lane_costs)
         self.closed = False
         self.ties = ExitStack()
@@ -221,8 +223,13 @@ class Session(InForce):
         Those whose times the device has not told yet come later.
         """
         self._pace.settle(wait=False)
-        while self._taken and _told(self._taken[0][6]):
-            recorder.notes.layer(*self._taken.popleft())
+        notes, taken = recorder.notes, self._taken
+        while taken and _told(taken[0][6]):
+            if taken[0] is not self._writing[1]:  # else an interrupt came meanwhile, the last time
+                self._writing = len(notes), taken[0]
+            if len(notes) == self._writing[0]:  # not written yet
+                notes.layer(*taken[0])
+            taken.popleft()
         self._written_ns = time.perf_counter_ns()
 
     def _foresee(self, layer: int, hidden: Tensor) -> Tensor | None:

@@ -6,6 +6,7 @@ import random
 import signal
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 import fiddler_viz as fv
 from engine.errors import FiddlerError, InputError
 from engine.hybrid import HybridEngine
+from engine.notes import Notes
 from engine.replay import replay
 from engine.residency import Place
 from engine.trace import Trace
@@ -76,6 +78,35 @@ def test_during_a_run(engine: HybridEngine, tmp_path: Path) -> None:
         again = replay(trace).trace
         np.testing.assert_array_equal(again.work_rows, trace.work_rows)
         np.testing.assert_array_equal(again.move_rows, trace.move_rows)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_while_layers_are_written_down(
+    engine: HybridEngine, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    """All at a step's end, and the interrupt just before or after the eighth layer of the third."""
+    tell, told = Notes.layer, 0
+
+    def layer(notes: Notes, *args: Any) -> None:
+        nonlocal told
+        told += 1
+        if told != 72 or written:
+            tell(notes, *args)
+        if told == 72:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("engine.session.WRITE_NS", 10**12)
+    monkeypatch.setattr(Notes, "layer", layer)
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate("To be, or not to be", 40, do_sample=False)
+    assert engine.last_run is not None
+    trace = engine.last_run.trace
+    of_third = trace.routing.where(trace.routing.step == 2)
+    assert of_third.layer.tolist() == list(range(32)), "none is lost, none is there twice"
+    again = replay(trace).trace
+    np.testing.assert_array_equal(again.work_rows, trace.work_rows)
+    np.testing.assert_array_equal(again.move_rows, trace.move_rows)
+    assert_usable(engine)
 
 
 def test_a_refused_stream_leaves_the_other_run_alone(engine: HybridEngine) -> None:
