@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -44,7 +45,7 @@ class Drawn:
     """Called with the ``customdata`` of what was clicked."""
 
 
-class Chart:
+class Chart(ABC):
     """One entry of the panel's menu. Charts keep nothing of what they drew."""
 
     name: ClassVar[str]
@@ -57,13 +58,13 @@ class Chart:
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
+    @abstractmethod
     def ask(self, view: View, picked: Picked) -> Question:
         """What is to be known. Raises InputError where there is nothing to ask."""
-        raise NotImplementedError
 
+    @abstractmethod
     def draw(self, answer: Any, view: View, picked: Picked, room: Room) -> Drawn:
         """Show what came of it."""
-        raise NotImplementedError
 
 
 def slim(figure: go.Figure, height_px: int, **margin: int) -> go.Figure:
