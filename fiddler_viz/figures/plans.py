@@ -150,7 +150,7 @@ def _table(found: Comparison, look: Theme, below: float) -> go.Table:
     columns = [names, a, b, between]
     return go.Table(
         domain={"x": [0, 1], "y": [below, 1]},
-        columnwidth=[26, 28, 28, 24],
+        columnwidth=[26, 26, 26, 28],
         header={
             "values": [f"<b>{name}</b>" for name in head],
             "align": "left",

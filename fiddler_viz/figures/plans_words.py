@@ -50,7 +50,12 @@ def _between(figure: Figure) -> str:
     if figure.unit == "share":  # of a share: points, not percents of it
         return f"{sign}{100 * abs(difference):.3g} points"
     told = f"{sign}{_plain(figure, abs(difference))}"
-    return f"{told} (×{figure.ratio:.3g})" if math.isfinite(figure.ratio) else told
+    return f"{told} (×{times(figure.ratio)})" if math.isfinite(figure.ratio) else told
+
+
+def times(ratio: float) -> str:
+    """A ratio with three digits: ``0.596``, ``23,200``."""
+    return f"{float(f'{ratio:.3g}'):,.7f}".rstrip("0").rstrip(".")
 
 
 def differing(found: Comparison) -> str:

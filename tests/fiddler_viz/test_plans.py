@@ -12,6 +12,7 @@ import fiddler_viz as fv
 from engine.comparison import compare_plans
 from engine.events import Lane
 from fiddler_viz.figures import comparison, describe_plans, plans_figure
+from fiddler_viz.figures.plans_words import times
 from fiddler_viz.theme import SEGMENTS, Segment
 from fiddler_viz.views.plans_view import PlansView, plans_html
 from tests.fiddler_viz.make_trace import HOSTILE, empty_trace, toy_trace
@@ -86,6 +87,11 @@ def test_signs_and_units() -> None:
     assert re.search(r"\+\d+ \(×", describe_plans(more))
     assert re.search(r"−\d+ \(×0\.", describe_plans(less))
     assert "±0.00 tok/s (×1)" in describe_plans(comparison(trace))
+
+
+def test_ratios_are_told_in_plain_digits() -> None:
+    ratios = (0.5961, 1.0, 999.9, 23_211.0, 4.312e-5)
+    assert [*map(times, ratios)] == ["0.596", "1", "1,000", "23,200", "0.0000431"]
 
 
 def test_meeting_intervals_are_said() -> None:
