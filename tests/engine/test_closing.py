@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fiddler_viz as fv
-from engine import devices
+from engine import devices, planned
 from engine.errors import FiddlerError
 from engine.hybrid import HybridEngine
 from engine.kernels import library
@@ -147,3 +147,22 @@ def test_a_model_that_somebody_keeps_is_transformers_again() -> None:
     again.close()
     ids = model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=4, do_sample=False)
     assert tuple(ids[0, 3:].tolist()) == expected[0]
+
+
+@pytest.mark.parametrize("changes", [{}, {"as_model": "mixtral-8x7b"}])
+def test_it_is_closed_while_another_thread_makes_a_plan(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An explorer's does, for one: the plan is not put in force in memory that was given back."""
+    engine = fv.load(gpu_memory="50%")
+    plan, make = engine.plan, planned.change_plan
+
+    def change_plan(*args: Any, **options: Any) -> Any:
+        made = make(*args, **options)
+        engine.close()
+        return made
+
+    monkeypatch.setattr(planned, "change_plan", change_plan)
+    with pytest.raises(FiddlerError, match="engine is closed"):
+        engine.replan(gpu_memory="10%", **changes)
+    assert engine.plan is plan
