@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from engine.errors import FiddlerError
 from engine.hybrid import HybridEngine
 from engine.kernels import library
 from engine.loader import load_model
+from engine.recorder import Recorder
 from fiddler_viz import demo
 from tests.engine.fake_runtime import FakeRuntime
 
@@ -105,9 +107,16 @@ def test_it_closes_after_an_error_too() -> None:
     assert engine.closed
 
 
-def test_a_run_under_way_is_stopped_first() -> None:
+def test_a_run_under_way_is_stopped_first(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = fv.load(gpu_memory="50%")
     began = threading.Event()
+    trace = Recorder.trace
+
+    def slow(recorder: Recorder, meta: Any) -> Any:
+        time.sleep(1)  # as that of a long run
+        return trace(recorder, meta)
+
+    monkeypatch.setattr(Recorder, "trace", slow)
 
     def work() -> None:
         engine.generate(PROMPT, 900, on_text=lambda _: began.set())
@@ -116,9 +125,11 @@ def test_a_run_under_way_is_stopped_first() -> None:
     thread.start()
     assert began.wait(60)
     engine.close()
+    run = engine.last_run
     thread.join(60)
-    assert not thread.is_alive() and engine.last_run is not None
-    assert engine.last_run.ended == "stopped"
+    assert not thread.is_alive() and run is not None, "it is there as close() returns"
+    assert run is engine.last_run and run.ended == "stopped"
+    assert "closed" in repr(engine._generator)
 
 
 def test_not_from_within_the_run() -> None:
