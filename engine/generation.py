@@ -90,7 +90,8 @@ class Generator:
     def _ends_elsewhere(self) -> bool:
         """Whether a run of another thread is being made :attr:`last_run`."""
         thread = self._thread
-        return thread not in (None, threading.current_thread()) and thread.is_alive()
+        here = threading.current_thread()
+        return thread is not None and thread is not here and thread.is_alive()
 
     def costs_as(self, model: ModelSpec, *, named: bool) -> None:
         """Cost another model from the next run on; ``named``: whether traces name it."""
