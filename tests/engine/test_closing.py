@@ -14,7 +14,7 @@ import torch
 
 import fiddler_viz as fv
 from engine import devices, planned
-from engine.errors import FiddlerError
+from engine.errors import BudgetError, FiddlerError, InputError
 from engine.hybrid import HybridEngine
 from engine.kernels import library
 from engine.loader import load_model
@@ -177,3 +177,14 @@ def test_it_is_closed_while_another_thread_makes_a_plan(
     with pytest.raises(FiddlerError, match="engine is closed"):
         engine.replan(gpu_memory="10%", **changes)
     assert engine.plan is plan
+
+
+def test_what_is_refused_leaves_the_model_as_it_was() -> None:
+    model = load_model(demo.model_folder(), "float32")
+    own = {name for name, part in model.named_modules() if "forward" in vars(part)}
+    for wish in ({"gpu_memory": "1MB"}, {"policy": "belady"}, {"cache_slots": 1000}):
+        with pytest.raises((BudgetError, InputError)):
+            HybridEngine.wrap(model, name=demo.NAME, **wish)
+        assert {name for name, part in model.named_modules() if "forward" in vars(part)} == own
+        assert not model._forward_pre_hooks and not model._forward_hooks
+        assert not any(hasattr(part, "fiddler_session") for part in model.modules())
