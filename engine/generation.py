@@ -60,28 +60,38 @@ class Generator:
         self.last_run: Run | None = None
         self._texts = texts
         self._usual_threads = torch.get_num_threads()
-        self._thread: int | None = None
-        """Of the newest run."""
+        self._thread: threading.Thread | None = None
+        """Of a run under way, until :attr:`last_run` is that."""
 
     def __repr__(self) -> str:
-        return f"Generator({type(self.model).__name__})"
+        closed = self.session.closed
+        return f"Generator({'closed' if closed else type(self.model).__name__})"
 
     def close(self) -> None:
-        """Stop a run that is under way, wait for its end, and let the model go.
+        """Stop a run that is under way, wait until it is :attr:`last_run`, and let the model go.
 
-        The latest run stays. Raises FiddlerError where the run itself asks for it.
+        Raises FiddlerError where the run itself asks for it.
         """
-        if self.session.running and self._thread == threading.get_ident():
+        if self.session.running and self._thread is threading.current_thread():
             raise FiddlerError(
                 "an engine cannot be closed from within its own run (on_text): call engine.stop() "
                 "there, and engine.close() after generate has returned"
             )
-        while self.session.running:
+        while self.session.running or self._ends_elsewhere():
             self.session.stop()
             time.sleep(0.002)
-        self.session.close()
-        for name in ("model", "limits"):
-            vars(self).pop(name, None)
+        try:
+            self.session.close()
+        finally:
+            if self.session.closed:
+                for name in ("model", "limits"):
+                    vars(self).pop(name, None)
+
+    def _ends_elsewhere(self) -> bool:
+        """Whether a run of another thread is being made :attr:`last_run`."""
+        thread = self._thread
+        here = threading.current_thread()
+        return thread is not None and thread is not here and thread.is_alive()
 
     def costs_as(self, model: ModelSpec, *, named: bool) -> None:
         """Cost another model from the next run on; ``named``: whether traces name it."""
@@ -125,7 +135,7 @@ class Generator:
                 record=record,
                 predictions=predictions,
             )
-            self._thread = threading.get_ident()
+            self._thread = threading.current_thread()
             if record:
                 self.recorder = recorder
             with ExitStack() as around:
@@ -153,14 +163,18 @@ class Generator:
                 error.add_note(_kept(collector))
             raise
         finally:
-            self.session.end_run(owner)
-            if recorder is not None and (recorder.token_count or ended != "error"):
-                if searching and not any(collector.tokens):  # cut short: the best beams so far
-                    collector.tokens = _best_so_far(recorder, request)
-                elif not searching:
-                    last = recorder.sampled(collector.tokens)
-                recorder.tokens(last, self._texts(last[:, _ID].tolist()))
-                self.last_run = self._run(prompt, recorder, collector.tokens, ended)
+            try:
+                self.session.end_run(owner)
+                if recorder is not None and (recorder.token_count or ended != "error"):
+                    if searching and not any(collector.tokens):  # cut short: the best beams so far
+                        collector.tokens = _best_so_far(recorder, request)
+                    elif not searching:
+                        last = recorder.sampled(collector.tokens)
+                    recorder.tokens(last, self._texts(last[:, _ID].tolist()))
+                    self.last_run = self._run(prompt, recorder, collector.tokens, ended)
+            finally:
+                if recorder is not None and self._thread is threading.current_thread():
+                    self._thread = None
         assert self.last_run is not None
         return self.last_run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -192,21 +192,24 @@ class HybridEngine(Planned):
         texts = TokenTexts(tokenizer)
         count = choose_threads(threads, opened.store.expert_bytes)
         session = opened.session(count, texts)
-        generator = Generator(
-            Limits(model, tokenizer, real.vocabulary, sizes.max_tokens, sizes.max_sequences),
-            texts,
-            session,
-            spec,
-            threads=count,
-            about=opened.about,
-        )
-        if profile is None:
-            with generator.torch_threads():
-                profile = measure_profile(model, tokenizer, session, spec, real.vocabulary)
-        engine = cls(generator, real, opened.machine, profile, opened.quantization)
-        if opened.device.offloads:
-            engine._check_policy(wish.policy)
-        session.replan(opened.plan(profile, wish))
+        with ExitStack() as refused:
+            refused.callback(session.close)
+            generator = Generator(
+                Limits(model, tokenizer, real.vocabulary, sizes.max_tokens, sizes.max_sequences),
+                texts,
+                session,
+                spec,
+                threads=count,
+                about=opened.about,
+            )
+            if profile is None:
+                with generator.torch_threads():
+                    profile = measure_profile(model, tokenizer, session, spec, real.vocabulary)
+            engine = cls(generator, real, opened.machine, profile, opened.quantization)
+            if opened.device.offloads:
+                engine._check_policy(wish.policy)
+            session.replan(opened.plan(profile, wish))
+            refused.pop_all()
         return engine
 
     def __repr__(self) -> str:

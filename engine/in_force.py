@@ -27,15 +27,28 @@ class InForce:
         """True while ledger, policy and device are being changed: an interrupt leaves it so."""
         self._lock = threading.Lock()
         self._pending: Plan | None = None
+        self.closed = False
 
     @property
     def running(self) -> bool:
         """Whether a run has begun and not ended."""
         return self._owner is not None
 
+    def check_open(self) -> None:
+        """Raise FiddlerError once it is closed."""
+        if self.closed:
+            raise FiddlerError(
+                "this engine is closed, its model and memory were given back: load it again with "
+                "fiddler_viz.load(). engine.last_run still has the latest run"
+            )
+
     def replan(self, plan: Plan) -> None:
-        """Put a plan in force at the next step, or at once when nothing runs. The latest wins."""
+        """Put a plan in force at the next step, or at once when nothing runs. The latest wins.
+
+        Raises FiddlerError once it is closed.
+        """
         with self._lock:
+            self.check_open()
             self._pending = plan
             if not self.running:
                 self._repair()
@@ -44,9 +57,11 @@ class InForce:
     def restart(self, plan: Plan) -> None:
         """Put a plan of another model's bytes in force, from empty cache slots.
 
-        Raises FiddlerError while a run is under way: its trace is of one model.
+        Raises FiddlerError while a run is under way, for its trace is of one model, and once it is
+        closed.
         """
         with self._lock:
+            self.check_open()
             if self.running:
                 raise FiddlerError(
                     "another model's costs cannot be put in force while a run is under way: wait "

@@ -185,9 +185,10 @@ def _check_memory(
     raise BudgetError(
         f"loading {path} takes {format_bytes(need)} of host memory, where all experts are kept "
         f"({format_bytes(size)} of weights{f' in {kind}' if kind else ''}, and room to read them); "
-        f"{format_bytes(free)} are free. Close what else uses memory, load it{smaller} or on a "
-        "larger machine, or see what it would do with fv.synthetic(), which needs no weights. "
-        "(quantize= makes experts smaller only once they are loaded)",
+        f"{format_bytes(free)} are free. Close what else uses memory (an engine before it: "
+        f"engine.close()), load it{smaller} or on a larger machine, or see what it would do with "
+        "fv.synthetic(), which needs no weights. (quantize= makes experts smaller only once they "
+        "are loaded)",
         minimum_bytes=need,
     )
 

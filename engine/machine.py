@@ -15,6 +15,9 @@ from engine.strict import check_int, check_keys, check_text
 
 NO_GPU = "none"
 _CGROUP = Path("/sys/fs/cgroup")
+_DROPPED = ("inactive_file", "active_file", "slab_reclaimable")
+"""What a container holds of files, such as a checkpoint that was read twice, and the kernel drops
+before anyone goes without."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def free_memory_bytes(proc: Path = Path("/proc"), cgroup: Path = _CGROUP) -> int
         most = int((cgroup / "memory.max").read_text())
         used = int((cgroup / "memory.current").read_text())
         stat = dict(map(str.split, (cgroup / "memory.stat").read_text().splitlines()))
-        cached = int(stat["inactive_file"])  # of files, dropped before anyone goes without
+        cached = sum(int(stat[name]) for name in _DROPPED)
     except (OSError, ValueError, KeyError):  # no such limit ("max"), or another kind of system
         return free
     return max(min(free, most - used + cached), 0)

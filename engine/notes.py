@@ -121,7 +121,8 @@ class Notes:
             self._lanes(spans)
             spans = ()
         stream, chosen, active = self._stream, self._experts, decision.experts
-        del chosen[len(self._weights) :]  # what an interrupt left of another
+        for before in (chosen, self._predicted):
+            del before[len(self._weights) :]  # what an interrupt left of another
         at, first, evict = len(stream), len(chosen), decision.evict
         if predicted is not None or self._predicted:
             self._predicted.extend([-1] * (first - len(self._predicted)))

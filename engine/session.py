@@ -65,7 +65,6 @@ class Session(InForce):
         self._writing: tuple[int, tuple[Any, ...]] = 0, ()
         """Which of it it is being told, and how many records there were before."""
         self._pace: Pace = device.pace(plan.lane_costs)
-        self.closed = False
         self.ties = ExitStack()
         """What ends with the session, latest first: hooks on the model, threads, device memory."""
         for part in (device, self.foresight, self.executor):
@@ -92,14 +91,6 @@ class Session(InForce):
         self._taken.clear()
         for name in ("executor", "foresight", "store"):
             vars(self).pop(name, None)  # all that knows the weights
-
-    def check_open(self) -> None:
-        """Raise FiddlerError once it is closed."""
-        if self.closed:
-            raise FiddlerError(
-                "this engine is closed, its model and memory were given back: load it again with "
-                "fiddler_viz.load(). engine.last_run still has the latest run"
-            )
 
     def stop(self) -> None:
         """Make the running forward pass raise :class:`Stopped` at its next layer."""

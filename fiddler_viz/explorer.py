@@ -37,6 +37,8 @@ _LATER_S, _AFTER_S = 1.0, 0.1
 """After a change of plan while a run is live: when figures come, for frames and numbers show it
 before, and the next key would wait for them; and how long we look more often whether the plan is
 in force, which it is from the next step on."""
+_UNSEEN_S = 0.3
+"""At most so long a run's progress waits for plans that are asked for one after the other."""
 _IDLE_S = 0.25
 """How often an engine that does not run is asked whether it does by now."""
 
@@ -307,7 +309,8 @@ class Explorer(widgets.VBox):
         self._drawn_s = now_s
         recent = now_s - self._figures_s < _FIGURES_S or not later
         still = self._framed and self._session.view.live and recent and not dirty
-        asked = self._pump.soon and not self._screen.took_effect(self._session)
+        asked = self._pump.soon and now_s - self._framed_s < _UNSEEN_S
+        asked = asked and not self._screen.took_effect(self._session)
         if still and not framed and not asked:  # a page sees this before what takes it longer
             still = self._send_frame()
         sent = self._screen.draw(

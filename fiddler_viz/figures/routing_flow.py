@@ -290,7 +290,7 @@ def explanation(found: Flow) -> str:
 
 
 def follows(found: Flow, marked: Marked) -> str:
-    """With whom a marked expert goes most often; raw text, empty where nobody chose it."""
+    """With whom a marked expert goes most often, or that nobody chose it; raw text."""
     side, expert = marked
     pairs = found.pairs.take(expert, axis=side)
     if not pairs.sum():
@@ -314,5 +314,5 @@ def describe_routing_flow(found: Flow, most: int = 5, marked: Marked | None = No
                 f"expert {above} to {below}: {count(tokens, 'token')}, "
                 f"{lift[above, below]:.3g} times as often as by chance"
             )
-    picked = "" if marked is None else f" Of {follows(found, marked)}."
+    picked = "" if marked is None else f" Picked: {follows(found, marked)}."
     return f"{headline(found)}. {explanation(found)} Strongest: {'; '.join(rows)}.{picked}"

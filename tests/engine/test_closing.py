@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,11 +13,12 @@ import pytest
 import torch
 
 import fiddler_viz as fv
-from engine import devices
-from engine.errors import FiddlerError
+from engine import devices, planned
+from engine.errors import BudgetError, FiddlerError, InputError
 from engine.hybrid import HybridEngine
 from engine.kernels import library
 from engine.loader import load_model
+from engine.recorder import Recorder
 from fiddler_viz import demo
 from tests.engine.fake_runtime import FakeRuntime
 
@@ -105,9 +107,16 @@ def test_it_closes_after_an_error_too() -> None:
     assert engine.closed
 
 
-def test_a_run_under_way_is_stopped_first() -> None:
+def test_a_run_under_way_is_stopped_first(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = fv.load(gpu_memory="50%")
     began = threading.Event()
+    trace = Recorder.trace
+
+    def slow(recorder: Recorder, meta: Any) -> Any:
+        time.sleep(1)  # as that of a long run
+        return trace(recorder, meta)
+
+    monkeypatch.setattr(Recorder, "trace", slow)
 
     def work() -> None:
         engine.generate(PROMPT, 900, on_text=lambda _: began.set())
@@ -116,9 +125,11 @@ def test_a_run_under_way_is_stopped_first() -> None:
     thread.start()
     assert began.wait(60)
     engine.close()
+    run = engine.last_run
     thread.join(60)
-    assert not thread.is_alive() and engine.last_run is not None
-    assert engine.last_run.ended == "stopped"
+    assert not thread.is_alive() and run is not None, "it is there as close() returns"
+    assert run is engine.last_run and run.ended == "stopped"
+    assert "closed" in repr(engine._generator)
 
 
 def test_not_from_within_the_run() -> None:
@@ -147,3 +158,33 @@ def test_a_model_that_somebody_keeps_is_transformers_again() -> None:
     again.close()
     ids = model.generate(torch.tensor([[1, 2, 3]]), max_new_tokens=4, do_sample=False)
     assert tuple(ids[0, 3:].tolist()) == expected[0]
+
+
+@pytest.mark.parametrize("changes", [{}, {"as_model": "mixtral-8x7b"}])
+def test_it_is_closed_while_another_thread_makes_a_plan(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An explorer's does, for one: the plan is not put in force in memory that was given back."""
+    engine = fv.load(gpu_memory="50%")
+    plan, make = engine.plan, planned.change_plan
+
+    def change_plan(*args: Any, **options: Any) -> Any:
+        made = make(*args, **options)
+        engine.close()
+        return made
+
+    monkeypatch.setattr(planned, "change_plan", change_plan)
+    with pytest.raises(FiddlerError, match="engine is closed"):
+        engine.replan(gpu_memory="10%", **changes)
+    assert engine.plan is plan
+
+
+def test_what_is_refused_leaves_the_model_as_it_was() -> None:
+    model = load_model(demo.model_folder(), "float32")
+    own = {name for name, part in model.named_modules() if "forward" in vars(part)}
+    for wish in ({"gpu_memory": "1MB"}, {"policy": "belady"}, {"cache_slots": 1000}):
+        with pytest.raises((BudgetError, InputError)):
+            HybridEngine.wrap(model, name=demo.NAME, **wish)
+        assert {name for name, part in model.named_modules() if "forward" in vars(part)} == own
+        assert not model._forward_pre_hooks and not model._forward_hooks
+        assert not any(hasattr(part, "fiddler_session") for part in model.modules())

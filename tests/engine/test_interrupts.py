@@ -109,6 +109,41 @@ def test_while_layers_are_written_down(
     assert_usable(engine)
 
 
+class Torn(np.ndarray[Any, Any]):
+    """An interrupt comes as its bytes are asked for."""
+
+    def tobytes(self, *_: Any) -> bytes:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", [4, 5])
+def test_while_one_layer_is_written_down(
+    engine: HybridEngine, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """What came of it before, its predictions or choices, is not there twice."""
+    whole = engine.generate("To be, or not to be", 4, do_sample=False, predictions=True).trace
+    tell, told = Notes.layer, 0
+
+    def layer(notes: Notes, *args: Any) -> None:
+        nonlocal told
+        told += 1
+        if told == 72:
+            args = (*args[:at], args[at].view(Torn), *args[at + 1 :])
+        tell(notes, *args)
+
+    monkeypatch.setattr("engine.session.WRITE_NS", 10**12)
+    monkeypatch.setattr(Notes, "layer", layer)
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate("To be, or not to be", 4, do_sample=False, predictions=True)
+    assert engine.last_run is not None
+    routing = engine.last_run.trace.routing
+    there, expected = (each.where(each.step == 2) for each in (routing, whole.routing))
+    assert there.layer.tolist() == list(range(32))
+    for name in ("experts", "weights", "predicted"):
+        np.testing.assert_array_equal(getattr(there, name), getattr(expected, name))
+    assert_usable(engine)
+
+
 def test_a_refused_stream_leaves_the_other_run_alone(engine: HybridEngine) -> None:
     refused: list[str] = []
 

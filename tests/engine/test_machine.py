@@ -58,7 +58,9 @@ def test_free_memory_is_what_the_kernel_and_the_container_leave(tmp_path: Path) 
     for most, left in (("max", free), (str(1 << 40), free), ("1500000", 800_000), ("9", 0)):
         (tmp_path / "memory.max").write_text(f"{most}\n")
         (tmp_path / "memory.current").write_text("1000000\n")
-        (tmp_path / "memory.stat").write_text("anon 700000\ninactive_file 300000\n")
+        (tmp_path / "memory.stat").write_text(
+            "anon 700000\ninactive_file 150000\nactive_file 100000\nslab_reclaimable 50000\n"
+        )
         assert free_memory_bytes(tmp_path, tmp_path) == left
     (tmp_path / "memory.stat").write_text("odd\n")
     assert free_memory_bytes(tmp_path, tmp_path) == free

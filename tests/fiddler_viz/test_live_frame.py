@@ -204,6 +204,17 @@ def test_where_frames_cannot_show_a_run_a_moving_slider_does_not_stop_it(
     assert len(counted.updates) > before + 2
 
 
+def test_a_run_goes_on_under_a_slider_that_changes_nothing(counted: Counted) -> None:
+    """Plans that are to take effect come before it, but not for ever."""
+    counted.framed()
+    budget = counted.explorer.plan.gpu_memory
+    seen, end = len(counted.frames), time.monotonic() + 1.0
+    while time.monotonic() < end:
+        counted.explorer._change("gpu_memory", budget)
+        time.sleep(0.005)
+    assert counted.explorer.draws_live and len(counted.frames) >= seen + 2
+
+
 def test_marks_by_hand_follow_where_nothing_else_is_pinned(counted: Counted) -> None:
     counted.framed()
     explorer = counted.explorer

@@ -173,6 +173,10 @@ def test_kinds_have_a_pattern_beside_the_colour() -> None:
 def test_words(trace: Trace) -> None:
     words = describe_routing_flow(flow(trace, 0))
     assert words.startswith("Layer 0's experts tell ") and "times as often as by chance" in words
+    found = flow(trace, 0)
+    found.pairs[3] = 0
+    words = describe_routing_flow(found, marked=(0, 3))
+    assert words.endswith(" Picked: no token chose expert 3 of layer 0.")
     nothing = flow(empty_trace())
     assert describe_routing_flow(nothing) == "Nothing recorded yet."
     assert "nothing recorded" in routing_flow_figure(nothing).layout.annotations[0].text
