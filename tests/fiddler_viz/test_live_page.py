@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -57,18 +59,26 @@ PAGE = """async ({ esm, beats, code, state, frame }) => {
 }"""
 
 
-@pytest.mark.browser
-def test_a_canvas_goes_with_the_next_drawing_also_of_a_plot_that_began_anew(chromium: str) -> None:
+@contextmanager
+def live_timeline(chromium: str, name: str, **layout: Any) -> Iterator[Any]:
+    """A page with a timeline that hears frames."""
     playwright = pytest.importorskip("playwright.sync_api")
-    trace, look, plotly = synthetic_trace("mixtral-8x7b", decode_tokens=4), theme("dark"), Plotly()
+    trace, look, plotly = synthetic_trace("mixtral-8x7b", decode_tokens=4), theme(name), Plotly()
     figure = timeline_figure(Windows(trace).at(0, trace.duration_ns), look, height=240)
-    view = FigureView(figure, plotly, live=timeline_look("beat", look))
+    view = FigureView(figure.update_layout(**layout), plotly, live=timeline_look("beat", look))
     with playwright.sync_playwright() as running:
         browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         tab = browser.new_page()
         tab.set_content(f"{style_sheet(look)}<div id=plot style='width:700px'></div>")
         tab.evaluate(PAGE, given(view, plotly, timeline_frame(trace, 0, trace.duration_ns)))
         ask(tab, "test.model.set('_opened', 1)")
+        yield tab
+        browser.close()
+
+
+@pytest.mark.browser
+def test_a_canvas_goes_with_the_next_drawing_also_of_a_plot_that_began_anew(chromium: str) -> None:
+    with live_timeline(chromium, "dark") as tab:
         assert ask(tab, "test.paint()") == [1, True]
         assert ask(tab, "test.restyle()") == [0, False], "a drawing takes its place"
         assert ask(tab, "test.paint()") == [1, True]
@@ -91,22 +101,11 @@ def test_a_canvas_goes_with_the_next_drawing_also_of_a_plot_that_began_anew(chro
         assert ask(tab, "test.model.set('_replaced', 1)") == [0, False], "nothing is left hidden"
         assert ask(tab, "test.paint()") == [1, True]
         assert ask(tab, "test.restyle()") == [0, False], "the new drawing is listened to"
-        browser.close()
 
 
 @pytest.mark.browser
 def test_a_drag_is_read_from_the_axis_at_its_press(chromium: str) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
-    trace, look, plotly = synthetic_trace("mixtral-8x7b", decode_tokens=4), theme("light"), Plotly()
-    figure = timeline_figure(Windows(trace).at(0, trace.duration_ns), look, height=240)
-    figure.update_layout(dragmode="zoom")
-    view = FigureView(figure, plotly, live=timeline_look("beat", look))
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_page()
-        tab.set_content(f"{style_sheet(look)}<div id=plot style='width:700px'></div>")
-        tab.evaluate(PAGE, given(view, plotly, timeline_frame(trace, 0, trace.duration_ns)))
-        ask(tab, "test.model.set('_opened', 1)")
+    with live_timeline(chromium, "light", dragmode="zoom") as tab:
         ask(tab, "test.paint('timeline', { start_s: 0, end_s: 1 })")
         plot = tab.locator(".nsewdrag").bounding_box()
         middle = plot["y"] + plot["height"] / 2
@@ -120,7 +119,6 @@ def test_a_drag_is_read_from_the_axis_at_its_press(chromium: str) -> None:
         assert tab.evaluate(shown) == pytest.approx([0.2, 0.4], abs=0.02)
         ask(tab, "test.paint('timeline', { start_s: 5, end_s: 6 })")
         assert tab.evaluate(shown) == [5, 6], "painted again once the mouse is up"
-        browser.close()
 
 
 @pytest.mark.browser
