@@ -65,10 +65,8 @@ def test_the_same_as_transformers_with_rounded_weights(
     tmp_path: Path, kind: str, scheme: str, device: str
 ) -> None:
     model = save(tmp_path, kind)
-    engine = fv.load(
-        tmp_path, quantize=scheme, device=device, policy="fiddler", max_tokens=64,
-        **({"gpu_memory": "60%"} if device == "virtual" else {}),
-    )  # fmt: skip
+    planned = {"gpu_memory": "60%", "policy": "fiddler"} if device == "virtual" else {}
+    engine = fv.load(tmp_path, quantize=scheme, device=device, max_tokens=64, **planned)
     if device == "host" and library() is not None:
         assert all(engine.session.executor.lane.kernels), "all on the kernels"
     prompt = list(range(1, 12))
