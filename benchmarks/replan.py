@@ -107,6 +107,8 @@ class Frames:
     def move(self, widget: Any, key: str, value: Any) -> list[float]:
         """Milliseconds from the value's arrival to each frame, to the one that leaves nothing."""
         time.sleep(PAUSE_S)
+        while not self._sent.empty():  # what was worked out beside the last move's drawing
+            self._sent.get()
         began = time.perf_counter()
         widget.set_state({key: value})
         found: list[float] = []
