@@ -24,6 +24,11 @@ class Totals:
     busy_ns: tuple[int, ...]
     """By lane."""
 
+    def __add__(self, more: Totals) -> Totals:
+        """Sums over this run and what comes after."""
+        pairs = zip(vars(self).values(), vars(more).values(), strict=True)
+        return Totals(*(tuple(map(sum, zip(*both, strict=True))) for both in pairs))
+
 
 @dataclass(frozen=True)
 class Calls:

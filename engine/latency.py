@@ -59,7 +59,19 @@ class Curve:
     @cached_property
     def table(self) -> list[int]:
         """Latency in ns for 0..TABLE_TOKENS tokens."""
-        return self.array(np.arange(TABLE_TOKENS + 1)).tolist()
+        return self._looked_up.tolist()
+
+    @cached_property
+    def _looked_up(self) -> NDArray[np.int64]:
+        made = self.array(np.arange(TABLE_TOKENS + 1))
+        made.setflags(write=False)
+        return made
+
+    def upto(self, most: int) -> NDArray[np.int64]:
+        """Latency in ns for 0..most tokens; read only."""
+        if most <= TABLE_TOKENS:
+            return self._looked_up[: most + 1]
+        return self.array(np.arange(most + 1))
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields: what is pickled need not carry the table."""

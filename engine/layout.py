@@ -137,7 +137,7 @@ def _compiled(
 
     def ints(values: Any) -> Any:
         alive.append(np.ascontiguousarray(values, dtype=np.int64))
-        return alive[-1].ctypes.data_as(_ints)
+        return cast(alive[-1].ctypes.data, _ints)
 
     def ragged(lists: Ragged) -> _Ragged:
         return _Ragged(ints(lists.first), ints(lists.values))
@@ -156,7 +156,7 @@ def _compiled(
         start[:] = start_ns
     end = np.zeros(segments, dtype=np.int64)
     tokens = np.where(batch.layer == HEAD, 0, batch.tokens)
-    counts = np.arange(int(max(batch.count.max(initial=0), tokens.max(initial=0))) + 1)
+    most = int(max(batch.count.max(initial=0), tokens.max(initial=0)))
     dense = costs.dense_array(batch.tokens, course.context)
     a, b = (int(batch.first[at]) for at in (begin, stop)) if segments else (0, 0)
     lists = [
@@ -179,9 +179,9 @@ def _compiled(
         first=ints(batch.first), expert=ints(batch.expert), count=ints(batch.count),
         action=ints(made.action), keep=keep.ctypes.data_as(_bytes),
         evict=ragged(made.evict), fetch=ragged(made.fetch), unused=ragged(made.unused),
-        gpu_ns=ints(costs.gpu.array(counts)), cpu_ns=ints(costs.cpu.array(counts)),
-        to_host_ns=ints(costs.to_host.array(counts)),
-        to_device_ns=ints(costs.to_device.array(counts)),
+        gpu_ns=ints(costs.gpu.upto(most)), cpu_ns=ints(costs.cpu.upto(most)),
+        to_host_ns=ints(costs.to_host.upto(most)),
+        to_device_ns=ints(costs.to_device.upto(most)),
         copy_ns=costs.copy_ns, expert_bytes=costs.expert_bytes,
         activation_bytes=costs.activation_bytes, overlap=costs.overlap,
         queue=ints(queue), head=0, tail=len(waiting), where=ints(where), left=ints(left),

@@ -121,9 +121,12 @@ def actions_of(trace: Trace, routing: Routing) -> Ints:
 
     A stopped step may have routed without running.
     """
+    none = np.full(routing.experts.shape, -1, dtype=np.int64)
+    if not len(routing):  # as of a run under way: its calls, which are many, need no look
+        return none
     called, layers, experts = trace.happened.calls, trace.model.layers, trace.model.experts
-    if not len(called.step) or not len(routing):
-        return np.full(routing.experts.shape, -1, dtype=np.int64)
+    if not len(called.step):
+        return none
     made = (called.step * layers + called.layer) * experts + called.expert
     order = np.argsort(made, kind="stable")
     made = made[order]

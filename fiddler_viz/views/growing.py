@@ -17,7 +17,8 @@ class Growing:
         self.limit = limit
         self.dropped = 0
         """Oldest rows given up so far."""
-        self._store: Rows = np.zeros((min(1024, limit), width), dtype=np.int64)
+        # All at once: what was never written to takes no memory, and is never copied.
+        self._store: Rows = np.empty((limit, width), dtype=np.int64)
         self._count = 0
 
     def __len__(self) -> int:
@@ -32,15 +33,8 @@ class Growing:
         """Add rows at the end."""
         needed = self._count + len(rows)
         if needed > self.limit:
-            kept = np.concatenate([self.rows, rows])[-(self.limit // 2) :]
-            self.dropped += needed - len(kept)
-            self._store = np.zeros((self.limit, rows.shape[1]), dtype=np.int64)
-            self._store[: len(kept)] = kept
-            self._count = len(kept)
-            return
-        if needed > len(self._store):
-            larger = np.zeros((min(2 * needed, self.limit), rows.shape[1]), dtype=np.int64)
-            larger[: self._count] = self.rows
-            self._store = larger
+            rows = np.concatenate([self.rows, rows])[-(self.limit // 2) :]
+            self.dropped += needed - len(rows)
+            self._count, needed = 0, len(rows)
         self._store[self._count : needed] = rows
         self._count = needed

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from engine.events import MOVES, STEPS, TOKENS, WORK, Action, Rows, Work, empty, rows_of
-from engine.happened import Recorded
+from engine.happened import Recorded, Totals
 from engine.recorder import Recorder
 from engine.routing import Routing
 from engine.spec import ModelSpec
@@ -34,6 +35,20 @@ class Source(Protocol):
     def recorder(self) -> Recorder | None:
         """Of the newest run, finished or not; None before the first."""
         ...
+
+
+@dataclass(frozen=True)
+class _SoFar(Recorded):
+    """The newest rows of a run under way, and sums over all of it."""
+
+    usage: LiveUsage
+    done: int
+    """Steps that had ended."""
+
+    @property
+    def totals(self) -> Totals:
+        """Of all of the run, as long as no other step has ended; then of the rows at hand."""
+        return self.usage.totals if self.usage.steps == self.done else super().totals
 
 
 class LiveState:
@@ -145,9 +160,11 @@ class LiveState:
             routing=Routing.none(self.model.top_k),
             step_rows=self.tables["steps"].rows,
             token_rows=tokens,
-            happened=Recorded(
+            happened=_SoFar(
                 rows_of(self.tables["work"].rows, 0, done),
                 rows_of(self.tables["moves"].rows, 0, done),
+                self.usage,
+                done,
             ),
             plan_list=tuple(recorder.plans) if recorder else (),
             start=recorder.start if recorder else Start(),

@@ -20,6 +20,10 @@ from fiddler_viz.views.live_frame import LiveFrame
 
 _SCRIPTS = tuple(map(Path(__file__).with_name, ("frames.js", "text_view.js")))
 LOOK_FOR = "Bright tokens took longest: were their experts missing? Click one."
+LIVE_TOKENS = 200
+"""At least so many of the last tokens are shown while a run is live, and less than twice as many: a
+browser lays all of them out again for each that comes. Left out are whole multiples, so that lines
+do not begin elsewhere each time."""
 EMPTY = '<span class="fv-muted">The text appears here, token by token.</span>'
 
 
@@ -92,6 +96,8 @@ class TextView(anywidget.AnyWidget):
                 texts = tuple(rows if at == only else rows[:0] for at, rows in enumerate(texts))
             total = sum(map(len, texts))
             left_out = max(total - LIMIT_TOKENS, 0)
+            if live:
+                left_out = max(total - LIVE_TOKENS, 0) // LIVE_TOKENS * LIVE_TOKENS
             texts = excerpt(texts, range(left_out, total))
             tokens = priced(trace, np.concatenate(texts))
             self._drawn_rows = len(tokens)
