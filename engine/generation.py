@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from engine.request import Limits, Request
 from engine.run import Run
 from engine.session import Session, Stopped
 from engine.spec import ModelSpec
+from engine.streaming import pieces
 from engine.strict import check_call
 from engine.threads import torch_threads
 from engine.trace import Start
@@ -187,36 +187,10 @@ class Generator:
                 "engine.generate() with it"
             )
         Request.of(prompt, max_new_tokens, options, self.limits).check_streamed()
-        return self._pieces(prompt, max_new_tokens, options)
-
-    def _pieces(
-        self, prompt: PromptLike, max_new_tokens: int, options: Mapping[str, Any]
-    ) -> Iterator[str]:
-        pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
-
-        def work() -> None:
-            try:
-                self.generate(prompt, max_new_tokens, on_text=pieces.put, **options)
-                pieces.put(None)
-            except BaseException as error:  # noqa: BLE001 (raised again in the caller's thread)
-                pieces.put(error)
-
-        thread = threading.Thread(target=work, name="fiddler-generate", daemon=True)
-        thread.start()
-        ended = False
-        try:
-            while True:
-                piece = pieces.get()
-                ended = not isinstance(piece, str)
-                if isinstance(piece, BaseException):
-                    raise piece
-                if piece is None:
-                    return
-                yield piece
-        finally:
-            if not ended:  # closed early; a run that was refused must not stop the other one
-                self.session.stop()
-            thread.join()
+        return pieces(
+            lambda heard: self.generate(prompt, max_new_tokens, on_text=heard, **options),
+            self.session.stop,
+        )
 
     def _how_it_ended(self, tokens: list[list[int]], max_new_tokens: int) -> str:
         longest = max(map(len, tokens))

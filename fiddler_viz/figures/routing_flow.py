@@ -230,8 +230,8 @@ def _experts(
         hoverinfo="text",
         showlegend=False,
     )
-    middle, name_at = (start + end) / 2, -above / 2
-    apart = _LABEL_PX * (_BELOW + above) / plot_px
+    name_at, apart = -above / 2, _LABEL_PX * (_BELOW + above) / plot_px
+    middle = np.minimum((start + end) / 2, _BELOW - 0.7 * apart)  # nothing of a number is cut
     shown = _labelled(middle.tolist(), apart, name_at, np.flatnonzero(known == marked).tolist())
     words = [
         "" if at not in shown else f"<b>▶ expert {n}</b>" if n == marked else f"expert {n}"

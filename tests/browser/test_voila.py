@@ -103,6 +103,25 @@ def test_bundled_run_fits_the_screen_and_stacks(
     watched.check()
 
 
+def test_a_page_opened_narrow_shows_all_of_it(
+    voila: Callable[[Path], str], watched: Watched, artifacts: Path, tmp_path: Path
+) -> None:
+    page = watched.page
+    page.set_viewport_size({"width": 800, "height": 1700})
+    page.goto(
+        voila(write_notebook(tmp_path / "narrow.ipynb", BUNDLED.format(theme="light"))),
+        timeout=SLOW_MS,
+    )
+    driver = Driver(page)
+    driver.opened()
+    page.locator(f"{TIMELINE} .main-svg").first.wait_for()  # what comes last makes it taller
+    page.wait_for_timeout(500)
+    assert page.evaluate(CUT) == [], "cut by what it stands in"
+    left, right = columns(page)
+    assert left["bottom"] <= right["top"], "does not stack at 800 pixels"
+    driver.shoot(artifacts / "voila-narrow.png")
+
+
 def ask_what_if(driver: Driver, picture: Path) -> None:
     """By keyboard: another link beside the plan kept as A, both shown in turn, and back."""
     page, root = driver.page, driver.root
