@@ -181,6 +181,7 @@ class Explorer(widgets.VBox):
             self._state = "ready"
         self._asked_s = time.monotonic()
         self._session.do(action)
+        self._dirty.set()  # a row may open or close, and charts make room
         self._pump.hurry()
 
     def _switch(self, change: Any) -> None:

@@ -209,6 +209,7 @@ def _stars(run: Now, look: Theme, scale: float) -> list[go.Scatter]:
         "name": words,
         "legendgroup": "run",
         "mode": "markers",
+        "cliponaxis": False,
         "marker": {"symbol": "star", "size": 15, "color": look.text, "line": edge},
         "hovertemplate": f"<b>{words}</b>: {safe(run.policy)}, {format_bytes(run.gpu_memory)}, "
         f"{rate(run.tokens_per_s)}<extra></extra>",

@@ -158,6 +158,7 @@ def _mark(run: Here, look: Theme) -> go.Scatter:
         y=[run.hit_rate],
         name=words,
         mode="markers",
+        cliponaxis=False,
         marker={
             "symbol": "star",
             "size": 16,

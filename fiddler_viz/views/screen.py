@@ -77,7 +77,7 @@ class Screen:
         self._theme = theme
         self._selection = selection
         self._height_px = height_px
-        self._drawn_plan: tuple[Plan, str, bool] | None = None
+        self._drawn_plan: tuple[Plan, str, bool, bool] | None = None
         self._drawn_predicted: Summary | None = None
         self._pinned: NDArray[np.bool_] | None = None
         """What was pinned when numbers were drawn last."""
@@ -166,7 +166,7 @@ class Screen:
         view, moving = session.view, session.view.live or self.player.playing
         state = self.player.state(state, moment)
         self._make_room(session)
-        state_of_plan = (view.plan, session.shows, session.asks)
+        state_of_plan = (view.plan, session.shows, session.asks, session.kept is not None)
         before, self._drawn_plan = self._drawn_plan, state_of_plan
         replanned = state_of_plan != before
         was, self._drawn_predicted = self._drawn_predicted, predicted

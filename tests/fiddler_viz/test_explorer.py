@@ -449,15 +449,36 @@ def test_two_plans_side_by_side(opened: Callable[..., Explorer], trace: Trace) -
     arrives(screen.controls.memory, value=30.0)  # what is shown is what is changed
     explorer.flush()
     assert explorer.selection.plan == plans.switch.value == "B"
+    assert screen.status.text.endswith("Plan B is shown.")
     plans.clear.click()
     arrives(screen.what_if.toggle, value=False)
     explorer.flush()
+    assert "Plan B" not in screen.status.text
     assert plans.row.layout.display == "none" and screen.tiles.layout.display is None
     assert (screen.heatmap.figure.layout.height, screen.detail.figure.layout.height) == tall
     explorer.selection.plan = "A"  # there is none
     explorer.flush()
     explorer.flush()
     assert explorer.selection.plan == "B"
+
+
+def test_charts_have_their_room_again_while_a_run_is_live(opened: Callable[..., Explorer]) -> None:
+    engine = FakeEngine(pause_s=0.04, gpu_memory="24GB")
+    engine.generate("go", 6)
+    explorer = opened(engine)
+    screen = explorer.screen
+    arrives(screen.what_if.toggle, value=True)
+    explorer.flush()
+    tall = screen.heatmap.figure.layout.height
+    screen.plans.keep.click()
+    explorer.flush()
+    screen.runs.run.click()
+    wait_for(lambda: explorer.draws_live and explorer._framed)
+    assert screen.heatmap.figure.layout.height < tall
+    screen.plans.clear.click()
+    explorer.flush()
+    assert screen.heatmap.figure.layout.height == tall, "and not with the next figures"
+    explorer._stop()
 
 
 def test_asked_of_an_engine_that_runs(opened: Callable[..., Explorer]) -> None:
