@@ -174,6 +174,9 @@ class Records:
         at = self.body[records] + self._lists(records) * heads[:, ACTIVE]
         lists: list[Ragged] = []
         for many in (heads[:, EVICTED], heads[:, FETCHED], heads[:, UNUSED]):
+            if not many.any():  # as nearly always
+                lists.append(Ragged.none(len(records)))
+                continue
             lists.append(Ragged(np.cumsum([0, *many]), self.stream[_spread(at, many)]))
             at = at + many
         decisions = Decisions(actions, keeps.astype(np.bool_), *lists)

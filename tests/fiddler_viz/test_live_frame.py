@@ -127,7 +127,7 @@ class Counted:
     """An explorer of an engine under way, and what it sent."""
 
     def __init__(self) -> None:
-        self.engine = FakeEngine(pause_s=0.02)
+        self.engine = FakeEngine(pause_s=0.05)
         self.explorer = Explorer(self.engine)
         self.frames: list[dict[str, Any]] = []
         self.drawn = 0
@@ -137,7 +137,9 @@ class Counted:
             figure._send_update_msg = lambda *_: self.updates.append(time.monotonic())
         screen.beat.send = self._sent
         screen.beat.observe(lambda change: screen.beat._heard(None, {"shown": change["new"]}, []))
-        self.thread = threading.Thread(target=lambda: self.engine.generate("On", 64))
+        self.thread = threading.Thread(
+            target=lambda: self.engine.generate("On", 600)
+        )  # stopped at the end
 
     def _sent(self, content: dict[str, Any], _: object) -> None:
         if "drawn" in content:

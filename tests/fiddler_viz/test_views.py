@@ -23,7 +23,7 @@ from fiddler_viz.views.plan_controls import PlanControls, memory_scale
 from fiddler_viz.views.runner import Runner
 from fiddler_viz.views.status import Header, Status
 from fiddler_viz.views.style import style_sheet
-from fiddler_viz.views.text_view import TextView
+from fiddler_viz.views.text_view import LIVE_TOKENS, TextView
 from fiddler_viz.views.tiles import Tiles, make_tiles
 
 NASTY = '<script>alert("x")</script>'
@@ -204,6 +204,18 @@ def test_long_texts_show_their_end() -> None:
     view.show(trace, None)
     assert view.value.count("<i ") == LIMIT_TOKENS
     assert "52 earlier tokens" in view.value
+
+
+def test_of_a_live_text_whole_hundreds_are_left_out() -> None:
+    trace = synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=600)
+    total, view = len(trace.token_rows), TextView(100)
+    for part in (trace.until(len(trace.step_rows) - 2), trace):  # nothing moves to another line
+        view.show(part, None, live=True)
+        assert "400 earlier tokens" in view.value
+        shown = int((part.tokens["step"] >= 0).sum()) - 400
+        assert LIVE_TOKENS < shown <= view.value.count("<i ") < 2 * LIVE_TOKENS
+    view.show(trace, None)
+    assert view.value.count("<i ") == LIMIT_TOKENS < total
 
 
 def test_status_and_header_escape(trace: Trace) -> None:
