@@ -10,7 +10,7 @@ from engine.events import Rows
 class Growing:
     """An append-only table of int64 rows that keeps between ``limit / 2`` and ``limit`` of them.
 
-    :attr:`rows` is a view: valid until the next :meth:`append`, read-only by agreement.
+    :attr:`rows` is a view, read-only by agreement; what is appended later changes nothing in it.
     """
 
     def __init__(self, width: int, limit: int = 1 << 17) -> None:
@@ -36,5 +36,6 @@ class Growing:
             rows = np.concatenate([self.rows, rows])[-(self.limit // 2) :]
             self.dropped += needed - len(rows)
             self._count, needed = 0, len(rows)
+            self._store = np.empty_like(self._store)  # who has a view goes on to see the same
         self._store[self._count : needed] = rows
         self._count = needed

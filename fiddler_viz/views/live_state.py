@@ -48,7 +48,7 @@ class _SoFar(Recorded):
     @property
     def totals(self) -> Totals:
         """Of all of the run, as long as no other step has ended; then of the rows at hand."""
-        return self.usage.totals if self.usage.steps == self.done else super().totals
+        return self.usage.totals(self.done) or super().totals
 
 
 class LiveState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left
 
 import numpy as np
@@ -23,12 +24,16 @@ a fraction of the time."""
 
 
 class LiveUsage:
-    """Sums over a run so far. Lanes of experts count as work is seen, all else as steps end."""
+    """Sums over a run so far. Lanes of experts count as work is seen, all else as steps end.
+
+    One thread adds rows, any may ask.
+    """
 
     def __init__(self, grid: tuple[int, int], recorder: Recorder | None) -> None:
         self._grid = grid
         self.steps = 0
         """Steps that have ended."""
+        self._lock = threading.RLock()
         self._waiting: list[tuple[Rows, Rows, Rows]] = []
         self._rows = 0
         """How many of these."""
@@ -45,31 +50,34 @@ class LiveUsage:
     def __repr__(self) -> str:
         return f"LiveUsage({self.steps} steps)"
 
-    @property
-    def totals(self) -> Totals:
-        """Sums over all steps that have ended."""
-        self._add_up()
-        return self._totals
+    def totals(self, steps: int) -> Totals | None:
+        """Sums over the first so many steps; None where others have ended since."""
+        with self._lock:
+            self._add_up()
+            return self._totals if self.steps == steps else None
 
     @property
     def spent_ns(self) -> Ints:
         """By :class:`Lane`, ``(lanes, layers, experts)``."""
-        self._add_up()
-        return self._spent_ns
+        with self._lock:
+            self._add_up()
+            return self._spent_ns
 
     @property
     def held_ns(self) -> Ints:
         """By :class:`Place`, ``(places, layers, experts)``."""
-        self._add_up()
-        return self._held_ns
+        with self._lock:
+            self._add_up()
+            return self._held_ns
 
     def take(self, steps: Rows, work: Rows, moves: Rows) -> None:
         """Rows that are new, and do not change any more."""
-        self.steps += len(steps)
-        self._waiting.append((steps, work, moves))
-        self._rows += len(steps) + len(work) + len(moves)
-        if self._rows > LIMIT_ROWS:
-            self._add_up()
+        with self._lock:
+            self.steps += len(steps)
+            self._waiting.append((steps, work, moves))
+            self._rows += len(steps) + len(work) + len(moves)
+            if self._rows > LIMIT_ROWS:
+                self._add_up()
 
     def _add_up(self) -> None:
         if not self._waiting:
@@ -78,7 +86,7 @@ class LiveUsage:
         steps, work, moves = map(np.concatenate, zip(*waiting, strict=True))
         if len(work):
             until = int(work[-1, 0]) + 1
-            self._spent_ns += Recorded(work, moves).spent(until, self._grid)
+            self._spent_ns = self._spent_ns + Recorded(work, moves).spent(until, self._grid)
         work, moves = np.concatenate([self._work, work]), np.concatenate([self._moves, moves])
         ran, moved = (bisect_left(rows[:, 0], self.steps) for rows in (work, moves))
         self._work, self._moves = work[ran:].copy(), moves[moved:].copy()
@@ -89,4 +97,4 @@ class LiveUsage:
         edges = np.concatenate(([0], np.cumsum(steps[:, _END] - steps[:, _START])))
         first = self.steps - len(steps)
         held, self._places = held_ns(self._places, ended.changes, edges, self._grid[1], first)
-        self._held_ns += held.reshape(self._held_ns.shape)
+        self._held_ns = self._held_ns + held.reshape(self._held_ns.shape)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,11 +115,13 @@ def test_memory_stays_bounded_and_numbers_right(engine: FakeEngine) -> None:
 
 
 def test_growing_keeps_the_newest() -> None:
-    table = Growing(2, limit=10)
+    table, views = Growing(2, limit=10), list[Any]()
     for value in range(25):
         table.append(np.full((1, 2), value, dtype=np.int64))
         assert len(table) <= 10
         assert table.rows[-1, 0] == value
+        views.append((table.rows, table.rows.copy()))
+    assert all((view == then).all() for view, then in views), "rows that were handed out stay"
     assert table.dropped + len(table) == 25
     table.append(np.arange(60, dtype=np.int64).reshape(30, 2))
     assert table.rows[-1].tolist() == [58, 59]
