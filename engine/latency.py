@@ -68,7 +68,7 @@ class Curve:
         return made
 
     def upto(self, most: int) -> NDArray[np.int64]:
-        """Latency in ns for 0..most tokens; read only."""
+        """Latency in ns for 0..most tokens; not to be written to."""
         if most <= TABLE_TOKENS:
             return self._looked_up[: most + 1]
         return self.array(np.arange(most + 1))

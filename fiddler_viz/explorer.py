@@ -180,8 +180,9 @@ class Explorer(widgets.VBox):
         if self._state == "error":
             self._state = "ready"
         self._asked_s = time.monotonic()
+        if action in ("keep", "clear"):  # a row opens or closes: charts make room
+            self._dirty.set()
         self._session.do(action)
-        self._dirty.set()  # a row may open or close, and charts make room
         self._pump.hurry()
 
     def _switch(self, change: Any) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -45,10 +46,14 @@ class _SoFar(Recorded):
     done: int
     """Steps that had ended."""
 
-    @property
-    def totals(self) -> Totals:
-        """Of all of the run, as long as no other step has ended; then of the rows at hand."""
-        return self.usage.totals(self.done) or super().totals
+    @cached_property
+    def _totals(self) -> Totals:
+        """Of all of the run; of the rows at hand where nobody asked before the next step's end."""
+        return self.usage.totals(self.done) or super()._totals
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy stands for itself: it has the sums, and not who adds them up."""
+        return Recorded, (self.work_rows, self.move_rows), {"_totals": self._totals}
 
 
 class LiveState:
@@ -142,7 +147,7 @@ class LiveState:
         self.actions += np.bincount(at, minlength=self.actions.size).reshape(self.actions.shape)
 
     def trace(self) -> Trace:
-        """The finished steps as a trace without routing; arrays are valid until the next pull."""
+        """The finished steps as a trace without routing; the next pull changes nothing in it."""
         done = self.steps
         tokens = self.tables["tokens"].rows
         if dropped := self.tables["tokens"].dropped:  # parents are rows of the whole table

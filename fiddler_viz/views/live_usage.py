@@ -72,6 +72,8 @@ class LiveUsage:
 
     def take(self, steps: Rows, work: Rows, moves: Rows) -> None:
         """Rows that are new, and do not change any more."""
+        if not (len(steps) or len(work) or len(moves)):
+            return
         with self._lock:
             self.steps += len(steps)
             self._waiting.append((steps, work, moves))

@@ -215,6 +215,7 @@ class Screen:
                 view.trace,
                 token if picked.token is None else picked.token,
                 live=moving,
+                growing=view.live,
                 picks=picks,
                 only=self._selection.sequence,
             ),

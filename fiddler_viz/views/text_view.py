@@ -21,9 +21,9 @@ from fiddler_viz.views.live_frame import LiveFrame
 _SCRIPTS = tuple(map(Path(__file__).with_name, ("frames.js", "text_view.js")))
 LOOK_FOR = "Bright tokens took longest: were their experts missing? Click one."
 LIVE_TOKENS = 200
-"""At least so many of the last tokens are shown while a run is live, and less than twice as many: a
-browser lays all of them out again for each that comes. Left out are whole multiples, so that lines
-do not begin elsewhere each time."""
+"""Of a text that grows at least so many of the last tokens are shown, and less than twice as many:
+a browser lays all of them out again for each that comes. Left out are whole multiples, so that
+lines do not begin elsewhere each time. (Of several texts each grows: they are shown as ever.)"""
 EMPTY = '<span class="fv-muted">The text appears here, token by token.</span>'
 
 
@@ -78,13 +78,15 @@ class TextView(anywidget.AnyWidget):
         selected: int | None,
         *,
         live: bool = False,
+        growing: bool = False,
         picks: Mapping[str, int] | None = None,
         only: int | None = None,
     ) -> bool:
         """Draw; True if anything changed. ``selected`` is a row of the tokens table.
 
         ``picks``: what :attr:`picks` was when ``selected`` was found out. While ``live``, the end
-        of a long text is in view, else its beginning. ``only``: the one text shown, of several.
+        of a long text is in view, else its beginning; ``growing``: it is of a run under way.
+        ``only``: the one text shown, of several.
         """
         before = self.value
         hint, body = LOOK_FOR, EMPTY
@@ -96,7 +98,7 @@ class TextView(anywidget.AnyWidget):
                 texts = tuple(rows if at == only else rows[:0] for at, rows in enumerate(texts))
             total = sum(map(len, texts))
             left_out = max(total - LIMIT_TOKENS, 0)
-            if live:
+            if growing and self.texts == 1:
                 left_out = max(total - LIVE_TOKENS, 0) // LIVE_TOKENS * LIVE_TOKENS
             texts = excerpt(texts, range(left_out, total))
             tokens = priced(trace, np.concatenate(texts))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import threading
 from typing import Any
 
@@ -112,6 +113,36 @@ def test_memory_stays_bounded_and_numbers_right(engine: FakeEngine) -> None:
     assert len(seen.work_rows) <= 1000
     assert seen.summary == run.summary, "of all of the run, though its oldest rows are gone"
     assert seen.happened.totals == run.happened.totals
+
+
+def test_sums_are_those_of_the_run_however_often_they_are_asked_for(engine: FakeEngine) -> None:
+    live, sums = LiveState(engine), list[int]()
+    engine.pause_s = 0.002
+    thread = threading.Thread(target=lambda: engine.generate("go", 40))
+    asking = threading.Thread(target=lambda: [live.usage.held_ns.sum() for _ in range(2000)])
+    thread.start()
+    asking.start()
+    while thread.is_alive() or live.pull():
+        live.pull()
+        sums.append(sum(live.trace().happened.totals.busy_ns))
+    asking.join()
+    assert sums == sorted(sums)
+    run = engine.last_run.trace
+    assert live.trace().happened.totals == run.happened.totals
+    np.testing.assert_array_equal(live.usage.spent_ns, lane_ns(run))
+    for _ in range(3):
+        assert not live.pull()
+    assert not live.usage._waiting, "an engine that rests costs nothing"
+
+
+def test_a_trace_so_far_is_copied_with_its_sums(engine: FakeEngine) -> None:
+    live = LiveState(engine, limit=1000)
+    engine.generate("go", 60)
+    live.pull()
+    seen = live.trace()
+    assert len(seen.work_rows) <= 1000
+    copied = pickle.loads(pickle.dumps(seen))
+    assert copied.happened.totals == seen.happened.totals == engine.last_run.trace.happened.totals
 
 
 def test_growing_keeps_the_newest() -> None:

@@ -206,16 +206,20 @@ def test_long_texts_show_their_end() -> None:
     assert "52 earlier tokens" in view.value
 
 
-def test_of_a_live_text_whole_hundreds_are_left_out() -> None:
+def test_of_a_growing_text_multiples_are_left_out() -> None:
     trace = synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=600)
     total, view = len(trace.token_rows), TextView(100)
     for part in (trace.until(len(trace.step_rows) - 2), trace):  # nothing moves to another line
-        view.show(part, None, live=True)
+        view.show(part, None, live=True, growing=True)
         assert "400 earlier tokens" in view.value
         shown = int((part.tokens["step"] >= 0).sum()) - 400
         assert LIVE_TOKENS < shown <= view.value.count("<i ") < 2 * LIVE_TOKENS
-    view.show(trace, None)
+    view.show(trace, None, live=True)  # played
     assert view.value.count("<i ") == LIMIT_TOKENS < total
+    rows = trace.token_rows.copy()
+    rows[:, 1] = np.arange(total) % 4  # the text of each
+    view.show(replace(trace, token_rows=rows), None, live=True, growing=True)
+    assert view.value.count("<i ") == LIMIT_TOKENS, "one text as ever"
 
 
 def test_status_and_header_escape(trace: Trace) -> None:
