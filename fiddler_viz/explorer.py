@@ -13,6 +13,7 @@ from ipywidgets.widgets.widget import _instances  # who is open: ipywidgets has 
 
 from engine.errors import InputError
 from engine.plan import Plan
+from engine.strict import whole
 from engine.trace import Trace
 from fiddler_viz.page import to_html
 from fiddler_viz.theme import Theme
@@ -64,8 +65,7 @@ class Explorer(widgets.VBox):
         self, source: Any = None, *, theme: str | Theme = "light", height: int = 780
     ) -> None:
         look = theme_of(theme)
-        if height < LEAST_PX:
-            raise InputError(f"height: expected at least {LEAST_PX} pixels, got {height}")
+        height = whole("height", height, least=LEAST_PX)
         self._session = open_session(source)
         self._can_load = source is None
         self._state = "ready"

@@ -22,8 +22,8 @@ from fiddler_viz.views.selection import Picked
 from fiddler_viz.views.view import View
 
 NOTHING = "Nothing is shown yet."
-LIVE = "Of the run before: anew when this run ends."
-BEFORE = "of the run before"
+LIVE = "Of {}: anew when this run ends."
+BEFORE, BUNDLED = "the run before", "the bundled run"
 COMES = "It comes when this run ends."
 PLAYING = "Anew where the playhead stands."
 WORKING = "Working it out"
@@ -93,12 +93,19 @@ class DetailView(widgets.VBox):
         return Room(self._theme, tall.larger if self.larger.value else tall.detail)
 
     def draw(
-        self, view: View, picked: Picked, whole: Trace | None = None, *, playing: bool = False
+        self,
+        view: View,
+        picked: Picked,
+        whole: Trace | None = None,
+        *,
+        playing: bool = False,
+        example: bool = False,
     ) -> bool:
         """Show the chart that is chosen; True if anything was sent.
 
         Of a ``whole`` run the trace is the part up to the step in play; ``playing``: soon up to
-        another one, so that nothing that takes longer than a frame is begun.
+        another one, so that nothing that takes longer than a frame is begun. ``example``: what was
+        shown before a run under way was no run of the reader's.
         """
         chart = self.charts[self.menu.value]
         for other in self.charts.values():
@@ -106,7 +113,7 @@ class DetailView(widgets.VBox):
                 other.side.layout.display = None if other is chart else "none"
         if view.live:
             self.background.drop()
-            return self._wait_for_end(chart)
+            return self._wait_for_end(chart, BUNDLED if example else BEFORE)
         self.said = self._words
         if playing and not chart.quick:
             self.background.drop()
@@ -138,13 +145,13 @@ class DetailView(widgets.VBox):
         self.background.drop()
         return Answer(question.work(lambda *_: None))
 
-    def _wait_for_end(self, chart: Chart) -> bool:
-        """A run is under way: what is shown is of the one before, if it is of this chart at all."""
+    def _wait_for_end(self, chart: Chart, of: str) -> bool:
+        """A run is under way: what is shown is of another one, if it is of this chart at all."""
         title, _, look_for = self._heading
         if self._shown[:1] == (chart.name,):
-            self.said = f"{BEFORE.capitalize()}. {self._words}"
-            headed = self.heading.show(title, BEFORE, look_for)
-            return self._note(LIVE, old=True) or headed
+            self.said = f"Of {of}. {self._words}"
+            headed = self.heading.show(title, f"of {of}", look_for)
+            return self._note(LIVE.format(of), old=True) or headed
         self.said = f"{chart.name.capitalize()}: {COMES}"
         headed = self.heading.show(chart.name.capitalize(), "", chart.tip)
         return self._note(COMES, old=True, other=True) or headed

@@ -48,6 +48,7 @@ class HeatmapView(widgets.VBox):
         """Of the figure, from its next drawing on."""
         self._selection = selection
         self._follower: int | None = None
+        self._growing = False
         self._drawn_empty = grid.is_empty
         figure = heatmap_figure(grid, theme, height=height_px)
         figure.update_layout(title_text="", margin_t=8, margin_b=24)
@@ -120,7 +121,7 @@ class HeatmapView(widgets.VBox):
             self._selection.token = self.token.value
 
     def _picked(self, change: Any) -> None:
-        if change["new"] is not None:
+        if change["new"] is not None and not self._growing:
             self.show.value = "token"
 
     def _clicked(self, _: Any, points: Any, __: Any) -> None:
@@ -138,12 +139,15 @@ class HeatmapView(widgets.VBox):
         else:
             of.pick(layer=layer, expert=expert)
 
-    def selected(self, tokens: int, picked: int | None, *, live: bool) -> int | None:
+    def selected(
+        self, tokens: int, picked: int | None, *, live: bool, growing: bool = False
+    ) -> int | None:
         """The token shown, out of so many processed; None where it is not about one token.
 
         Also keeps the slider's range, and sets it to the token ``picked``: while a run is live it
-        follows the newest token.
+        follows the newest token. ``growing``: no other can be shown yet.
         """
+        self._growing = growing
         self._follower = threading.get_ident()
         try:
             last = max(tokens - 1, 0)

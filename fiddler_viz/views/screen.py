@@ -182,7 +182,12 @@ class Screen:
         self.owes = False
         picks = self.text.picks  # before the selection: of a later one it would know nothing
         picked = Picked() if view.live else self._selection.within(view.trace)
-        token = self.heatmap.selected(tokens_processed(session), picked.token, live=moving)
+        token = self.heatmap.selected(
+            tokens_processed(session), picked.token, live=moving, growing=view.live
+        )
+        marked = token if picked.token is None else picked.token
+        if view.live:  # it is marked, and its experts are shown when the run has ended
+            marked = self._selection.within(view.trace).token
         against = self.heatmap.compared(session.earlier.names())
         grid = grid_of(session, self.heatmap.show.value, token, against)
         tiles = self._tiles_of(view, moment)
@@ -206,14 +211,16 @@ class Screen:
             self.memory.show(memory, room, size),
             not still and self.timeline.draw(view.trace, picked, whole, growing=view.live),
             self.player.show(moment),
-            self.detail.draw(view, picked, whole, playing=self.player.playing),
+            self.detail.draw(
+                view, picked, whole, playing=self.player.playing, example=session.example
+            ),
             self.words.show(grid, memory, room, size, self.timeline.drawn, self.detail.said),
             self.tiles.show(tiles, fade=replanned and not view.live),
             self._show_plans(session),
             (not still or later)  # frames add what is new
             and self.text.show(
                 view.trace,
-                token if picked.token is None else picked.token,
+                marked,
                 live=moving,
                 growing=view.live,
                 picks=picks,
@@ -294,6 +301,7 @@ class Screen:
 
     def _show_plans(self, session: Session) -> bool:
         kept = session.kept is not None
+        self.plans.keep.disabled = session.view.live
         return self.plans.show(session.comparison, session.shows, kept=kept)
 
     def draw_late(self, session: Session) -> bool:

@@ -29,20 +29,23 @@ async function render({ model, el }) {
     const before = box();
     const focused = before !== null && before === document.activeElement;
     const top = before?.scrollTop ?? 0;
+    const followed = before?.classList.contains("live");
+    const tall = followed && top < 0 ? before.scrollHeight : 0;
     el.innerHTML = model.get("value");
     const now = box();
     if (now === null) return;
-    if (!now.classList.contains("live")) now.scrollTop = top;
+    if (!now.classList.contains("live")) now.scrollTop = followed ? now.scrollHeight : top;
+    else if (tall) now.scrollTop = top - (now.scrollHeight - tall); // who reads back goes on to
     if (focused) now.focus({ preventScroll: true });
     if ((model.get("knows")[page] ?? 0) < picks) {
       mark(at === null ? null : el.querySelector(`i[data-t="${at}"]`));
       return;
     }
     const token = marked()?.dataset.t ?? null;
-    if (token !== drawn) {
-      drawn = at = token;
-      if (marked() !== null) reveal(now, marked());
-    }
+    const ended = followed && !now.classList.contains("live");
+    if (token === drawn && !ended) return;
+    drawn = at = token;
+    if (marked() !== null) reveal(now, marked());
   }
 
   // A frame of a run under way: all tokens after the last drawing.

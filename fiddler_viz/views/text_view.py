@@ -103,6 +103,8 @@ class TextView(anywidget.AnyWidget):
             texts = excerpt(texts, range(left_out, total))
             tokens = priced(trace, np.concatenate(texts))
             self._drawn_rows = len(tokens)
+            if growing and selected is not None:
+                hint = f"Token {selected} is picked: its experts come when this run ends."
             hint += _scale(tokens)
             body = self._cells(tokens, texts, selected, left_out)
         value = (

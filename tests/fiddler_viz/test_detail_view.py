@@ -15,7 +15,7 @@ from engine.synthetic import synthetic_trace
 from engine.trace import Trace
 from fiddler_viz.explorer import Explorer
 from fiddler_viz.views.charts import hit_rates as hits_chart
-from fiddler_viz.views.detail_view import BEFORE, COMES, LIVE
+from fiddler_viz.views.detail_view import BEFORE, BUNDLED, COMES, LIVE
 from fiddler_viz.views.heights import LEAST_PX, Heights
 from tests.fiddler_viz.fake_engine import FakeEngine
 from tests.fiddler_viz.test_explorer import arrives, wait_for
@@ -228,16 +228,18 @@ def test_while_a_run_grows_the_old_is_dimmed(opened: Callable[..., Explorer]) ->
     arrives(explorer.screen.runs.tokens, value=60)
     explorer.screen.runs.run.click()
     wait_for(lambda: explorer.draws_live)
-    wait_for(lambda: LIVE in detail.note.value)
-    assert BEFORE in detail.heading.value and "for example" not in detail.heading.value
-    wait_for(lambda: detail.said.startswith("Of the run before. "))
+    wait_for(lambda: LIVE.format(BUNDLED) in detail.note.value)
+    assert f"of {BUNDLED}" in detail.heading.value and "for example" not in detail.heading.value
+    wait_for(lambda: detail.said.startswith("Of the bundled run. "))
     detail.menu.value = "flow"
     wait_for(lambda: COMES in detail.note.value)  # of this chart nothing was drawn
     assert "Flow" in detail.heading.value and "fv-other" in detail._stage._dom_classes
     detail.menu.value = "why"
     wait_for(lambda: not engine.running)
     wait_for(lambda: detail.note.value == "")
-    assert "for example" in detail.heading.value and not detail.said.startswith("Of the run")
+    assert "for example" in detail.heading.value and not detail.said.startswith("Of the")
+    explorer.screen.runs.run.click()
+    wait_for(lambda: LIVE.format(BEFORE) in detail.note.value)
     assert "fv-other" not in detail._stage._dom_classes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -460,6 +461,30 @@ def test_two_plans_side_by_side(opened: Callable[..., Explorer], trace: Trace) -
     explorer.flush()
     explorer.flush()
     assert explorer.selection.plan == "B"
+
+
+def test_a_token_picked_while_a_run_is_live_stays_picked(opened: Callable[..., Explorer]) -> None:
+    explorer = opened(FakeEngine(pause_s=0.04, gpu_memory="24GB"))
+    screen = explorer.screen
+    screen.runs.run.click()
+    wait_for(lambda: explorer.draws_live and len(explorer.trace.step_rows) > 4)
+    assert screen.plans.keep.disabled, "what grows cannot be kept"
+    explorer.selection.token = 3
+    explorer.flush()
+    assert screen.heatmap.show.value == "popularity", "its experts are not known yet"
+    assert "Token 3 is picked: its experts come" in screen.text.value
+    wait_for(lambda: len(explorer.trace.step_rows) > 12)
+    explorer._mark()
+    explorer.flush()
+    assert re.findall('class="[^"]* s"[^>]*data-t="([0-9]+)"', screen.text.value) == ["3"]
+    explorer.selection.token = None
+    explorer.flush()
+    assert not re.findall('class="[^"]* s"', screen.text.value)
+    explorer.selection.token = 5
+    explorer._stop()
+    wait_for(lambda: not explorer.draws_live)
+    explorer.flush()
+    assert not screen.plans.keep.disabled and "token 5" in screen.detail.heading.value
 
 
 def test_charts_have_their_room_again_while_a_run_is_live(opened: Callable[..., Explorer]) -> None:

@@ -141,12 +141,25 @@ def test_the_colour_scale_says_what_the_frame_shows(chromium: str) -> None:
         ask(tab, "test.model.set('_opened', 1)")
         labels = "[...test.el.querySelectorAll('.colorbar .cbaxis text')].map((t) => t.textContent)"
         assert tab.evaluate(labels) == before
+        assert [tab.evaluate(SEEN, layer) for layer in (".heatmaplayer", ".scatterlayer")] == [1, 1]
         ask(tab, "test.paint('heatmap')")
         assert tab.evaluate(labels) == then
+        for layer in (".heatmaplayer", ".scatterlayer"):
+            assert tab.evaluate(SEEN, layer) == 0, "plotly's older drawing shows through"
+        assert tab.evaluate(SEEN, ".fv-live") == tab.evaluate(SEEN, ".colorbar") == 1
         ask(tab, "test.beat.tell('msg:custom', { drawn: true })")
         assert tab.evaluate(labels) == before, "plotly's again"
         assert tab.get_by_role("group", name="a map").count() == 1
         browser.close()
+
+
+SEEN = """(at) => {
+  let seen = 1;
+  for (let each = test.el.querySelector(at); each; each = each.parentElement)
+    seen *= getComputedStyle(each).opacity;
+  return seen;
+}"""
+"""How opaque a part of the plot is, with all that it stands in."""
 
 
 def ask(tab: Any, script: str) -> list[Any]:
