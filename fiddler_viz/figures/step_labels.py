@@ -23,6 +23,7 @@ class StepLabels(Sequence[str]):
         if steps["kind"][step] == StepKind.PREFILL:
             return f"prefill, {count(int(steps['tokens'][step]), 'token')}"
         token = int(steps["token"][step])
-        if trace.texts and 0 <= token < len(trace.texts):
+        one = steps["sequences"][step] == 1  # of several texts, none stands for the step
+        if one and trace.texts and 0 <= token < len(trace.texts):
             return f"“{show_token(trace.texts[token], 12).strip()}”"
         return f"step {step}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from engine.errors import FiddlerError
+from engine.errors import FiddlerError, InputError
 from engine.trace import Trace
 from fiddler_viz.figures.base import new_figure
 from fiddler_viz.theme import Theme, safe
@@ -24,6 +24,7 @@ from fiddler_viz.views.view import View
 NOTHING = "Nothing is shown yet."
 LIVE = "Of {}: anew when this run ends."
 BEFORE, BUNDLED = "the run before", "the bundled run"
+BEGINNING = "Nothing has run yet: play, or move on."
 COMES = "It comes when this run ends."
 PLAYING = "Anew where the playhead stands."
 WORKING = "Working it out"
@@ -115,6 +116,8 @@ class DetailView(widgets.VBox):
             self.background.drop()
             return self._wait_for_end(chart, BUNDLED if example else BEFORE)
         self.said = self._words
+        if whole is not None and not len(view.trace.step_rows):
+            return self._say(chart, InputError(BEGINNING))
         if playing and not chart.quick:
             self.background.drop()
             return self._note(PLAYING, old=True)

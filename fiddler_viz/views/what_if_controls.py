@@ -34,6 +34,10 @@ TIPS = {
 }
 
 
+IN_FORCE = "Back to the plan in force."
+OWN = "Back to the machine's own link and cores."
+
+
 class WhatIfControls:
     """The row that the toggle shows. Values go to ``on_change`` by the name of an argument of
     :func:`engine.placement.change_plan`, buttons to ``on_action`` by name.
@@ -71,7 +75,10 @@ class WhatIfControls:
             layout=widgets.Layout(width="54px"),
         )
         self.apply = _button("Apply", "Give the plan that is asked to the engine.", 64)
-        self.reset = _button("Reset", "Back to the plan in force.", 64)
+        self.reset = _button("Reset", IN_FORCE, 64)
+        self._asks = False
+        self._unchanged: HardwareSpec | None = None
+        """The machine as it is, where another one is in force."""
         self.row = widgets.Box(
             [
                 self.link, self.link_label, self.cores, self.cores_label,
@@ -82,8 +89,8 @@ class WhatIfControls:
         self.row.add_class("fv-row")
         self.toggle.observe(lambda change: self._show(change["new"]), "value")
         self.live.observe(lambda change: self._act("live" if change["new"] else "ask"), "value")
-        for name in ("apply", "reset"):
-            getattr(self, name).on_click(lambda _, name=name: self._on_action(name))
+        self.apply.on_click(lambda _: self._on_action("apply"))
+        self.reset.on_click(lambda _: self._set_back())
         self._models = costable(model)
         self.costed.tooltip = why_these(model)  # a session has one grid
         self.follow(plan, model)
@@ -108,6 +115,12 @@ class WhatIfControls:
     def _act(self, name: str) -> None:
         if self._follower != threading.get_ident():
             self._on_action(name)
+
+    def _set_back(self) -> None:
+        if not self._asks and self._unchanged is not None:
+            self._on_change("hardware", self._unchanged)
+        else:
+            self._on_action("reset")
 
     def _changed(self, name: str, value: Any) -> None:
         if self._follower == threading.get_ident() or value is None:
@@ -145,7 +158,11 @@ class WhatIfControls:
                 self.planner.value = plan.planner if plan.planner in PLANNERS else None
             self._follow_models(model, loaded, moving)
             self.live.disabled, self.live.value = not drives, at_once
-            self.apply.disabled, self.reset.disabled = not (drives and asks), not asks
+            self._asks = asks
+            self._unchanged = machine.original if machine is not None and machine.changed else None
+            self.apply.disabled = not (drives and asks)
+            self.reset.disabled = not asks and self._unchanged is None
+            self.reset.tooltip = IN_FORCE if asks or self._unchanged is None else OWN
         finally:
             self._follower = None
 

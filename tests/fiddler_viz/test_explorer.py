@@ -463,6 +463,22 @@ def test_two_plans_side_by_side(opened: Callable[..., Explorer], trace: Trace) -
     assert explorer.selection.plan == "B"
 
 
+def test_reset_leads_back_from_a_machine_that_is_in_force(opened: Callable[..., Explorer]) -> None:
+    engine = FakeEngine(gpu_memory="24GB")
+    engine.generate("go", 6)
+    explorer = opened(engine)
+    what_if, own = explorer.screen.what_if, explorer.plan.costs
+    assert what_if.reset.disabled
+    arrives(what_if.link, index=len(what_if.link.options) - 1)
+    explorer.flush()
+    assert explorer.plan.basis.hardware.changed and engine.plan == explorer.plan
+    assert not what_if.reset.disabled and "own link" in what_if.reset.tooltip
+    what_if.reset.click()
+    explorer.flush()
+    assert not explorer.plan.basis.hardware.changed and engine.plan.costs == own
+    assert what_if.reset.disabled and not explorer.screen.status.is_error
+
+
 def test_a_token_picked_while_a_run_is_live_stays_picked(opened: Callable[..., Explorer]) -> None:
     explorer = opened(FakeEngine(pause_s=0.04, gpu_memory="24GB"))
     screen = explorer.screen

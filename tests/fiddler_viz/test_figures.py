@@ -429,6 +429,10 @@ def test_steps_are_labelled_where_there_is_room(trace: Trace, long: Trace) -> No
     assert window(trace).step_labels[0] == "prefill, 5 tokens"
     assert window(trace, step=1).step_labels == ("“$x$”",)
     assert window(long).step_labels == ()
+    rows = trace.step_rows.copy()
+    rows[1, 3] = 2  # sequences
+    both = replace(trace, step_rows=rows)
+    assert window(both, step=1).step_labels == ("step 1",), "none of several texts stands for it"
 
 
 # ---------------------------------------------------------------------------------------- memory

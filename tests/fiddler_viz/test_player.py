@@ -113,6 +113,7 @@ def test_before_the_first_step(opened: Callable[..., Explorer], trace: Trace) ->
     assert "before its first step" in explorer.screen.header.value
     drawn = explorer.screen.timeline.drawn
     assert drawn.is_empty and drawn.end_ns == trace.steps["end_ns"][0]
+    assert "Nothing has run yet" in explorer.screen.detail.note.value
 
 
 def test_it_plays_at_the_runs_own_speed(opened: Callable[..., Explorer], trace: Trace) -> None:
