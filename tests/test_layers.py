@@ -46,7 +46,7 @@ ENGINE_ABOVE = (
         "critical_path",
         "spans",
     ),
-    ("recorder", "scenario"),
+    ("recorder", "scenario", "streaming"),
     ("replay", "interchange", "bounds"),
     ("synthetic", "sweep sweep_task", "heldout", "curves", "budgets", "device_costs"),
 )
@@ -59,7 +59,7 @@ ENGINE_BELOW = (  # below the torch line
     ("executor stream_executor device_rows", "attention_kernel"),
     ("session in_force step", "dense"),
     ("hook",),
-    ("loader", "prompt", "collector", "streaming", "popularity", "warm_up"),
+    ("loader", "prompt", "collector", "popularity", "warm_up"),
     ("request", "opening"),
     ("generation", "planned"),
     ("hybrid", "timing", "generated"),
