@@ -6,7 +6,7 @@ from engine.cost import CostModel
 from engine.decision import Request
 from engine.events import Action
 from engine.policies.base import Policy
-from engine.policies.ranking import Scores
+from engine.policies.scores import Scores
 from engine.profile import Profile
 from engine.residency import Residency
 

@@ -20,7 +20,8 @@ from engine.planners import PLANNERS, Known
 from engine.policies import POLICIES, Policy
 from engine.policies.dynamic import Dynamic
 from engine.policies.matching import FADE, patterns
-from engine.policies.ranking import HALF_LIFE_STEPS, Scores
+from engine.policies.ranking import HALF_LIFE_STEPS
+from engine.policies.scores import Scores
 from engine.replay import playable
 from engine.spec import UNCALIBRATED, HardwareSpec
 from engine.trace import Trace

@@ -13,8 +13,9 @@ import pytest
 from engine.decision import Batch, Request
 from engine.events import Action
 from engine.policies import LIVE, POLICIES, Belady, Lfu, Lrfu, Lru, LruLayer, Policy
-from engine.policies.ranking import HALF_LIFE_STEPS, Scores
+from engine.policies.ranking import HALF_LIFE_STEPS
 from engine.policies.retention import LayerRecency
+from engine.policies.scores import Scores
 from engine.residency import Residency
 from tests.engine.builders import COSTS
 
