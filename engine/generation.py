@@ -72,12 +72,13 @@ class Generator:
 
         Raises FiddlerError where the run itself asks for it.
         """
-        if self.session.running and self._thread is threading.current_thread():
+        here = threading.current_thread()
+        if self.session.running and self._thread is here:
             raise FiddlerError(
                 "an engine cannot be closed from within its own run (on_text): call engine.stop() "
                 "there, and engine.close() after generate has returned"
             )
-        while self.session.running or self._ends_elsewhere():
+        while self.session.running or (self._thread is not here and self.running):
             self.session.stop()
             time.sleep(0.002)
         try:
@@ -87,11 +88,11 @@ class Generator:
                 for name in ("model", "limits"):
                     vars(self).pop(name, None)
 
-    def _ends_elsewhere(self) -> bool:
-        """Whether a run of another thread is being made :attr:`last_run`."""
+    @property
+    def running(self) -> bool:
+        """Whether a run is under way, also one that is being made :attr:`last_run`."""
         thread = self._thread
-        here = threading.current_thread()
-        return thread is not None and thread is not here and thread.is_alive()
+        return self.session.running or (thread is not None and thread.is_alive())
 
     def costs_as(self, model: ModelSpec, *, named: bool) -> None:
         """Cost another model from the next run on; ``named``: whether traces name it."""
@@ -124,7 +125,7 @@ class Generator:
             {"return_dict_in_generate": True} if searching else {"streamer": collector}
         )
         lineage = request.lineage()
-        owner = object()
+        owner, here = object(), threading.current_thread()
         recorder: Recorder | None = None
         last = empty(TOKENS)
         ended = "error"
@@ -135,7 +136,7 @@ class Generator:
                 record=record,
                 predictions=predictions,
             )
-            self._thread = threading.current_thread()
+            self._thread = here
             if record:
                 self.recorder = recorder
             with ExitStack() as around:
@@ -172,8 +173,8 @@ class Generator:
                         last = recorder.sampled(collector.tokens)
                     recorder.tokens(last, self._texts(last[:, _ID].tolist()))
                     self.last_run = self._run(prompt, recorder, collector.tokens, ended)
-            finally:
-                if recorder is not None and self._thread is threading.current_thread():
+            finally:  # calls nothing, so no interrupt can come between
+                if recorder is not None and self._thread is here:
                     self._thread = None
         assert self.last_run is not None
         return self.last_run

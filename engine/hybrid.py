@@ -257,8 +257,8 @@ class HybridEngine(Planned):
 
     @property
     def running(self) -> bool:
-        """Whether a generation is under way."""
-        return self.session.running
+        """Whether a generation is under way: until it is :attr:`last_run`."""
+        return self._generator.running
 
     @property
     def recorder(self) -> Recorder | None:

@@ -365,8 +365,9 @@ class Session:
                 self._followed = engine.plan
                 self.present = View(trace, plan, predicted, run, live=True)
                 return True
-        if not running and self.present.live:  # it ended without leaving a run
-            self.present = replace(self.present, live=False)
+        if not running and self.present.live:  # it ended before there was one: back to the last
+            self._followed = engine.plan
+            self._show(asked or engine.plan)
             return True
         plan = engine.plan
         if self.drives and plan is not self._followed and plan != self._followed:

@@ -132,6 +132,30 @@ def test_a_run_under_way_is_stopped_first(monkeypatch: pytest.MonkeyPatch) -> No
     assert "closed" in repr(engine._generator)
 
 
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, MemoryError])
+def test_it_runs_until_the_run_is_the_last(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException] | None
+) -> None:
+    """Who sees that nothing runs, finds the run there; and it never seems to run for ever."""
+    engine = fv.load(gpu_memory="50%")
+    seen: list[bool] = []
+
+    def trace(recorder: Recorder, meta: Any) -> Any:
+        seen.append(engine.running)
+        if error is not None:
+            raise error
+        return whole(recorder, meta)
+
+    whole = Recorder.trace
+    monkeypatch.setattr(Recorder, "trace", trace)
+    with nullcontext() if error is None else pytest.raises(error):
+        engine.generate(PROMPT, 2)
+    assert seen == [True] and not engine.running
+    monkeypatch.undo()
+    assert engine.generate(PROMPT, 2) is engine.last_run and not engine.running
+    engine.close()
+
+
 def test_not_from_within_the_run() -> None:
     engine = fv.load(gpu_memory="50%")
     with pytest.raises(FiddlerError, match=r"from within its own run .*engine\.stop\(\) there"):
