@@ -50,8 +50,11 @@ def encode(prompt: PromptLike, tokenizer: Any | None, vocabulary: int) -> tuple[
             f"{type(prompt).__name__}"
         )
     items = [prompt] if isinstance(prompt, str) else list(prompt)
-    if not items or any(isinstance(item, str) and not item.strip() for item in items):
-        raise InputError(f"the prompt is empty ({prompt!r}): give at least one word or token id")
+    blank = [i for i, item in enumerate(items, 1) if isinstance(item, str) and not item.strip()]
+    if not items or blank:
+        which = f"prompt {blank[0]} of {len(items)}" if len(items) > 1 else "the prompt"
+        what = repr(items[blank[0] - 1] if blank else prompt)
+        raise InputError(f"{which} is empty ({what}): give at least one word or token id")
     if _are_ids(items):
         return _padded([items], tokenizer, vocabulary)
     if all(isinstance(item, list | tuple) and _are_ids(item) for item in items):
@@ -113,8 +116,10 @@ def _padded(
     batch: Sequence[Sequence[int]], tokenizer: Any | None, vocabulary: int
 ) -> tuple[Tensor, Tensor]:
     """Lists of ids as ids and mask; what stands in the padding is masked out."""
-    if not all(batch):
-        raise InputError("the prompt has no tokens: give at least one in each sequence")
+    for number, ids in enumerate(batch, 1):
+        if not ids:
+            which = f"prompt {number} of {len(batch)}" if len(batch) > 1 else "the prompt"
+            raise InputError(f"{which} has no tokens: give at least one")
     if max(map(max, batch)) >= vocabulary:  # also too large for a tensor
         raise _outside(vocabulary)
     pad = getattr(tokenizer, "pad_token_id", None)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import ipywidgets as widgets
 from ipywidgets.widgets.widget import _instances  # who is open: ipywidgets has no other list
@@ -144,12 +144,16 @@ class Explorer(widgets.VBox):
         """The views and controls, by name."""
         return self._screen
 
-    def to_html(self, path: str | Path) -> Path:
+    @overload
+    def to_html(self, path: str | Path) -> Path: ...
+    @overload
+    def to_html(self, path: None = None) -> str: ...
+    def to_html(self, path: str | Path | None = None) -> Path | str:
         """Write the run that is explored as one self-contained page, and return its path.
 
-        The page opens from disk, without kernel and network, and its sliders are alive: see
-        :func:`fiddler_viz.to_html`. A run that is under way is written as far as it has come.
-        Raises InputError where the file cannot be written.
+        Without a path it is returned, not written. The page opens from disk, without kernel and
+        network, and its sliders are alive: see :func:`fiddler_viz.to_html`. A run that is under way
+        is written as far as it has come. Raises InputError where the file cannot be written.
         """
         return to_html(self._session.explored, path)
 
@@ -166,19 +170,22 @@ class Explorer(widgets.VBox):
     # What the reader does, in whatever thread it arrives.
 
     def _change(self, name: str, value: Any) -> None:
-        if self._state == "error":
-            self._state = "ready"
+        self._moved()
         self._session.change(name, value)
         self._pump.hurry()
 
     def _edited(self) -> None:
-        if self._state == "error":
-            self._state = "ready"
+        self._moved()
         self._pump.hurry()
 
-    def _act(self, action: Action) -> None:
+    def _moved(self) -> None:
+        """The reader goes on: what was refused before is over."""
         if self._state == "error":
             self._state = "ready"
+            self._screen.status.say("")
+
+    def _act(self, action: Action) -> None:
+        self._moved()
         self._asked_s = time.monotonic()
         if action in ("keep", "clear"):  # a row opens or closes: charts make room
             self._dirty.set()

@@ -24,7 +24,7 @@ from fiddler_viz.figures.strip_words import (
     tips,
     title,
 )
-from fiddler_viz.figures.token_cells import GRADIENT, SHADES, in_order, shades
+from fiddler_viz.figures.token_cells import GRADIENT, SHADES, in_order, left_out, shades
 from fiddler_viz.frames import Strip
 from fiddler_viz.theme import (
     ACTIONS,
@@ -112,8 +112,7 @@ def strip_html(strip: Strip, look: str | Theme = "light") -> str:
     )
     body = f'<div class="note">{EMPTY}</div>'
     if len(strip.rows):
-        after = f'<span class="fv-muted"> … {strip.after:,} later tokens</span>'
-        cells = _cells(strip) + (after if strip.after else "")
+        cells = left_out(strip.before, _cells(strip), strip.after)
         body = (
             f'<div class="key">{_legend(strip)}</div>'
             f'<div class="cells" tabindex="0">{cells}</div>'
@@ -137,7 +136,7 @@ def _cells(strip: Strip) -> str:
         prompt = "" if generated[row] else ' class="p"'
         return f'<i{prompt}{style} title="{safe(tip(row))}">{shown}{cues[row]}</i>'
 
-    return in_order(strip.texts, cell, tokens.text, strip.before)
+    return in_order(strip.texts, cell, tokens.text)
 
 
 def _amounts(strip: Strip) -> tuple[list[str], list[str]]:

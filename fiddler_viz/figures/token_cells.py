@@ -38,14 +38,27 @@ def token_shades(tokens: Tokens) -> Ints:
     return shades(np.where(tokens.generated, tokens.ns, np.nan), *found)
 
 
-def in_order(
-    texts: Sequence[Ints], cell: Callable[[int], str], raw: Sequence[str], before: int = 0
-) -> str:
+def left_out(before: int, cells: str, after: int, *, to: tuple[int, int] = (-1, -1)) -> str:
+    """Cells, and how many tokens before and after them are left out.
+
+    ``to``: the rows next to them, which a click on those words leads to; -1: to none.
+    """
+    words = (f"{before:,} earlier tokens … ", f" … {after:,} later tokens")
+    shown = [
+        f'<i class="more" data-t="{row}" title="show them">{text}</i>'
+        if row >= 0
+        else f'<span class="fv-muted">{text}</span>'
+        for text, row in zip(words, to, strict=True)
+    ]
+    return (shown[0] if before else "") + cells + (shown[1] if after else "")
+
+
+def in_order(texts: Sequence[Ints], cell: Callable[[int], str], raw: Sequence[str]) -> str:
     """Cells of each text's rows, with a line's end where the token has one.
 
-    ``before``: tokens left out, which is said. Several texts are numbered, each in its own line.
+    Several texts are numbered, each in its own line.
     """
-    parts = [f'<span class="fv-muted">{before:,} earlier tokens … </span>'] if before else []
+    parts = list[str]()
     shown = [(number, rows) for number, rows in enumerate(texts, 1) if len(rows)]
     for at, (number, rows) in enumerate(shown):
         if at:

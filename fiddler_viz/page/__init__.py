@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from engine.destination import writing
 from engine.events import Clock
@@ -33,8 +33,14 @@ _SCRIPTS = (
 )  # fmt: skip
 
 
-def to_html(source: Any, path: str | Path) -> Path:
+@overload
+def to_html(source: Any, path: str | Path) -> Path: ...
+@overload
+def to_html(source: Any, path: None = None) -> str: ...
+def to_html(source: Any, path: str | Path | None = None) -> Path | str:
     """Write a run as one self-contained HTML page of 6 to 8 MB, and return its path.
+
+    Without a path nothing is written, and the page itself is returned.
 
     ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. In the page the
     sliders of memory and cache and the menus of policies and hardware are alive: its own script
@@ -45,6 +51,8 @@ def to_html(source: Any, path: str | Path) -> Path:
     cannot be written.
     """
     content = render(figures.as_trace(source))
+    if path is None:
+        return content
     with writing(path) as path:
         path.write_text(content, encoding="utf-8")
     return path

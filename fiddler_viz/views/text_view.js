@@ -30,12 +30,12 @@ async function render({ model, el }) {
     const focused = before !== null && before === document.activeElement;
     const top = before?.scrollTop ?? 0;
     const followed = before?.classList.contains("live");
-    const tall = followed && top < 0 ? before.scrollHeight : 0;
+    const read = followed && top < 0 ? firstInView(before) : null;
     el.innerHTML = model.get("value");
     const now = box();
     if (now === null) return;
     if (!now.classList.contains("live")) now.scrollTop = followed ? now.scrollHeight : top;
-    else if (tall) now.scrollTop = top - (now.scrollHeight - tall); // who reads back goes on to
+    else if (read) keep(now, read); // who reads back goes on to
     if (focused) now.focus({ preventScroll: true });
     if ((model.get("knows")[page] ?? 0) < picks) {
       mark(at === null ? null : el.querySelector(`i[data-t="${at}"]`));
@@ -88,6 +88,23 @@ async function render({ model, el }) {
     model.off("change:value", draw);
     frames?.off();
   };
+}
+
+// The token that begins what is in view, and how far below the box's top it stands.
+function firstInView(box) {
+  const top = box.getBoundingClientRect().top;
+  for (const cell of box.querySelectorAll("i[data-t]")) {
+    const below = cell.getBoundingClientRect().top - top;
+    if (below >= 0) return { token: cell.dataset.t, below };
+  }
+  return null;
+}
+
+// Scrolls there again; to the beginning where that token is shown no more.
+function keep(box, { token, below }) {
+  const cell = box.querySelector(`i[data-t="${token}"]`);
+  if (cell === null) box.scrollTop = -box.scrollHeight;
+  else box.scrollTop += cell.getBoundingClientRect().top - box.getBoundingClientRect().top - below;
 }
 
 function reveal(box, cell) {

@@ -12,7 +12,14 @@ import numpy as np
 import traitlets
 
 from engine.trace import Trace
-from fiddler_viz.figures.token_cells import GRADIENT, SHADES, cost_range, in_order, token_shades
+from fiddler_viz.figures.token_cells import (
+    GRADIENT,
+    SHADES,
+    cost_range,
+    in_order,
+    left_out,
+    token_shades,
+)
 from fiddler_viz.frames import LIMIT_TOKENS, Ints, Tokens, excerpt, priced, readings
 from fiddler_viz.theme import safe, show_token
 from fiddler_viz.views.heard import Heard
@@ -59,7 +66,7 @@ class TextView(anywidget.AnyWidget):
         self.on_msg(self._heard)
         self._escaped: tuple[tuple[str, ...], list[str]] = ((), [])
         self._picks = Heard()
-        self._drawn_rows = 0
+        self._drawn_rows = self._first = self._total = 0
         self.texts = 0
         """How many texts there are: of a batch one for each prompt."""
         self.show(None, None)
@@ -96,17 +103,21 @@ class TextView(anywidget.AnyWidget):
             self.texts = len(texts)
             if only is not None and only < len(texts):
                 texts = tuple(rows if at == only else rows[:0] for at, rows in enumerate(texts))
-            total = sum(map(len, texts))
-            left_out = max(total - LIMIT_TOKENS, 0)
-            if growing and self.texts == 1:
-                left_out = max(total - LIVE_TOKENS, 0) // LIVE_TOKENS * LIVE_TOKENS
-            texts = excerpt(texts, range(left_out, total))
+            order = np.concatenate(texts)
+            part = self._part(order, selected, growing=growing)
+            texts = excerpt(texts, part)
             tokens = priced(trace, np.concatenate(texts))
             self._drawn_rows = len(tokens)
             if growing and selected is not None:
                 hint = f"Token {selected} is picked: its experts come when this run ends."
             hint += _scale(tokens)
-            body = self._cells(tokens, texts, selected, left_out)
+            ends = (int(order[part.start - 1]), int(order[part.stop % len(order)]))
+            body = left_out(
+                part.start,
+                self._cells(tokens, texts, selected),
+                len(order) - part.stop,
+                to=(-1, -1) if growing else ends,
+            )
         value = (
             f'<div class="fv-hint fv-heading"><b>Text</b> {hint}</div>'
             f'<div class="fv-text{" live" if live else ""}" style="height:{self.height_px}px" '
@@ -138,10 +149,24 @@ class TextView(anywidget.AnyWidget):
         self._on_pick(token if type(token) is int else None)
         self._picks.note(content.get("page"), content.get("number"))  # after it: see `picks`
 
-    def _cells(
-        self, tokens: Tokens, texts: tuple[Ints, ...], selected: int | None, left_out: int
-    ) -> str:
-        """``left_out``: how many tokens came before these texts."""
+    def _part(self, order: Ints, selected: int | None, *, growing: bool) -> range:
+        """Which of all tokens, as they read, are shown: where the reader went, stays."""
+        total = len(order)
+        last = max(total - LIMIT_TOKENS, 0)
+        if growing:
+            self._total = 0
+            cut = max(total - LIVE_TOKENS, 0) // LIVE_TOKENS * LIVE_TOKENS
+            return range(cut if self.texts == 1 else last, total)
+        if total != self._total:
+            self._total, self._first = total, last
+        at = np.flatnonzero(order == selected) if selected is not None else ()
+        if len(at) and not self._first <= at[0] < self._first + LIMIT_TOKENS:
+            first = max(int(at[0]) - LIMIT_TOKENS // 2, 0)
+            # a last part of a few tokens more is shown at once: the very last cannot be picked
+            self._first = first if first + LIMIT_TOKENS // 2 < last else last
+        return range(self._first, min(self._first + LIMIT_TOKENS, total))
+
+    def _cells(self, tokens: Tokens, texts: tuple[Ints, ...], selected: int | None) -> str:
         shown = self._shown(tokens.text)
         shades = token_shades(tokens).tolist()
         columns = (tokens.ns.tolist(), tokens.hit_rate.tolist(), tokens.generated.tolist())
@@ -158,7 +183,7 @@ class TextView(anywidget.AnyWidget):
                 style += f' data-t="{row}"'
             return f'<i class="{classes}"{style} title="{tip}">{shown[row]}</i>'
 
-        return in_order(texts, cell, tokens.text, left_out)
+        return in_order(texts, cell, tokens.text)
 
     def _shown(self, texts: tuple[str, ...]) -> list[str]:
         """Escaped texts; a growing run's are escaped once."""

@@ -59,6 +59,7 @@ def test_its_page_is_of_the_run_whatever_plan_is_asked_about(
     assert explorer.trace is not trace
     page = explorer.to_html(tmp_path / "run.html").read_text(encoding="utf-8")
     assert page == to_html(trace, tmp_path / "same.html").read_text(encoding="utf-8")
+    assert page == explorer.to_html()
     with pytest.raises(InputError, match="cannot write"):
         explorer.to_html(tmp_path)
 

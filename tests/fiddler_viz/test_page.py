@@ -181,6 +181,10 @@ def test_page_returns_its_path_and_refuses_what_it_cannot_do(trace: Trace, tmp_p
         to_html(42, tmp_path / "run.html")
 
 
+def test_without_a_path_the_page_itself_comes(trace: Trace, tmp_path: Path) -> None:
+    assert to_html(trace) == to_html(trace, tmp_path / "run.html").read_text(encoding="utf-8")
+
+
 # ------------------------------------------------------------------------------------ what-ifs
 
 

@@ -198,12 +198,42 @@ def test_several_texts_are_shown_one_after_the_other() -> None:
     assert shown.split(">", 1)[1] == "text 1: ace\ntext 2: bdf"
 
 
-def test_long_texts_show_their_end() -> None:
-    trace = synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=LIMIT_TOKENS + 20)
-    view = TextView(100)
+def test_a_long_text_shows_its_end_or_where_the_reader_went() -> None:
+    trace = synthetic_trace("mixtral-8x7b", gpu_memory="24GB", decode_tokens=2 * LIMIT_TOKENS)
+    total, view = len(trace.token_rows), TextView(100)
+
+    def shown() -> tuple[int, int]:
+        """The rows of the first and the last cell; those beside them, a click leads to."""
+        cells = re.findall('<i class="[ps ]*".*? title="token ([0-9]+)', view.value)
+        more = re.findall('<i class="more" data-t="([0-9]+)"', view.value)
+        rows = [int(row) for row in cells]
+        assert rows == list(range(rows[0], rows[-1] + 1)) and len(rows) == LIMIT_TOKENS
+        before = [rows[0] - 1] if rows[0] else []
+        after = [rows[-1] + 1] if rows[-1] < total - 1 else []
+        assert [int(row) for row in more] == before + after
+        assert (f"{rows[0]} earlier tokens" in view.value) is bool(before)
+        assert (f"{total - rows[-1] - 1} later tokens" in view.value) is bool(after)
+        return rows[0], rows[-1]
+
     view.show(trace, None)
-    assert view.value.count("<i ") == LIMIT_TOKENS
-    assert "52 earlier tokens" in view.value
+    last = shown()
+    assert last == (total - LIMIT_TOKENS, total - 1)
+    view.show(trace, last[0] - 1)  # as a click on "earlier" picks
+    first, end = shown()
+    assert first < last[0] - 1 < end
+    for row in (first, end, None):  # in view: nothing moves
+        view.show(trace, row)
+        assert shown() == (first, end)
+    view.show(trace, 0)
+    assert shown() == (0, LIMIT_TOKENS - 1)
+    view.show(trace, total - 2)
+    assert shown() == last
+    for between in ({"growing": True}, {"live": True}):  # another run; or this one is played
+        view.show(trace, 0)
+        part = trace if "growing" in between else trace.until(1000)
+        view.show(part, None, **between)
+        view.show(trace, None)
+        assert shown() == last
 
 
 def test_of_a_growing_text_multiples_are_left_out() -> None:
@@ -213,13 +243,13 @@ def test_of_a_growing_text_multiples_are_left_out() -> None:
         view.show(part, None, live=True, growing=True)
         assert "400 earlier tokens" in view.value
         shown = int((part.tokens["step"] >= 0).sum()) - 400
-        assert LIVE_TOKENS < shown <= view.value.count("<i ") < 2 * LIVE_TOKENS
+        assert LIVE_TOKENS < shown <= view.value.count('title="token ') < 2 * LIVE_TOKENS
     view.show(trace, None, live=True)  # played
-    assert view.value.count("<i ") == LIMIT_TOKENS < total
+    assert view.value.count('title="token ') == LIMIT_TOKENS < total
     rows = trace.token_rows.copy()
     rows[:, 1] = np.arange(total) % 4  # the text of each
     view.show(replace(trace, token_rows=rows), None, live=True, growing=True)
-    assert view.value.count("<i ") == LIMIT_TOKENS, "one text as ever"
+    assert view.value.count('title="token ') == LIMIT_TOKENS, "one text as ever"
 
 
 def test_status_and_header_escape(trace: Trace) -> None:
