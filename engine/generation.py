@@ -19,7 +19,7 @@ from engine.events import TOKENS, Rows, empty
 from engine.hook import following
 from engine.lineage import Lineage
 from engine.plan import Plan
-from engine.prompt import PromptLike, TokenTexts, is_chat
+from engine.prompt import PromptLike, is_chat
 from engine.recorder import Recorder
 from engine.request import Limits, Request
 from engine.run import Run
@@ -28,6 +28,7 @@ from engine.spec import ModelSpec
 from engine.streaming import pieces
 from engine.strict import check_call
 from engine.threads import torch_threads
+from engine.token_texts import TokenTexts
 from engine.trace import Start
 
 _ID = (TOKENS.names or ()).index("id")

@@ -18,7 +18,7 @@ from engine.planners import check_planner
 from engine.policies import Policy, resolve_policy
 from engine.popularity import measure_profile
 from engine.profile import Profile
-from engine.prompt import PromptLike, TokenTexts
+from engine.prompt import PromptLike
 from engine.quantization import Quantization
 from engine.recorder import Recorder
 from engine.request import Limits
@@ -26,6 +26,7 @@ from engine.run import Run
 from engine.schemes import scheme_named
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
 from engine.threads import check_threads, choose_threads
+from engine.token_texts import TokenTexts
 from engine.units import parse_bytes, parse_percent
 
 

@@ -1,4 +1,4 @@
-"""Prompts: whatever a user hands over, as token ids; and token ids as text."""
+"""Prompts: whatever a user hands over, as token ids."""
 
 from __future__ import annotations
 
@@ -143,20 +143,3 @@ def _checked(ids: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
 
 def _outside(vocabulary: int) -> InputError:
     return InputError(f"token ids must be whole numbers from 0 to {vocabulary - 1}")
-
-
-class TokenTexts:
-    """The text of single tokens, remembered; without a tokenizer the ids as numbers."""
-
-    def __init__(self, tokenizer: Any | None) -> None:
-        self._tokenizer = tokenizer
-        self._known: dict[int, str] = {}
-
-    def __call__(self, ids: Sequence[int]) -> list[str]:
-        """One string for each id."""
-        return [self._known.get(token) or self._text(token) for token in ids]
-
-    def _text(self, token: int) -> str:
-        text = f"{token} " if self._tokenizer is None else self._tokenizer.decode([token])
-        self._known[token] = text
-        return text
