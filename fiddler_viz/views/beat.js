@@ -6,6 +6,7 @@
 
 function initialize({ model }) {
   globalThis.fiddlerVizPainters = { heatmap: paintHeatmap, timeline: paintTimeline };
+  nameHandles();
   function answer(frame) {
     requestAnimationFrame(() => requestAnimationFrame(() => model.send({ shown: frame })));
   }

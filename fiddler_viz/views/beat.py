@@ -12,7 +12,7 @@ import traitlets
 from fiddler_viz.figures.raster import SCRIPT
 from fiddler_viz.views.live_frame import LiveFrame
 
-_SCRIPTS = (SCRIPT, *map(Path(__file__).with_name, ("painters.js", "beat.js")))
+_SCRIPTS = (SCRIPT, *map(Path(__file__).with_name, ("painters.js", "names.js", "beat.js")))
 AHEAD = 20
 """So many frames of a run under way may be on their way: they are not answered one by one, but with
 the drawing that comes once a second. A page that is slower paints the newest only."""
