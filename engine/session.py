@@ -261,12 +261,15 @@ class Session(InForce):
         self._finish_step(complete=True)
 
     def _finish_step(self, *, complete: bool) -> None:
-        step, self._step = self._step, None
+        """Write the step down. An interrupt may come at any call: what is left of it is done again
+        by who finishes it then."""
+        step = self._step
         if not complete:
             self._pace.settle(wait=True)
-        if self.recorder is not None and step is not None:
-            self._write(self.recorder)
-            self.recorder.step(
+        recorder = self.recorder
+        if recorder is not None and step is not None and recorder.step_count == self._number:
+            self._write(recorder)
+            recorder.step(
                 (
                     self._number,
                     int(step.kind),
@@ -282,6 +285,7 @@ class Session(InForce):
                 )
             )
         self._number += 1
+        self._step = None
 
     def _check_stop(self) -> None:
         if self._stop:

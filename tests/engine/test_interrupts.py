@@ -14,11 +14,15 @@ import torch
 
 import fiddler_viz as fv
 from engine.errors import FiddlerError, InputError
+from engine.events import STEPS
 from engine.hybrid import HybridEngine
 from engine.notes import Notes
+from engine.recorder import Recorder
 from engine.replay import replay
 from engine.residency import Place
 from engine.trace import Trace
+
+COMPLETE = (STEPS.names or ()).index("complete")
 
 
 def interrupt_after(seconds: float) -> None:
@@ -103,6 +107,34 @@ def test_while_layers_are_written_down(
     trace = engine.last_run.trace
     of_third = trace.routing.where(trace.routing.step == 2)
     assert of_third.layer.tolist() == list(range(32)), "none is lost, none is there twice"
+    again = replay(trace).trace
+    np.testing.assert_array_equal(again.work_rows, trace.work_rows)
+    np.testing.assert_array_equal(again.move_rows, trace.move_rows)
+    assert_usable(engine)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_while_a_step_is_written_down(
+    engine: HybridEngine, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    """All of its layers ran: it is there, once, cut short where its own row was not written."""
+    tell = Recorder.step
+
+    def step(recorder: Recorder, row: Any) -> None:
+        stop = recorder.step_count == 2 and row[COMPLETE]
+        if not stop or written:
+            tell(recorder, row)
+        if stop:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recorder, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate("To be, or not to be", 40, do_sample=False)
+    assert engine.last_run is not None
+    trace = engine.last_run.trace
+    assert trace.steps["complete"].tolist() == [1, 1, int(written)]
+    of_third = trace.routing.where(trace.routing.step == 2)
+    assert of_third.layer.tolist() == list(range(32))
     again = replay(trace).trace
     np.testing.assert_array_equal(again.work_rows, trace.work_rows)
     np.testing.assert_array_equal(again.move_rows, trace.move_rows)
