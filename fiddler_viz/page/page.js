@@ -104,6 +104,7 @@ function themed(figure) {
 function draw(name, figure) {
   const { data: traces, layout } = themed(figure);
   const config = { responsive: true, displaylogo: false, displayModeBar: false };
+  document.getElementById(name).style.height = `${layout.height}px`; // else a resize takes it away
   Plotly.react(name, traces, layout, config);
 }
 
@@ -361,6 +362,7 @@ function show(button) {
 buttons.forEach((button, i) => {
   button.addEventListener("click", () => show(button));
   button.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && shown !== null) show(buttons.find((each) => Number(each.dataset.token) === shown));
     const next = buttons[i + { ArrowRight: 1, ArrowLeft: -1 }[event.key]];
     if (!next) return;
     event.preventDefault();

@@ -17,6 +17,10 @@ from fiddler_viz.page.linked import LIMIT_TOKENS
 from fiddler_viz.theme import count, percent, rate, safe, shade, show_token
 
 LIMIT_CELLS = 4000
+NO_SCRIPT = (
+    "Scripts are off here, so that charts and sliders stay empty: open this file in a browser, or "
+    "trust it in JupyterLab. Numbers, text and tables below are complete."
+)
 
 
 def header(trace: Trace) -> str:
@@ -46,7 +50,8 @@ def header(trace: Trace) -> str:
     return (
         f'<header><p class="muted">fiddler-viz: a run</p><h1>{name} '
         f'<span class="clock {clock}" title="{safe(CLOCKS[trace.clock])}">{clock} clock</span></h1>'
-        f'<ul class="facts">{items}</ul></header>'
+        f'<ul class="facts">{items}</ul>'
+        f"<noscript><p><b>{NO_SCRIPT}</b></p></noscript></header>"
     )
 
 

@@ -133,7 +133,8 @@ class PlanControls:
 
     def _follow_memory(self, plan: Plan, moving: Callable[[], Collection[str]]) -> None:
         self.unit, step, least, most = memory_scale(plan)
-        value = plan.gpu_memory / self.unit
+        # A browser's handle stands on steps alone, and would tell of another as if it were moved.
+        value = max(round(round(plan.gpu_memory / self.unit / step) * step, 9), least)
         _set_range(self.memory, least, max(most, value), step)
         self.memory.tooltip = (
             f"Device memory for everything. {format_bytes(plan.minimum_bytes)} is the least "
@@ -142,8 +143,8 @@ class PlanControls:
         )
         if "gpu_memory" in moving():
             return
-        if round(self.memory.value * self.unit) != plan.gpu_memory:  # 29.500000000000004 is 29.5
-            self.memory.value = max(value, least)
+        if round(self.memory.value / step) != round(value / step):  # 29.500000000000004 is 29.5
+            self.memory.value = value
         self.memory_label.value = format_bytes(plan.gpu_memory)
 
     def _follow_cache(self, plan: Plan, moving: Callable[[], Collection[str]]) -> None:

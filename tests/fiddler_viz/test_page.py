@@ -185,6 +185,11 @@ def test_without_a_path_the_page_itself_comes(trace: Trace, tmp_path: Path) -> N
     assert to_html(trace) == to_html(trace, tmp_path / "run.html").read_text(encoding="utf-8")
 
 
+def test_without_scripts_it_says_why_charts_are_empty(trace: Trace) -> None:
+    page = to_html(trace)
+    assert "Scripts are off here" in page.split("<noscript>")[1].split("</noscript>")[0]
+
+
 # ------------------------------------------------------------------------------------ what-ifs
 
 
@@ -367,6 +372,9 @@ def test_page_answers_what_replay_says(browser: Any, tmp_path: Path, made: Any, 
     tab.close()
 
 
+HEIGHTS = "[...document.querySelectorAll('.figure')].map((figure) => figure.clientHeight)"
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 800)])
 def test_sliders_are_moved_by_keys_and_everything_follows(
@@ -388,6 +396,8 @@ def test_sliders_are_moved_by_keys_and_everything_follows(
     decode = tab.inner_text("[data-tile=decode]")
     assert f"{trace.summary.tokens_per_s:.3g}" in decode and "modelled" in decode
 
+    heights = tab.evaluate(HEIGHTS)
+    assert min(heights) > 100
     tab.focus("[name=budget]")
     for _ in range(3):
         tab.keyboard.press("ArrowRight")
@@ -422,5 +432,12 @@ def test_sliders_are_moved_by_keys_and_everything_follows(
     until(tab, f"{pinned} == {own}")
     assert "predicted" not in tab.text_content("#heatmap .gtitle")
     assert tab.evaluate("document.activeElement.dataset.token") == "9"
+    tab.keyboard.press("Escape")
+    until(tab, "!document.querySelector('#timeline .gtitle').textContent.includes('of step')")
+    assert tab.locator("[data-token][aria-pressed=true]").count() == 0
+    tab.set_viewport_size({"width": width - 80, "height": 900})
+    wide = "document.querySelector('#heatmap .main-svg').clientWidth"
+    until(tab, f"{wide} <= {width - 80}")
+    assert tab.evaluate(HEIGHTS) == heights, "a chart that was drawn anew keeps its height"
     assert trouble == []
     context.close()
