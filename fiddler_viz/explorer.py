@@ -40,6 +40,7 @@ before, and the next key would wait for them; and how long we look more often wh
 in force, which it is from the next step on."""
 _UNSEEN_S = 0.3
 """At most so long a run's progress waits for plans that are asked for one after the other."""
+_END = {"stopped": "Stopped; what was generated is kept.", "length": "Done."}
 _IDLE_S = 0.25
 """How often an engine that does not run is asked whether it does by now."""
 
@@ -73,6 +74,8 @@ class Explorer(widgets.VBox):
         self._drawn_s = self._figures_s = self._asked_s = self._framed_s = 0.0
         self._framed = False
         """Whether frames have shown more than figures since these were drawn."""
+        self._told = self._session.base
+        """The run whose end was told, whoever began it."""
         self._ticking: int | None = None
         """The thread in which the playhead moves on by itself, just before a frame."""
         self._selection = Selection()
@@ -253,11 +256,22 @@ class Explorer(widgets.VBox):
             self.report(error)
             return
         self._state = "ready"
-        run = getattr(self._session.engine, "last_run", None)
-        words = {"stopped": "Stopped; what was generated is kept.", "length": "Done."}
-        ended = getattr(run, "ended", "length")
-        self._screen.status.say(words.get(ended, f"Done ({ended})."))
         self._mark()
+
+    def _turn(self, busy: bool) -> None:
+        """A run began or ended, also one that was started in a cell."""
+        ended = not busy and self._session.base is not self._told
+        if busy and self._state == "ready":
+            self._state = "running"
+            self._screen.status.say("")
+        elif not busy and self._state == "running":  # perhaps without a run to show for it
+            self._state = "ready"
+            self._screen.status.say("")
+        if ended:
+            self._told = self._session.base
+        if ended and self._state != "error":
+            how = self._session.explored.meta.get("ended", "length")
+            self._screen.status.say(_END.get(how, f"Done ({how})."))
 
     # What tests and benchmarks do, without waiting for the pump.
 
@@ -311,10 +325,7 @@ class Explorer(widgets.VBox):
         if not changed and not dirty and not owes_figure:
             return self._acknowledged(self._screen.draw_late(self._session))
         self._dirty.clear()
-        if busy and self._state == "ready":
-            self._state = "running"  # started elsewhere, in a cell
-        elif not busy and self._state == "running":
-            self._state = "ready"
+        self._turn(busy)
         self._drawn_s = now_s
         recent = now_s - self._figures_s < _FIGURES_S or not later
         still = self._framed and self._session.view.live and recent and not dirty

@@ -41,8 +41,10 @@ def as_trace(source: Any) -> Trace:
 
 def about(engine: Any) -> dict[str, Any]:
     """What the meta of an engine's traces says of where they run, before there is one."""
-    name = getattr(getattr(engine, "device", None), "name", None)
-    return {} if name is None else {"device": name}
+    device = getattr(getattr(engine, "device", None), "name", None)
+    loaded = getattr(getattr(engine, "real_spec", None), "name", None)
+    known = {"device": device, "loaded": loaded}
+    return {key: name for key, name in known.items() if name is not None}
 
 
 def _not_run_yet(engine: Any) -> Trace:

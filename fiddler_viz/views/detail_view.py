@@ -120,7 +120,7 @@ class DetailView(widgets.VBox):
             return self._say(chart, InputError(BEGINNING))
         if playing and not chart.quick:
             self.background.drop()
-            return self._note(PLAYING, old=True)
+            return self._meanwhile(chart, PLAYING)
         try:
             question = chart.ask(view, picked)
             shown = (chart.name, question.key, question.mark, Same(view.trace), self.room)
@@ -132,7 +132,7 @@ class DetailView(widgets.VBox):
         except FiddlerError as error:
             answer = Answer(error=error)
         if answer is None:
-            return self._note(self._so_far(), old=True)
+            return self._meanwhile(chart, self._so_far())
         if answer.error is not None:
             return self._say(chart, answer.error)
         self._shown = shown
@@ -158,6 +158,14 @@ class DetailView(widgets.VBox):
         self.said = f"{chart.name.capitalize()}: {COMES}"
         headed = self.heading.show(chart.name.capitalize(), "", chart.tip)
         return self._note(COMES, old=True, other=True) or headed
+
+    def _meanwhile(self, chart: Chart, words: str) -> bool:
+        """What is shown is old; with words, and of another chart, it goes, and its heading too."""
+        if not words or self._shown[:1] == (chart.name,):
+            return self._note(words, old=True)
+        self.said = f"{chart.name.capitalize()}: {words}"
+        headed = self.heading.show(chart.name.capitalize(), "", chart.tip)
+        return self._note(words, old=True, other=True) or headed
 
     def _show(self, chart: Chart, drawn: Drawn) -> bool:
         self.said = self._words = drawn.words

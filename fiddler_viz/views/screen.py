@@ -175,7 +175,7 @@ class Screen:
         if before and before[1] == session.shows and edited(before[0], view.plan):
             self.status.say(edit_words(before[0], view.plan, was, predicted))
         elif replanned and not busy:
-            self.status.say(plan_words(view, example=session.example) + asked_words(session))
+            self.status.say(plan_words(session) + asked_words(session))
         self.runs.busy(busy)
         if replanned and not view.live and len(view.trace.routing) > _MANY_ROWS:
             return self._draw_first(session, whole, moment, name=name)
@@ -297,6 +297,7 @@ class Screen:
             light=light,
             pending=ran,
             upto=moment,
+            elsewhere=view.plan.own_machine[1] if view.trace.on_host else "",
         )
 
     def _show_plans(self, session: Session) -> bool:
@@ -354,11 +355,13 @@ class Screen:
         return [self.beat, *self.timeline.memory.widgets()]
 
 
-def plan_words(view: View, *, example: bool) -> str:
+def plan_words(session: Session) -> str:
     """The plan in force, in a sentence, and what is shown."""
+    view = session.view
     plan = view.plan
     if view.trace.on_host:
-        return "Everything runs on the CPU, from host memory."
+        other = f"What is predicted is for {plan.own_machine[1]}, which this run did not use."
+        return f"Everything runs on the CPU, from host memory. {other}"
     total = plan.grid[0] * plan.grid[1]
     slots = f" and {plan.cache_slots} cache slots" if plan.cache_slots else ""
     budget = format_bytes(plan.gpu_memory)
@@ -366,8 +369,10 @@ def plan_words(view: View, *, example: bool) -> str:
         budget += f", {plan.beyond_card},"
     edits = f", {plan.by_hand}{',' if slots else ''}" if plan.by_hand else ""
     words = f"{budget} hold {len(plan.pinned)} of {total} experts{edits}{slots}."
-    if example:
+    if session.example:
         return f"{words} Shown: the bundled run under this plan. Press Run for one of your own."
+    if session.base is None and not view.live:
+        return f"{words} Nothing has run yet: press Run."
     return words + (" Shown: the last run again, under this plan." if view.what_if else "")
 
 

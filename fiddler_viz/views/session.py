@@ -129,7 +129,7 @@ class Session:
         if engine.last_run is not None:
             self.base, self.example = engine.last_run.trace, False
         elif self.base is not None and self.base.model != engine.model_spec:
-            self.base = None  # an example of another model explains nothing
+            self.base, self.example = None, False  # one of another model explains nothing
         self._show(engine.plan)
 
     def edit(self, pin: Iterable[int] = (), unpin: Iterable[int] = ()) -> None:

@@ -77,18 +77,23 @@ def make_tiles(
     light: Bound | None = None,
     pending: bool = False,
     upto: int | None = None,
+    elsewhere: str = "",
 ) -> list[Tile]:
     """Tiles of a prediction (outlined) and of what ran (solid); either may be missing.
 
     All but these two are of the run, or where the views show a ``what_if``, of the prediction.
     ``light``: the bound of what is shown; None where there is none, or ``pending``: not yet.
     ``upto``: the step at whose end the run is shown, -1: before the first; None: all of it. What is
-    predicted is then of all of it, too, unless the views show it.
+    predicted is then of all of it, too, unless the views show it. ``elsewhere``: the machine that
+    is predicted, where the run was measured on one without a GPU.
     """
     shown = predicted if what_if else run or predicted
     kind = "predicted" if shown is predicted else ""
     first = _speed("predicted", predicted, "predicted") if predicted else _none("predicted")
     second = _speed("this run", run, "run") if run else _none("this run")
+    if predicted and elsewhere:
+        tip = f"decode speed that {safe(elsewhere)} would give; this run used no GPU"
+        first = replace(first, of="with a GPU", tip=tip)
     if upto is not None:
         part = "before its first step" if upto < 0 else f"up to step {upto}"
         first = replace(first, of=part if what_if else "for the whole run")

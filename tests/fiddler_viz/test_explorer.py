@@ -285,6 +285,31 @@ def test_replan_when_idle_predicts_from_the_last_run(opened: Callable[..., Explo
     assert "fv-tile predicted" in explorer.screen.tiles.value
 
 
+def test_a_run_of_a_cell_is_told_of_as_our_own(opened: Callable[..., Explorer]) -> None:
+    engine = FakeEngine(pause_s=0.04, gpu_memory="24GB")
+    explorer = opened(engine)
+    status = explorer.screen.status
+    assert "Press Run" in status.text or "press Run" in status.text
+    engine.generate("go", 3)
+    wait_for(lambda: status.text == "Done.")
+    cell = threading.Thread(target=engine.generate, args=("go", 60))
+    cell.start()
+    wait_for(lambda: explorer.draws_live)
+    assert status.text == "", "nothing of the run before"
+    explorer.screen.runs.stop.click()
+    wait_for(lambda: status.text == "Stopping ...")
+    wait_for(lambda: status.text.startswith("Stopped;"))
+    cell.join()
+
+
+def test_an_engine_of_another_model_has_nothing_to_show_yet(
+    opened: Callable[..., Explorer],
+) -> None:
+    explorer = opened(FakeEngine("qwen3-30b-a3b", gpu_memory="24GB"))
+    assert "Nothing has run yet: press Run." in explorer.screen.status.text
+    assert "bundled" not in explorer.screen.status.text
+
+
 def test_the_plan_may_be_changed_in_a_cell(opened: Callable[..., Explorer]) -> None:
     engine = FakeEngine(gpu_memory="24GB")
     explorer = opened(engine)
