@@ -152,7 +152,7 @@ def heldout(
     flat = batch.layer[batch.segment] * experts + batch.expert
     if not len(flat):
         raise InputError(f"heldout: expected a trace of a text to judge on, got {trace!r}")
-    tokens = np.bincount(trace.routing.flat(experts), minlength=layers * experts)
+    tokens = np.bincount(trace.unpadded.flat(experts), minlength=layers * experts)
     if np.array_equal(tokens, profile.array.ravel()):
         raise InputError(
             "heldout: expected a profile of another text, got one that counts what the judged run "
@@ -185,7 +185,7 @@ def heldout(
     return HeldOut(
         profile=profile,
         model=trace.model.name,
-        tokens=len(np.unique(trace.routing.token)),
+        tokens=len(np.unique(trace.unpadded.token)),
         text=text_of(trace),
         experts=layers * experts,
         calls=calls.sum(axis=1),

@@ -25,7 +25,7 @@ class Recorded(Protocol):
     @property
     def model(self) -> Any: ...
     @property
-    def routing(self) -> Any: ...
+    def unpadded(self) -> Any: ...
     @property
     def token_rows(self) -> Any: ...
     @cached_property
@@ -98,13 +98,14 @@ class Profile:
 
     @classmethod
     def from_trace(cls, trace: Recorded, source: str | None = None) -> Self:
-        """Counted on a :class:`~engine.trace.Trace`: tokens that went to each expert, prompts too.
+        """Counted on a :class:`~engine.trace.Trace`: tokens that went to each expert, prompts too;
+        the padding of a batch does not count.
 
         ``source`` says in words what text it was; None: its prompt, as far as the trace knows it.
         Its sample holds the tokens that went through every layer, sequence by sequence.
         """
         layers, experts = trace.model.grid
-        routing = trace.routing
+        routing = trace.unpadded
         flat = routing.flat(experts)
         counts = np.bincount(flat, minlength=layers * experts).reshape(layers, experts)
         source = text_of(trace) if source is None else source
@@ -113,7 +114,7 @@ class Profile:
         sequence, position = trace.tokens["sequence"], trace.tokens["position"]
         order = np.argsort(sequence, kind="stable")
         whole: NDArray[np.bool_] = np.all(choices >= 0, axis=(1, 2))
-        order = order[whole[order] & (position[order] >= 0)]  # padding has no position
+        order = order[whole[order]]
         onward = np.diff(position[order], prepend=-2) == 1
         onward &= np.diff(sequence[order], prepend=-1) == 0
         sample = _sample(choices[order], experts, np.flatnonzero(~onward).tolist())

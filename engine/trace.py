@@ -135,6 +135,15 @@ class Trace:
         }
         return {name: locked(values) for name, values in made.items()}
 
+    @property
+    def unpadded(self) -> Routing:
+        """Routing of tokens of a text: padding goes through experts too, but tells nothing of them.
+
+        What says how popular experts are counts these; what says what ran, all.
+        """
+        real = self.tokens["position"] >= 0
+        return self.routing if real.all() else self.routing.where(real[self.routing.token])
+
     @cached_property
     def batch(self) -> Batch:
         """Active experts of every layer of every step: what a policy is asked. Made once."""

@@ -32,7 +32,7 @@ class Choices:
         A request is one sequence from one token to the last before its positions start again.
         Raises InputError where no request has two tokens.
         """
-        routing, (layers, experts) = trace.routing, trace.model.grid
+        routing, (layers, experts) = trace.unpadded, trace.model.grid
         seen = np.bincount(routing.token, minlength=len(trace.token_rows))
         whole = np.flatnonzero(seen == layers)
         sequence, position = (trace.tokens[name][whole] for name in ("sequence", "position"))

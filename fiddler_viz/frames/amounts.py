@@ -107,7 +107,7 @@ def shares(source: Trace | Profile, top_k: int | None = None, name: str | None =
         said = f"the profile, {source.source}" if name is None else name
         return Shares(said, _shares(source.array, top_k or 1))
     layers, experts = source.model.grid
-    counts = np.bincount(source.routing.flat(experts), minlength=layers * experts)
+    counts = np.bincount(source.unpadded.flat(experts), minlength=layers * experts)
     said = "the other run" if name is None else name
     return Shares(said, _shares(counts.reshape(layers, experts), source.model.top_k))
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.routing import Routing
 from engine.strict import TOLD, check_call
 from engine.trace import Trace
 from fiddler_viz.frames.amounts import Ints
@@ -96,10 +95,8 @@ def _between(trace: Trace, layer: int, experts: int, *, picked: bool = False) ->
 
 def _choices(trace: Trace, layer: int, experts: int) -> tuple[Ints, Chosen]:
     """Tokens that were routed in a layer, ascending, and their experts: ``(tokens, experts)``."""
-    routing: Routing = trace.routing
+    routing = trace.unpadded
     rows = np.flatnonzero(routing.layer == layer)
-    token = routing.token[rows].astype(np.int64)
-    rows = rows[trace.tokens["position"][token] >= 0]  # no padding
     token = routing.token[rows].astype(np.int64)
     chosen = np.zeros((len(rows), experts), np.bool_)
     chosen[np.arange(len(rows))[:, None], routing.experts[rows]] = True

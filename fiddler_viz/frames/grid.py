@@ -122,7 +122,7 @@ def grid(
         token = pick_token(trace, -1)
         step = int(trace.tokens["step"][token])
 
-    routing, shape = trace.routing, trace.model.grid
+    routing, shape = trace.routing if token is not None else trace.unpadded, trace.model.grid
     if show != "token":
         chosen = np.ones(len(routing), np.bool_) if step is None else routing.step <= step
     elif token is not None:

@@ -96,8 +96,7 @@ class _Rows:
 
 
 def _rows(trace: Trace, wanted: NDArray[np.bool_]) -> _Rows:
-    routing = trace.routing
-    wanted = wanted & (trace.tokens["position"] >= 0)
+    routing = trace.unpadded
     rows = wanted[routing.token]
     _, token = np.unique(routing.token[rows], return_inverse=True)
     return _Rows(

@@ -121,8 +121,9 @@ def _data(trace: Trace, sent: dict[str, Any]) -> str:
     # The figure for one token is filled in by the script; its caption is to be replaced.
     by_hand = trace.plan.by_hand
     blank = live_grid(places(trace, -1), show="token", caption="@", by_hand=by_hand)
+    cells = grid(trace)
     drawn = {
-        "heatmap": figures.heatmap_figure(grid(trace)),
+        "heatmap": figures.heatmap_figure(cells),
         "token": figures.heatmap_figure(blank),
         "timeline": figures.timeline_figure(view),
         "memory": figures.memory_figure(memory, room=figures.room_of(trace), expert_bytes=size),
@@ -135,6 +136,7 @@ def _data(trace: Trace, sent: dict[str, Any]) -> str:
         "linked": linked_tokens(trace) | linked_work(trace),
         "finding": safe(finding(view)),  # of the whole run: another stands there for a step
         "rehearsal": sent,
+        "popularity": cells.tokens.ravel().tolist(),
         "run": of_run(trace),
         "names": _names(),
         "shades": [shade(step / 9)[0] for step in range(10)],

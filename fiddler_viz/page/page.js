@@ -169,24 +169,23 @@ function tokenFigure(token) {
   return source.answer ? marked(figure, "") : figure;
 }
 
-// Tokens and calls of each expert in the whole prediction.
+// Tokens of each expert, which no plan changes, and its calls in the whole prediction.
 function popularity() {
   const { course } = sent, { made, place } = source.answer;
-  const tokens = new Float64Array(size), calls = [0, 1, 2].map(() => new Float64Array(size));
+  const calls = [0, 1, 2].map(() => new Float64Array(size));
   for (let r = 0; r < course.layer.length; r++) {
     for (let i = course.first[r]; i < course.first[r + 1]; i++) {
       const flat = course.layer[r] * course.columns + course.expert[i];
-      tokens[flat] += course.count[i];
       calls[made.action[i]][flat]++;
     }
   }
-  return { tokens, calls, place };
+  return { tokens: data.popularity, calls, place };
 }
 
 function popularityFigure() {
   if (!source.answer) return data.figures.heatmap;
   const { tokens, calls, place } = popularity(), most = Math.max(...tokens);
-  const z = [...tokens].map((n) => n / most);
+  const z = tokens.map((n) => n / most);
   return marked(heat(structuredClone(data.figures.heatmap), z, place, new Map(), (cell) => {
     const many = `<br>${counted(tokens[cell], "token")}, ${percent(z[cell])} of the hottest`;
     const [resident, stream, cpu] = calls.map((n) => grouped(n[cell]));

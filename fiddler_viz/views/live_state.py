@@ -21,6 +21,7 @@ from fiddler_viz.views.live_usage import LiveUsage
 LIMIT_ROWS = 1 << 18
 """Rows of work, and of moves, kept for the timeline: some 20 MB each at most."""
 _PARENT = (TOKENS.names or ()).index("parent")
+_POSITION = (TOKENS.names or ()).index("position")
 _DTYPES = {"steps": STEPS, "tokens": TOKENS, "work": WORK, "moves": MOVES}
 
 
@@ -74,6 +75,7 @@ class LiveState:
         self._recorder = recorder
         self.model = self._source.model_spec
         self._read = 0, 0, 0  # steps, tokens, notes
+        self._padded = False
         self.tables = {
             name: Growing(len(_DTYPES[name].names or ()), self.limit) for name in _DTYPES
         }
@@ -115,11 +117,13 @@ class LiveState:
             return new_run
         done, known, noted = self._read
         # Steps first: what a finished step led to was there before its row.
-        steps, tokens = recorder.step_rows(done), recorder.token_rows(known)
-        notes = recorder.notes.read(noted)
+        # And tokens last: what notes tell of is among them.
+        steps, notes = recorder.step_rows(done), recorder.notes.read(noted)
+        tokens = recorder.token_rows(known)
         self._read = done + len(steps), known + len(tokens), notes.end
         self.tables["steps"].append(steps)
         self.tables["tokens"].append(tokens)
+        self._padded = self._padded or bool((tokens[:, _POSITION] < 0).any())
         work, moves = empty(WORK), empty(MOVES)
         if len(notes):
             work, moves = notes.rows(self._waiting)
@@ -131,6 +135,10 @@ class LiveState:
         return new_run or bool(len(steps) or len(tokens) or len(notes))
 
     def _count_routing(self, new: Routing) -> None:
+        """Padding does not count: see :attr:`engine.trace.Trace.unpadded`."""
+        if self._padded:
+            tokens = self.tables["tokens"]
+            new = new.where(tokens.rows[new.token - tokens.dropped, _POSITION] >= 0)
         if not len(new):
             return
         counted = np.bincount(new.flat(self.model.experts), minlength=self.model.experts_total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,9 +19,11 @@ from engine.errors import InputError
 from engine.events import StepKind
 from engine.hybrid import HybridEngine
 from engine.policies import POLICIES
+from engine.profile import Profile
 from engine.replay import replay, run_plans
 from engine.run import Run
-from fiddler_viz import demo
+from fiddler_viz import demo, frames
+from fiddler_viz.views.live_state import LiveState
 
 TEXTS = ["ROMEO:\nBut soft, what light", "def main(", "En el principio"]
 LONG = " ".join(TEXTS) * 13
@@ -209,6 +212,26 @@ def test_beams_change_places(wide: HybridEngine) -> None:
     assert (table["beam"][parent] != table["beam"][decoded]).any()
     assert table["beam"].max() == 3
     assert "_reorder_cache" not in vars(wide.model)
+
+
+def test_padding_is_nobodys_popularity(wide: HybridEngine) -> None:
+    """A batch of texts counts what the texts one by one do, also while it runs and in the page."""
+    texts = ["To be, or not to be, that is the question", "I", "We few"]
+    live = LiveState(wide)
+    live.skip(running=False)
+    batch = wide.generate(texts, 3, **GREEDY | {"eos_token_id": None}).trace
+    live.pull()
+    alone = [wide.generate(text, 3, **GREEDY | {"eos_token_id": None}).trace for text in texts]
+    counts = sum(Profile.from_trace(trace).array for trace in alone)
+    profile = Profile.from_trace(batch)
+    np.testing.assert_array_equal(profile.array, counts)
+    assert profile.tokens == sum(Profile.from_trace(trace).tokens for trace in alone)
+    assert profile.sample is not None and profile.sample.tokens == profile.tokens
+    np.testing.assert_array_equal(frames.grid(batch).tokens, counts)
+    np.testing.assert_array_equal(live.routed, counts)
+    page = fv.to_html(batch)
+    assert f'"popularity":{json.dumps(counts.ravel().tolist())}'.replace(" ", "") in page
+    assert fv.heldout(batch).tokens == profile.tokens < len(batch.token_rows)
 
 
 def test_what_follows_an_end_is_padding(wide: HybridEngine) -> None:
