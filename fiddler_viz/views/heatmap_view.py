@@ -49,6 +49,8 @@ class HeatmapView(widgets.VBox):
         self._selection = selection
         self._follower: int | None = None
         self._growing = False
+        self._before: str | None = None
+        """What was shown before a token was picked."""
         self._drawn_empty = grid.is_empty
         figure = heatmap_figure(grid, theme, height=height_px)
         figure.update_layout(title_text="", margin_t=8, margin_b=24)
@@ -121,8 +123,13 @@ class HeatmapView(widgets.VBox):
             self._selection.token = self.token.value
 
     def _picked(self, change: Any) -> None:
-        if change["new"] is not None and not self._growing:
-            self.show.value = "token"
+        """A token that is picked is shown; picked no longer, what was shown before it."""
+        if change["new"] is None:
+            if self.show.value == "token" and self._before is not None:
+                self.show.value = self._before
+            self._before = None
+        elif not self._growing and self.show.value != "token":
+            self._before, self.show.value = self.show.value, "token"
 
     def _clicked(self, _: Any, points: Any, __: Any) -> None:
         """Pick an expert; the one that is picked: no longer. Or pin it, where clicks edit."""

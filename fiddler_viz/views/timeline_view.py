@@ -136,6 +136,9 @@ class TimelineView(widgets.VBox):
         start, end = chosen or self._followed(trace, picked, whole)
         span = picked.span(trace)
         stays = self._brought is not None and self._brought == self._selection.time
+        if stays and span is None:
+            self._selection.time = None
+            start, end = self._followed(trace, picked, whole)
         if picked.token != self._looked_at or stays:  # under another plan its step ran elsewhere
             self._looked_at = picked.token
             if span is not None and (stays or span[1] <= start or span[0] >= end):

@@ -111,8 +111,29 @@ def test_a_token_picked_in_the_text_is_shown_everywhere(
     says(explorer, token=None)  # Escape
     explorer.flush()
     assert explorer.selection.token is None
-    assert 'class="p s"' not in screen.text.value or screen.heatmap.show.value == "token"
+    assert 's"' not in screen.text.value.split("<i ", 1)[1]
     assert len(screen.timeline.figure.data[-2].x) == 0
+    assert screen.heatmap.show.value == "popularity", "as before"
+
+
+def test_escape_leads_back_from_the_step_that_a_token_brought(
+    open_: Callable[..., Explorer],
+) -> None:
+    explorer = open_()
+    timeline, shown = explorer.screen.timeline, explorer.screen.heatmap.show
+    before = (timeline.drawn.start_ns, timeline.drawn.end_ns)
+    shown.value = "hits"
+    says(explorer, token=1)
+    explorer.flush()
+    assert explorer.selection.time is not None and shown.value == "token"
+    says(explorer, token=None)
+    explorer.flush()
+    assert explorer.selection.time is None and shown.value == "hits"
+    assert (timeline.drawn.start_ns, timeline.drawn.end_ns) == before
+    shown.value = "token"  # by hand: it stays
+    says(explorer, token=1)
+    says(explorer, token=None)
+    assert shown.value == "token"
 
 
 def test_a_token_in_view_moves_nothing(open_: Callable[..., Explorer], trace: Trace) -> None:
