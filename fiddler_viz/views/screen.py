@@ -355,13 +355,17 @@ class Screen:
         return [self.beat, *self.timeline.memory.widgets()]
 
 
+NOTHING_YET = "Nothing has run yet: press Run."
+
+
 def plan_words(session: Session) -> str:
     """The plan in force, in a sentence, and what is shown."""
     view = session.view
     plan = view.plan
     if view.trace.on_host:
         other = f"What is predicted is for {plan.own_machine[1]}, which this run did not use."
-        return f"Everything runs on the CPU, from host memory. {other}"
+        more = NOTHING_YET if session.base is None else other
+        return f"Everything runs on the CPU, from host memory. {more}"
     total = plan.grid[0] * plan.grid[1]
     slots = f" and {plan.cache_slots} cache slots" if plan.cache_slots else ""
     budget = format_bytes(plan.gpu_memory)
@@ -372,7 +376,7 @@ def plan_words(session: Session) -> str:
     if session.example:
         return f"{words} Shown: the bundled run under this plan. Press Run for one of your own."
     if session.base is None and not view.live:
-        return f"{words} Nothing has run yet: press Run."
+        return f"{words} {NOTHING_YET}"
     return words + (" Shown: the last run again, under this plan." if view.what_if else "")
 
 

@@ -129,7 +129,8 @@ class Session:
         if engine.last_run is not None:
             self.base, self.example = engine.last_run.trace, False
         elif self.base is not None and self.base.model != engine.model_spec:
-            self.base, self.example = None, False  # one of another model explains nothing
+            self.base = _recosted(self.base, engine) if self.drives else None
+            self.example = self.base is not None
         self._show(engine.plan)
 
     def edit(self, pin: Iterable[int] = (), unpin: Iterable[int] = ()) -> None:
@@ -380,6 +381,14 @@ class Session:
                 self._show(plan)
             return True
         return False
+
+
+def _recosted(example: Trace, engine: Any) -> Trace | None:
+    """The example as the engine costs it, where it is of its model; else it explains nothing."""
+    same = example.meta.get("loaded") == engine.real_spec.name
+    if not same or example.model.grid != engine.model_spec.grid:
+        return None
+    return replay_plan(example.costed_as(engine.model_spec), engine.plan).trace
 
 
 NOTHING_TO_APPLY = (
