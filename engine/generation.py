@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.collector import Collector
 from engine.errors import FiddlerError, InputError
-from engine.events import TOKENS, Rows, empty
+from engine.events import TOKENS, empty
 from engine.hook import following
 from engine.lineage import Lineage
 from engine.plan import Plan
@@ -145,6 +145,7 @@ class Generator:
                 around.enter_context(_seeded(request.seed, self.model.device))
                 if searching and record:
                     around.enter_context(following(self.model, lineage))
+                around.enter_context(_options_refused(self.session))
                 device = self.model.device
                 out = self.model.generate(
                     request.ids.to(device),
@@ -152,10 +153,13 @@ class Generator:
                     max_new_tokens=max_new_tokens,
                     **options,
                 )
+            answers = collector.tokens
             if searching:
                 collector.tokens = out.sequences[:, request.ids.shape[1] :].tolist()
-                last = _last_of_beams(recorder, collector.tokens, out.beam_indices)
-            ended = self._how_it_ended(collector.tokens, max_new_tokens)
+                answers, chosen = _without_padding(collector.tokens, out.beam_indices)
+                if recorder.token_count:  # else nothing is recorded
+                    last = recorder.lineage.answers(recorder.token_rows(), answers, chosen)
+            ended = _how_it_ended(answers, max_new_tokens, request.ends)
         except Stopped:
             ended = "stopped"
             collector.end()
@@ -194,10 +198,6 @@ class Generator:
             self.session.stop,
         )
 
-    def _how_it_ended(self, tokens: list[list[int]], max_new_tokens: int) -> str:
-        longest = max(map(len, tokens))
-        return "length" if longest >= max_new_tokens else "eos"
-
     def _run(
         self, prompt: PromptLike, recorder: Recorder, tokens: list[list[int]], ended: str
     ) -> Run:
@@ -220,13 +220,22 @@ class Generator:
         return Recorder(self.spec, plan, start, self.session.device.clock, lineage)
 
 
-def _last_of_beams(recorder: Recorder, tokens: list[list[int]], beams: Tensor) -> Rows:
-    """Rows for the last token of each answer; ``beams`` ``(answers, tokens)`` ends in -1s."""
-    if not recorder.token_count:  # nothing is recorded
-        return empty(TOKENS)
+def _without_padding(
+    tokens: list[list[int]], beams: Tensor
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Answers of a beam search as they ended, and for each token the beam that it was chosen from.
+
+    ``beams`` ``(answers, tokens)`` ends in -1s where ``tokens`` end in padding.
+    """
     chosen = [[row for row in rows if row >= 0] for rows in beams.tolist()]
-    ids = [row[: len(rows)] for row, rows in zip(tokens, chosen, strict=True)]
-    return recorder.lineage.answers(recorder.token_rows(), ids, chosen)
+    return [row[: len(rows)] for row, rows in zip(tokens, chosen, strict=True)], chosen
+
+
+def _how_it_ended(answers: list[list[int]], max_new_tokens: int, ends: Collection[int]) -> str:
+    """Of a run that transformers ended: see :attr:`engine.run.Run.ended`."""
+    if max(map(len, answers)) >= max_new_tokens:
+        return "length"
+    return "eos" if all(not set(ids).isdisjoint(ends) for ids in answers) else "criterion"
 
 
 def _best_so_far(recorder: Recorder, request: Request) -> list[list[int]]:
@@ -243,6 +252,24 @@ def _answered(messages: Any, text: str) -> tuple[Mapping[str, Any], ...]:
     if final["role"] == "assistant":
         return (*before, {**final, "content": final["content"] + text})
     return (*messages, {"role": "assistant", "content": text})
+
+
+@contextmanager
+def _options_refused(session: Session) -> Iterator[None]:
+    """What transformers raises before the first step comes out as InputError: its options are why.
+
+    From the first step on everything comes out as it is: then it may be the model, or a bug.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
+        if session.begun or isinstance(error, FiddlerError):
+            raise
+        reason = str(error).strip().rstrip(".")
+        raise InputError(
+            f"transformers cannot generate with these options: {reason}. Leave out or change what "
+            "it names; nothing has run"
+        ) from error
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,20 +13,10 @@ from transformers import PreTrainedModel
 
 from engine.errors import InputError
 from engine.lineage import Lineage
+from engine.options import check_options
 from engine.prompt import PromptLike, encode
 from engine.strict import whole
 from engine.unsupported import why_unchunked
-
-_REFUSED = {
-    "streamer": "use on_text=, or engine.stream()",
-    "attention_mask": "give the prompt as text, or as several texts, which are padded and masked",
-    "return_dict_in_generate": "the run has tokens and trace; call engine.model.generate for more",
-    "assistant_model": "steps of several guessed tokens are not recorded yet",
-    "prompt_lookup_num_tokens": "steps of several guessed tokens are not recorded yet",
-    "custom_generate": "steps of another loop than transformers' own are not recorded",
-    "prefill_chunk_size": "use prefill_chunk_tokens=",
-}
-"""Options of transformers' generate that would break a run's record -> what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +33,14 @@ class Limits:
     """Sequences, beams count, that the KV cache is reserved for."""
 
     def option(self, options: Mapping[str, Any], name: str) -> Any:
-        """What transformers will take: an option, or what a configuration says, or None."""
+        """What transformers will take: an option, or what a configuration says, or None.
+
+        An option that is given as None holds, too: it switches off what a configuration says.
+        """
+        if name in options:
+            return options[name]
         configs = (options.get("generation_config"), self.model.generation_config)
-        values = (options.get(name), *(getattr(config, name, None) for config in configs))
+        values = (getattr(config, name, None) for config in configs)
         return next((value for value in values if value is not None), None)
 
 
@@ -82,9 +78,7 @@ class Request:
         ``options`` are transformers', and ours: ``seed`` and ``prefill_chunk_tokens``.
         """
         ids, mask = encode(prompt, limits.tokenizer, limits.vocabulary)
-        for name, why in _REFUSED.items():
-            if options.get(name):
-                raise InputError(f"{name} cannot be passed on to transformers here: {why}")
+        check_options(options, partial(limits.option, options))
         if limits.option(options, "use_cache") is False:
             raise InputError(
                 "use_cache=False cannot be passed on to transformers here: each step would "
@@ -94,6 +88,11 @@ class Request:
             _count(name, limits.option(options, name))
             for name in ("num_beams", "num_return_sequences")
         )
+        if returned > beams > 1:
+            raise InputError(
+                f"num_return_sequences={returned}: a search with {beams} beams has no more answers "
+                f"than beams; ask for at most {beams}, or for num_beams={returned}"
+            )
         _check_room(limits, ids.shape[0] * max(beams, returned), ids.shape[1], max_new_tokens)
         passed = dict(options)
         seed = passed.pop("seed", None)
@@ -108,9 +107,9 @@ class Request:
         padding = _ids("pad_token_id", limits.option(options, "pad_token_id"))
         passed["pad_token_id"] = (*padding, *ends, 0)[0]
         stops = limits.option(options, "stop_strings")
-        if stops:
+        if stops is not None:
             passed["tokenizer"] = _stopping_tokenizer(stops, options, limits)
-        other = options.get("stopping_criteria") or stops
+        other = options.get("stopping_criteria") is not None or stops is not None
         return cls(
             ids=ids,
             mask=mask,
@@ -185,11 +184,14 @@ def _ids(name: str, value: Any) -> tuple[int, ...]:
 def _stopping_tokenizer(stops: Any, options: Mapping[str, Any], limits: Limits) -> Any:
     """What transformers reads the text by in which it looks for ``stop_strings``."""
     texts = [stops] if isinstance(stops, str) else stops
-    if not isinstance(texts, list | tuple) or not all(
-        isinstance(text, str) and text for text in texts
+    if (
+        not isinstance(texts, list | tuple)
+        or not texts
+        or not all(isinstance(text, str) and text for text in texts)
     ):
         raise InputError(
-            f"stop_strings: expected a text or a list of texts, none empty, got {stops!r}"
+            f"stop_strings: expected a text or a list of texts, none empty, got {stops!r}; leave "
+            "it out for none"
         )
     tokenizer = options.get("tokenizer", limits.tokenizer)
     if tokenizer is None:

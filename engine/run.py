@@ -22,7 +22,9 @@ class Run:
     ``num_return_sequences``, all answers to the first prompt, the best first, then the second's."""
     trace: Trace
     ended: str
-    """``length``, ``eos``, ``stopped``, ``interrupted`` or ``error``."""
+    """``length`` (an answer has as many tokens as were asked for), ``eos`` (all ended in an end
+    token), ``criterion`` (something else ended it: ``max_time``, ``stop_strings``,
+    ``stopping_criteria``), ``stopped``, ``interrupted`` or ``error``."""
     texts: tuple[str, ...] = ()
     """Generated text of each sequence."""
     messages: tuple[Mapping[str, Any], ...] = ()

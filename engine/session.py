@@ -98,6 +98,11 @@ class Session(InForce):
 
     # ------------------------------------------------------------------ a run
 
+    @property
+    def begun(self) -> bool:
+        """Whether the run under way has begun a step."""
+        return self._step is not None or self._number > 0
+
     def begin_run(
         self,
         owner: object,

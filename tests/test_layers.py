@@ -59,7 +59,7 @@ ENGINE_BELOW = (  # below the torch line
     ("executor stream_executor device_rows", "attention_kernel"),
     ("session in_force step", "dense"),
     ("hook",),
-    ("loader", "prompt", "token_texts", "collector", "popularity", "warm_up"),
+    ("loader", "prompt", "options", "token_texts", "collector", "popularity", "warm_up"),
     ("request", "opening"),
     ("generation", "planned"),
     ("hybrid", "timing", "generated"),

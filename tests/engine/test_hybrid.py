@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationConfig
+from transformers import UnbatchedClassifierFreeGuidanceLogitsProcessor as Guidance
 
 import fiddler_viz as fv
 from engine.errors import BudgetError, FiddlerError, InputError
@@ -400,12 +402,132 @@ def test_what_takes_a_gpu_asks_for_its_memory(options: dict[str, Any]) -> None:
         ("ok", {"max_new_tokens": 0}, "at least 1"),
         ("ok", {"max_new_tokens": 2000}, "the model has 1024"),
         ("ok", {"num_beams": 8}, "max_sequences=8"),
+        ([-(2**70)], {}, "0 to 2047"),
+        ([[1, 2**70]], {}, "0 to 2047"),
+        (torch.tensor([1 + 2j]), {}, "0 to 2047"),
+        (np.array([1 + 2j]), {}, "0 to 2047"),
+        (np.array([2**63 + 1], np.uint64), {}, "0 to 2047"),
+        (np.array([True]), {}, "torch.bool"),
+        (np.array([""]), {}, "empty"),
+        (np.array(["a", 1], object), {}, "array of token ids or of texts, got one of object"),
+        (np.array([b"a"]), {}, "got one of |S1"),
+        (np.array(["2026-01-01"], "datetime64[D]"), {}, r"got one of datetime64"),
+        ("a \ud800 b", {}, "half of a surrogate pair .'.ud800'.*decode the text anew"),
+        (["a", "\udfff"], {}, "half of a surrogate pair"),
+        ({"input_ids": [[1, 2]], "attention_mask": [[1]]}, {}, "2 in each text, got 1"),
+        ({"input_ids": [[1, 2], [3]], "attention_mask": [[1, 1]]}, {}, r"\[2, 1\] in .* got 2"),
+        ({"input_ids": [1, 2, 3], "attention_mask": [1, 0, 1]}, {}, "0 between 1s"),
+        ({"input_ids": [[1, 2]], "attention_mask": [[0, 0]]}, {}, "text 1 of 1 is 0 everywhere"),
+        ({"input_ids": [[1, 2]], "attention_mask": [[1, 2]]}, {}, "or 0 .padding., got 2"),
+        ({"input_ids": [[1, 2]], "attention_mask": [["x", 1]]}, {}, "got 'x'"),
+        ({"input_ids": [[1, 2]], "attention_mask": "11"}, {}, "2 in each text, got 1"),
+        ({"input_ids": [[1, 2]], "attention_mask": [[1, 1], 1]}, {}, r"expected \(tokens,\) or"),
+        ({"attention_mask": [[1]]}, {}, "needs input_ids"),
     ],
 )
 def test_bad_prompts(engine: HybridEngine, prompt: Any, options: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         engine.generate(prompt, **options)
     assert engine.generate("ok", 2).ended == "length"
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.uint32, np.int64, np.uint64])
+def test_ids_of_any_integers(engine: HybridEngine, kind: Any) -> None:
+    ids = [5, 6, 7]
+    tokens = engine.generate(ids, 3, do_sample=False).tokens
+    array = np.array(ids, kind)
+    array.flags.writeable = False
+    for prompt in (array, array[None], list(array), torch.tensor(array.copy())):
+        assert engine.generate(prompt, 3, do_sample=False).tokens == tokens
+
+
+def test_an_array_of_texts_is_a_list_of_them(engine: HybridEngine) -> None:
+    run = engine.generate(PROMPT, 3, do_sample=False)
+    for prompt in (np.array(PROMPT), np.array([PROMPT])):
+        assert engine.generate(prompt, 3, do_sample=False).tokens == run.tokens
+
+
+_TWICE = "runs the model more than once for each token"
+_GUESSED = "several guessed tokens"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"guidance_scale": 1.5}, f"guidance_scale=1.5 cannot be used here: .*{_TWICE}"),
+        ({"penalty_alpha": 0.6, "top_k": 4}, _TWICE),
+        ({"logits_processor": [Guidance(2.0, None)]}, _TWICE),
+        ({"dola_layers": "high"}, "no longer a part of transformers"),
+        ({"constraints": [3]}, "no longer a part"),
+        ({"force_words_ids": [[3]]}, "no longer a part"),
+        ({"num_beam_groups": 2, "num_beams": 2}, "no longer a part"),
+        ({"prompt_lookup_num_tokens": 3}, _GUESSED),
+        ({"assistant_early_exit": 3}, _GUESSED),
+        ({"assistant_model": object()}, _GUESSED),
+        ({"use_mtp": True}, _GUESSED),
+        ({"token_healing": True}, "rewrites the prompt"),
+        ({"cache_implementation": "paged"}, "another loop"),
+        ({"custom_generate": "x"}, "another loop"),
+        (
+            {"generation_config": GenerationConfig(guidance_scale=3.0)},
+            "guidance_scale=1 goes first",
+        ),
+        ({"generation_config": {}}, "expected a transformers.GenerationConfig, got {}; single"),
+        ({"generation_config": []}, "got \\[\\]"),
+        ({"generation_config": "xyz"}, "got 'xyz'"),
+        ({"inputs": [1]}, "give it as the prompt"),
+        ({"input_ids": [1]}, "give it as the prompt"),
+        ({"foo": 1}, r"transformers cannot generate with these options: .*\['foo'\]"),
+        ({"do_sample": True, "temperature": 0}, "`temperature` .=0. has to be"),
+        ({"do_sample": True, "top_k": "x"}, "`top_k` has to be"),
+        ({"past_key_values": 3}, "these options: .*'int'"),
+        ({"do_sample": False, "num_return_sequences": 3}, "max_sequences=3"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "no more answers than beams; .* at most 2"),
+        ({"max_time": "x"}, "max_time .seconds.: expected a number"),
+        ({"stopping_criteria": 3}, "stopping_criteria: expected a list"),
+        ({"logits_processor": "x"}, "logits_processor: expected a list"),
+    ],
+)
+def test_options_that_cannot_be(engine: HybridEngine, options: Any, message: str) -> None:
+    before = engine.generate("ok", 2)
+    with pytest.raises(InputError, match=message):
+        engine.generate("ok", 3, **options)
+    assert engine.last_run is before
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        {"guidance_scale": None},
+        {"guidance_scale": 1},
+        {"guidance_scale": np.float64(1)},
+        {"penalty_alpha": 0, "top_k": 4},
+        {"dola_layers": None, "use_mtp": False, "streamer": None, "assistant_model": None},
+        {"generation_config": GenerationConfig(penalty_alpha=0.6, top_k=4), "penalty_alpha": 0},
+        {"stop_strings": None, "stopping_criteria": None, "logits_processor": []},
+    ],
+)
+def test_options_that_are_off(engine: HybridEngine, off: Any) -> None:
+    plain = engine.generate("ok", 3, do_sample=False)
+    assert engine.generate("ok", 3, **{"do_sample": False} | off).tokens == plain.tokens
+
+
+def test_modes_of_the_model_s_own_configuration(
+    engine: HybridEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.model.generation_config, "guidance_scale", 1.5)
+    with pytest.raises(InputError, match="a configuration has it, guidance_scale=1 goes first"):
+        engine.generate("ok", 2)
+    assert engine.generate("ok", 2, guidance_scale=1).ended == "length"
+
+
+def test_errors_after_the_first_step_are_not_called_options(engine: HybridEngine) -> None:
+    def bad(*_: Any) -> Any:
+        raise ValueError("of the caller's own")
+
+    with pytest.raises(ValueError, match="of the caller's own") as caught:
+        engine.generate("ok", 3, logits_processor=[bad])
+    assert not isinstance(caught.value, InputError)
 
 
 @pytest.mark.parametrize(

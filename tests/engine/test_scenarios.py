@@ -262,7 +262,7 @@ def test_texts_that_something_else_ends(wide: HybridEngine) -> None:
     run = wide.generate(
         ["a b", "c d"], 6, do_sample=False, pad_token_id=5, stopping_criteria=[AfterTwo(2)]
     )
-    assert run.tokens[0][2:] == (5, 5, 5, 5)
+    assert run.tokens[0][2:] == (5, 5, 5, 5) and run.ended == "length"
     table = run.trace.tokens
     first = (table["sequence"] == 0) & (table["position"] >= 0)
     assert table["id"][first].tolist() == ids_of(wide, "a b") + list(run.tokens[0][:2])
@@ -281,6 +281,7 @@ def test_stop_strings_need_no_tokenizer_of_the_caller_s(
     new = exact[:, given["input_ids"].shape[1] :].tolist()
     run = wide.generate(prompts, 16, **options)
     assert [list(row) for row in run.tokens] == new and len(new[0]) < 16, "both end"
+    assert run.ended == "criterion"
     assert wide.generate(prompts, 16, tokenizer=wide.tokenizer, **options).tokens == run.tokens
     assert_replays(run)
     assert_bound_compares(run)
@@ -291,6 +292,9 @@ def test_stop_strings_need_no_tokenizer_of_the_caller_s(
     [
         ({"stop_strings": 5}, "stop_strings: expected a text"),
         ({"stop_strings": ["a", ""]}, "stop_strings: expected a text"),
+        ({"stop_strings": ""}, "stop_strings: expected a text"),
+        ({"stop_strings": []}, "stop_strings: expected a text"),
+        ({"stop_strings": 0}, "stop_strings: expected a text"),
         ({"eos_token_id": "x"}, "eos_token_id: expected a token id .* got 'x'"),
         ({"eos_token_id": [1, 0.5]}, "eos_token_id: expected a token id"),
         ({"eos_token_id": 2**40}, "eos_token_id: expected a token id"),
@@ -300,6 +304,37 @@ def test_stop_strings_need_no_tokenizer_of_the_caller_s(
 def test_ends_that_cannot_be(wide: HybridEngine, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         wide.generate(TEXTS[0], 4, **options)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("record", [True, False])
+def test_how_a_run_ended(wide: HybridEngine, beams: int, record: bool) -> None:
+    options: dict[str, Any] = {"do_sample": False, "num_beams": beams, "record": record}
+    prompt = ids_of(wide, TEXTS[0])
+    free = wide.generate(prompt, 6, eos_token_id=None, **options)
+    assert free.ended == "length"
+    third = free.tokens[0][2]
+    ended = wide.generate(prompt, 6, eos_token_id=third, pad_token_id=0, **options)
+    assert ended.ended == "eos" and third in ended.tokens[0]
+    for other in ({"max_time": 0}, {"stopping_criteria": [AfterTwo(len(prompt))]}):
+        run = wide.generate(prompt, 6, eos_token_id=0, **options, **other)
+        assert run.ended == "criterion", other
+        assert run.trace.meta["ended"] == "criterion"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_what_a_tokenizer_returned(wide: HybridEngine, side: str) -> None:
+    run = wide.generate(TEXTS, 6, **GREEDY)
+    for kind in ("pt", "np"):
+        made = wide.tokenizer(TEXTS, return_tensors=kind, padding=True, padding_side=side)
+        given = wide.generate(made, 6, **GREEDY)
+        assert given.texts == run.texts and given.tokens == run.tokens
+        assert (given.trace.routing.experts == run.trace.routing.experts).all()
+    wider = wide.tokenizer(TEXTS, padding="max_length", max_length=40, padding_side=side)
+    assert wide.generate(wider, 6, **GREEDY).tokens == run.tokens
+    assert wide.generate(dict(wide.tokenizer(TEXTS)), 6, **GREEDY).tokens == run.tokens
+    alone = wide.generate(wide.tokenizer(TEXTS[0]), 6, **GREEDY)
+    assert alone.tokens == wide.generate(TEXTS[0], 6, **GREEDY).tokens
 
 
 def test_stop_strings_without_any_tokenizer(
