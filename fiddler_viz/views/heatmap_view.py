@@ -75,7 +75,7 @@ class HeatmapView(widgets.VBox):
             options=[(mode.name, name) for name, mode in MODES.items()],
             description="colour",
             tooltip="What the colour of an expert tells.",
-            layout=widgets.Layout(width="176px"),
+            layout=widgets.Layout(width="164px"),
             style={"description_width": "44px"},
         )
         self.against = widgets.Dropdown(
@@ -103,7 +103,7 @@ class HeatmapView(widgets.VBox):
         self.against.observe(changed, "value")
         self.token.observe(lambda _: self._walked(), "value")
         selection.observe(self._picked, "token")
-        row = widgets.Box([self.show, self.token, self.against, self.pins.bar, self.pins.switch])
+        row = widgets.Box([self.show, self.pins.switch, self.pins.bar, self.token, self.against])
         row.add_class("fv-row")
         row.add_class("fv-tools")
         self.heading = Heading()

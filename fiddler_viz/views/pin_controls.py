@@ -40,9 +40,9 @@ class PinControls:
             tooltip="Clicks pin and unpin experts, within the budget; what you pin holds first.",
             layout=widgets.Layout(width="78px"),
         )
-        self.pin = _button("pin", "Pins what is picked: an expert, or all of a layer.")
-        self.unpin = _button("unpin", "Unpins what is picked; the planner's next best come in.")
-        self.reset = _button("reset", "Forgets all that was pinned and unpinned by hand.")
+        self.pin = _button("pin", "Pins what is picked: an expert, or all of a layer.", 44)
+        self.unpin = _button("unpin", "Unpins what is picked; the planner's next best come in.", 56)
+        self.reset = _button("reset", "Forgets all that was pinned and unpinned by hand.", 52)
         self.bar = widgets.Box(
             [self.pin, self.unpin, self.reset], layout=widgets.Layout(display="none")
         )
@@ -97,5 +97,6 @@ class PinControls:
         self._on_edit()
 
 
-def _button(name: str, tip: str) -> widgets.Button:
-    return widgets.Button(description=name, tooltip=tip, layout=widgets.Layout(width="56px"))
+def _button(name: str, tip: str, width_px: int) -> widgets.Button:
+    width = widgets.Layout(width=f"{width_px}px")
+    return widgets.Button(description=name, tooltip=tip, layout=width)
