@@ -151,11 +151,11 @@ def memory_html(
     for name, size in parts(memory).items():
         kind, share = MEMORY[name], size / max(memory.budget, 1)
         color = kind.color or look.empty
-        inside = name.replace("kv", "KV") if share >= 0.1 else kind.letter if share >= 0.02 else ""
+        inside = _inside(name.replace("kv", "KV"), kind.letter)
         tip = html.escape(f"{texts[name]}, {percent(share)} of the budget")
         bars += (
             f'<div title="{tip}" style="flex:{share:.5f} 0 0;overflow:hidden;background:{color};'
-            f'color:{look.muted if name == "free" else "#000"};text-align:center">{inside}</div>'
+            f'color:{look.muted if name == "free" else "#000"}">{inside}</div>'
         )
         legend += (
             '<span style="white-space:nowrap"><span style="display:inline-block;width:1.4em;'
@@ -167,9 +167,22 @@ def memory_html(
         f'<div style="font:12px {html.escape(look.font)};color:{look.text}" role="img" '
         f'aria-label="{html.escape(describe_memory(memory, room, expert_bytes))}">'
         f'<div style="display:flex;height:26px;line-height:26px;border:1px solid {look.rule};'
-        f'border-radius:4px;overflow:hidden">{bars}</div>'
+        f'border-radius:4px;overflow:hidden;text-align:center;white-space:nowrap">{bars}</div>'
         f'<div style="display:flex;flex-wrap:wrap;gap:.2em 1.2em;margin-top:.4em">{legend}</div>'
         "</div>"
+    )
+
+
+def _inside(name: str, letter: str) -> str:
+    """A part's name where all of it fits, else its letter where that does, else nothing.
+
+    Nobody here knows how wide a part is: the browser does, and makes one of the two 0 wide.
+    """
+    needs = f"{0.64 * len(name) + 0.3:.1f}em"
+    room = {name: f"100% - {needs}", letter: f"min({needs} - 100%,100% - 1.1em)"}
+    return "".join(
+        f'<span style="float:left;overflow:hidden;width:clamp(0px,({fits})*999,100%)">{text}</span>'
+        for text, fits in room.items()
     )
 
 
