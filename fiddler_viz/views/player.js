@@ -51,7 +51,9 @@ function render({ model, el }) {
 
   function tell() {
     const text = told();
-    if (words.textContent !== text) words.textContent = text;
+    // Where it has no room for one line it breaks at the comma, not before a unit.
+    const shown = text.split(", ").map((part) => part.replaceAll(" ", "\u00a0")).join(", ");
+    if (words.textContent !== shown) words.textContent = shown;
     if (slider.getAttribute("aria-valuetext") !== text) slider.setAttribute("aria-valuetext", text);
   }
 
