@@ -18,6 +18,7 @@ from fiddler_viz.figures.base import axis_style, legend_style, new_figure, title
 from fiddler_viz.figures.inspector_words import (
     PARTS,
     expectation,
+    parts_of,
     took,
     where,
     why,
@@ -207,8 +208,10 @@ def _labels(
             told = "all experts ran here" if mine else "no GPU is used"
         if mine and not call.on_host:
             label = f"▶ <b>{label}, chosen</b>"
+        told = _optional(told, option.parts)
         texts.append((int(option.action), f"{label}: {told}", option.possible))
-    texts.append((_TOOK, f"<b>it took</b> {took(call, parts=not small)}", True))
+    lasted = _optional(took(call, parts=not small), call.took)
+    texts.append((_TOOK, f"<b>it took</b> {lasted}", True))
     return [
         {
             "text": text,
@@ -219,10 +222,20 @@ def _labels(
             "yref": "y",
             "y": at + text_y,
             "showarrow": False,
+            "align": "left",  # it stays where it is without its optional words
             "font": {"size": 12, "color": look.text if strong else look.muted},
         }
         for at, text, strong in texts
     ]
+
+
+def _optional(text: str, parts: tuple[tuple[str, int], ...]) -> str:
+    """Marks the parts in a text: the explorer's browser leaves them out where they would be cut.
+
+    Its ``figure_view.js`` does; elsewhere the mark means nothing. Hover texts name the parts, too.
+    """
+    detail = f" = {parts_of(parts)}"
+    return text.replace(detail, f'<span style="--fv-optional:1">{detail}</span>')
 
 
 def _chosen(call: Inspection, look: Theme) -> list[dict[str, Any]]:

@@ -71,11 +71,14 @@ async function render({ model, el }) {
   model.send({ event: "open" });
   const watch = new ResizeObserver(follow(el));
   watch.observe(el);
+  const words = new MutationObserver(() => leaveOut(el));
+  words.observe(el, { childList: true, subtree: true }); // whatever plotly draws anew
   const leave = await followFrames(model, el).catch(() => () => {}); // no beat: no frames
   return () => {
     leave();
     clearTimeout(timer);
     watch.disconnect();
+    words.disconnect();
     end?.();
   };
 }
@@ -93,6 +96,15 @@ function listening(model) {
     },
     off: () => heard.forEach(([name, callback]) => model.off(name, callback)),
   };
+}
+
+// Words that a figure marked as optional go where their line would be cut at the figure's edge.
+function leaveOut(el) {
+  for (const words of el.querySelectorAll('tspan[style*="--fv-optional"]')) {
+    words.style.display = "";
+    const line = words.closest("text").getBoundingClientRect();
+    if (line.right > el.getBoundingClientRect().right) words.style.display = "none";
+  }
 }
 
 // Plotly follows the window's width, not its container's: tell it when the latter changed.
