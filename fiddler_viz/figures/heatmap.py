@@ -132,7 +132,7 @@ def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatte
     dots = _markers(
         "dots", "circle", "#000", max(0.6 * size, 4) if few else 3, edge=1 if few else 0
     )
-    for trace in (*ran, dots):
+    for trace in ran:
         trace.marker.line.color = "#fff"
     edge = 0.75 * size if few else max(size, 5.0)
     by_hand = [_markers("by hand", [], color, edge, edge=w) for color, w in _edit_inks(few)]
@@ -249,9 +249,10 @@ def update_heatmap(
         rows, columns = np.nonzero(np.zeros(grid.shape, np.bool_) if dots is None else dots)
         across, down = aside(grid.amount.size)
         figure.data[_DOTS].update(x=columns + across, y=rows + down)
-        if not few:  # there is no room for an edge
-            dark = is_dark(grid, look)[rows, columns]
-            figure.data[_DOTS].marker.color = np.where(dark, "#fff", "#000").tolist()
+        # Filled with what shows: black with a white edge looks like a ring on dark cells.
+        dark = is_dark(grid, look)[rows, columns]
+        figure.data[_DOTS].marker.color = np.where(dark, "#fff", "#000").tolist()
+        figure.data[_DOTS].marker.line.color = np.where(dark, "#000", "#fff").tolist()
         _mark_edits(figure, grid, -_ASIDE if few else 0.0)
         figure.layout.title = title_of(look, mode.title, safe(grid.caption), safe(mode.look_for))
         figure.layout.annotations[0].visible = grid.is_empty

@@ -72,10 +72,10 @@ function paintHeatmap(canvas, plot, look, frame, buffers, memo) {
     const cellsOf = where(ran, (what) => what === action);
     symbols(context, data[at].marker, cellsOf.map((i) => centre(i)));
   });
-  for (const tone of look.few ? [null] : ["#fff", "#000"]) { // small ones have no edge
-    const marked = where(dots, (is, i) => is && (tone === null || dark(i) === (tone === "#fff")));
-    const { marker } = data[look.dots];
-    symbols(context, tone ? { ...marker, color: tone } : marker, marked.map((i) => centre(i, look.aside)));
+  for (const [color, edge] of [["#fff", "#000"], ["#000", "#fff"]]) {
+    const marked = where(dots, (is, i) => is && dark(i) === (color === "#fff"));
+    const { marker } = data[look.dots], line = { ...marker.line, color: edge };
+    symbols(context, { ...marker, color, line }, marked.map((i) => centre(i, look.aside)));
   }
   memo.marks ??= look.by_hand.map((at) => plot._fullData[at]).filter((trace) => trace.visible === true && trace.x);
   for (const { x: columns, y: rows, marker } of memo.marks) {
@@ -118,9 +118,10 @@ function symbols(context, marker, places) {
   for (const [x, y] of places) outline(path, marker.symbol, x, y, marker.size / 2);
   context.fillStyle = marker.color;
   context.fill(path);
+  if (!marker.line.width) return; // a canvas would keep the width it had
   context.strokeStyle = marker.line.color;
   context.lineWidth = marker.line.width;
-  if (context.lineWidth) context.stroke(path);
+  context.stroke(path);
 }
 
 // plotly's symbols that our figures use, with its proportions.
