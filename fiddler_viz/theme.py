@@ -67,6 +67,8 @@ PATH: Final = Kind("critical path", PURPLE, "_", "line-ew", "")
 """Drawn as a line under what everyone waits for."""
 IDLE: Final = Kind("idle", GREY, " ", "", "/")
 """Hatching alone, without a ground."""
+NOTHING: Final = Kind("nothing", GREY, " ", "", "/")
+"""Of an amount: hatched like idle time, for on a light page a blank cell is the brightest."""
 ACTIONS: Final[Mapping[Action, Kind]] = MappingProxyType(
     {
         Action.RESIDENT: Kind("resident", GREEN, "o", "circle", ""),

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from fiddler_viz.theme import (
     ACTIONS,
     BY_HAND,
     CIVIDIS,
+    NOTHING,
     PLACES,
     Kind,
     Theme,
@@ -51,6 +54,13 @@ _HOVER_SHORT = "<b>layer %{y}, expert %{x}</b><extra></extra>"
 _HOVER = "<b>layer %{y}, expert %{x}</b><br>%{text}<extra></extra>"
 _BRIGHT = 0.5
 """From this amount on cividis is closer to white than to black."""
+_HATCHED = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="100%" height="100%"><pattern id="h" width="5" '
+    'height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><path d="M2.5 0V5" '
+    f'stroke="{NOTHING.color}" stroke-opacity=".7" stroke-width="2.2"/></pattern>'
+    '<rect width="100%" height="100%" fill="url(#h)"/></svg>'
+)
+"""Under cells without an amount. Colour would not do: grey is the middle of cividis."""
 _ASIDE = 0.3
 """How far from the middle of their cells dots, and marks of edits in large ones, stand."""
 
@@ -88,13 +98,21 @@ def heatmap_figure(
     figure.update_layout(
         margin_b=_MARGIN["b"] + 19 * max(0, rows - 2),
         annotations=[note(look, EMPTY)],
+        images=[_behind()],
         legend=legend_style() | {"itemsizing": "constant"},
     )
     update_heatmap(figure, grid, look)
     return figure
 
 
-def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatter]:
+def _behind() -> dict[str, object]:
+    """The hatching under all cells."""
+    whole = {"xref": "paper", "yref": "paper", "x": 0, "y": 1, "sizex": 1, "sizey": 1}
+    source = f"data:image/svg+xml,{quote(_HATCHED)}"
+    return whole | {"source": source, "sizing": "stretch", "layer": "below"}
+
+
+def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatter | go.Bar]:
     layers, experts = grid.shape
     few = layers * experts <= FEW_CELLS
     rows, columns = np.divmod(np.arange(layers * experts), experts)
@@ -183,7 +201,7 @@ def _markers(
     )
 
 
-def _legend(grid: Grid, look: Theme, few: bool) -> list[go.Scatter]:
+def _legend(grid: Grid, look: Theme, few: bool) -> list[go.Scatter | go.Bar]:
     """Entries that stay although nothing may be pinned, cached or run just now."""
     places = [PLACES[Place.PINNED], PLACES[Place.CACHED]]
     entries = [(kind, look.text, kind.label) for kind in places]
@@ -208,6 +226,10 @@ def _legend(grid: Grid, look: Theme, few: bool) -> list[go.Scatter]:
         made[0].marker = {"symbol": "line-ew-open", "color": look.text, "line": {"width": 3}}
     for trace in made[len(entries) - len(edits(grid)) :]:
         trace.marker.line.width = 1.6
+    if mode.nothing:
+        pattern = {"shape": NOTHING.pattern, "fgcolor": NOTHING.color, "size": 5}
+        ground = {"color": look.panel, "pattern": pattern | {"fillmode": "replace"}}
+        made.append(go.Bar(x=[None], y=[None], name=mode.nothing, marker=ground))
     return made
 
 
@@ -256,6 +278,7 @@ def update_heatmap(
         _mark_edits(figure, grid, -_ASIDE if few else 0.0)
         figure.layout.title = title_of(look, mode.title, safe(grid.caption), safe(mode.look_for))
         figure.layout.annotations[0].visible = grid.is_empty
+        figure.layout.images[0].visible = bool(mode.nothing)
 
 
 def aside(cells: int) -> tuple[float, float]:

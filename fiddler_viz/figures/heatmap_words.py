@@ -35,6 +35,8 @@ class Mode:
     """An amount, and what 1 stands for, as a label of the scale."""
     dots: str = ""
     """What a dot means; empty: there are none."""
+    nothing: str = ""
+    """What a cell without an amount means; empty: there is none, or the title says it."""
     runs: bool = False
     """Whether cells also tell what ran in the step shown."""
 
@@ -83,6 +85,7 @@ MODES: Mapping[str, Mode] = MappingProxyType(
             "calls found on the GPU",
             lambda amount, _: f"{amount:.0%}",
             "called most (a tenth)",
+            "never called",
         ),
         "time": Mode(
             "time",
@@ -91,6 +94,7 @@ MODES: Mapping[str, Mode] = MappingProxyType(
             "time of all lanes",
             _duration,
             "mostly copying (costliest tenth)",
+            "never called",
         ),
         "difference": Mode(
             "difference",

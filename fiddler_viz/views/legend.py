@@ -15,6 +15,7 @@ from fiddler_viz.theme import (
     BLUE,
     IDLE,
     MEMORY,
+    NOTHING,
     ORANGE,
     PATH,
     PLACES,
@@ -79,7 +80,8 @@ class HeatmapLegend(Legend):
         kinds = [*self._places, *(ACTIONS.values() if mode.runs else ())]
         if mode.dots:
             kinds.append(Kind(mode.dots, self._theme.text, "", "dot", ""))
-        return [_mark(kind, self._theme) for kind in (*kinds, *edits)]
+        marks = [_mark(kind, self._theme) for kind in (*kinds, *edits)]
+        return [*marks, _swatch(replace(NOTHING, label=mode.nothing))] if mode.nothing else marks
 
 
 def _line(entries: Iterable[str]) -> str:
@@ -122,7 +124,8 @@ def _mark(kind: Kind, theme: Theme) -> str:
 
 
 def _swatch(kind: Kind) -> str:
-    ground = "transparent" if kind is IDLE else kind.color
-    stripes = _IDLE_STRIPES if kind is IDLE else _PATTERNS[kind.pattern]
+    hollow = kind.letter == IDLE.letter
+    ground = "transparent" if hollow else kind.color
+    stripes = _IDLE_STRIPES if hollow else _PATTERNS[kind.pattern]
     background = ",".join([*stripes, ground])
     return f'<span><i style="background:{background}"></i>{safe(kind.label)}</span>'
