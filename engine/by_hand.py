@@ -8,7 +8,7 @@ from operator import index
 from typing import Any, Self, cast
 
 from engine.errors import InputError
-from engine.strict import check_ascending, check_keys
+from engine.strict import check_ascending, check_keys, plain
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def named(what: str, value: Any, grid: tuple[int, int]) -> list[int]:
     A tuple ``(layer, expert)`` is one expert; a number, or ``(layer, None)``, all of a layer; any
     other iterable names several of these. None names nothing. Raises InputError.
     """
+    value = plain(value)
     if value is None:
         return []
     if isinstance(value, tuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from engine.errors import InputError, unknown_name
 from engine.events import StepKind
 from engine.frequency import frequency_hits
 from engine.stacks import Requests, lru_hits, opt_hits, static_hits
-from engine.strict import TOLD, check_call, check_number, several
+from engine.strict import TOLD, check_call, check_number, plain, several
 from engine.trace import Trace
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ def hit_curves(
         wanted = np.unique(np.linspace(0, len(free), SIMULATED_SIZES).round().astype(np.int64))
     else:
         wanted = np.unique(_within("sizes", sizes, len(free)))
+    half_life = plain(half_life)
     check_number("hit_curves, half_life", half_life, zero=False)
     requests = Requests.of(trace.batch, total, fixed)
     pinned_calls = len(trace.batch.flat) - len(requests)
@@ -215,13 +217,17 @@ def _step_set(trace: Trace, requests: Requests) -> int:
 
 def _within(name: str, values: Iterable[int], most: int) -> list[int]:
     """Whole numbers from 0 to ``most``; raises InputError for others."""
-    if not isinstance(values, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+    values = plain(values)
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        one = values if type(values) is int else 0
         raise InputError(
-            f"{name}: expected several whole numbers from 0 to {most}, got {values!r}; "
-            f"write {name}=[{values!r}] for one"
+            f"{name}: expected several whole numbers from 0 to {most}, got {reprlib.repr(values)}; "
+            f"write {name}=[{one}] for one"
         )
-    found = [int(value) if isinstance(value, np.integer) else value for value in values]
+    found = [plain(value) for value in values]
     for value in found:
         if type(value) is not int or not 0 <= value <= most:
-            raise InputError(f"{name}: expected whole numbers from 0 to {most}, got {value!r}")
+            raise InputError(
+                f"{name}: expected whole numbers from 0 to {most}, got {reprlib.repr(value)}"
+            )
     return found

@@ -26,7 +26,7 @@ from engine.run import Run
 from engine.session import Session, Stopped
 from engine.spec import ModelSpec
 from engine.streaming import pieces
-from engine.strict import check_call
+from engine.strict import check_call, check_flag
 from engine.threads import torch_threads
 from engine.token_texts import TokenTexts
 from engine.trace import Start
@@ -116,6 +116,7 @@ class Generator:
     ) -> Run:
         """See :meth:`engine.hybrid.HybridEngine.generate`."""
         self.session.check_open()
+        record, predictions = check_flag("record", record), check_flag("predictions", predictions)
         request = Request.of(prompt, max_new_tokens, options, self.limits)
         check_call("on_text", on_text, "one text, each new piece")
         if on_text is not None:

@@ -19,12 +19,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+from engine.destination import writing
 from engine.errors import InputError, unknown_name
 from engine.hardware_file import completed, derived
 from engine.machine import Machine, this_machine
 from engine.measured import Calibration, ModelCosts
 from engine.model_spec import ModelSpec
-from engine.strict import check_int, check_keys, check_number, check_text, read_json
+from engine.strict import check_int, check_keys, check_name, check_number, check_text, read_json
 from engine.units import format_bytes
 from engine.what_if import WORDS, check_asked, figures, own, refuse_no_link, sources, words
 
@@ -156,12 +157,13 @@ class HardwareSpec:
             raise InputError(f"{path}: {error}") from error
 
     def save(self, path: str | Path) -> None:
-        """Write the spec as JSON, to be read by `load`. Raises InputError where it cannot."""
-        try:
-            Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise InputError(f"hardware spec: cannot write {path}: {reason}.") from error
+        """Write the spec as JSON, to be read by `load`; makes its folder.
+
+        Raises InputError where it cannot be written.
+        """
+        with writing(path) as prepared:
+            content = json.dumps(self.to_dict(), indent=2) + "\n"
+            prepared.write_text(content, encoding="utf-8")
 
     def here(self, machine: Machine | None = None) -> HardwareSpec:
         """The spec as it holds on this machine (or the one given).
@@ -245,8 +247,7 @@ class HardwareSpec:
     @classmethod
     def preset(cls, name: str) -> HardwareSpec:
         """A machine that comes with the library. Raises UnknownNameError, which lists them."""
-        if name not in cls.presets():
-            raise unknown_name("hardware", name, cls.presets())
+        check_name("hardware", name, cls.presets())
         return cls.load(_FOLDER / f"{name}.json")
 
     @classmethod

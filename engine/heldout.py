@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import InputError, unknown_name
+from engine.errors import InputError
 from engine.placement import change_plan
 from engine.planners import at_random, by_popularity
 from engine.profile import Profile, text_of
-from engine.strict import several
+from engine.strict import check_name, several
 from engine.trace import Trace
 from engine.units import format_bytes
 
@@ -73,8 +73,7 @@ class HeldOut:
         """
         import pandas as pd
 
-        if by not in ("budget", "layer"):
-            raise unknown_name("way to group", by, ("budget", "layer"))
+        check_name("way to group", by, ("budget", "layer"))
         rows: list[dict[str, Any]] = []
         for budget in self.budgets:
             head = {"gpu_memory_gb": budget.gpu_memory / 1e9, "pinned": budget.pinned}

@@ -25,6 +25,7 @@ from engine.request import Limits
 from engine.run import Run
 from engine.schemes import scheme_named
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
+from engine.strict import check_flag, check_text
 from engine.threads import check_threads, choose_threads
 from engine.token_texts import TokenTexts
 from engine.units import parse_bytes, parse_percent
@@ -116,6 +117,8 @@ class HybridEngine(Planned):
                 "load: expected 'demo', a checkpoint's folder or a hub id (owner/name), got "
                 f"{type(path).__name__}"
             )
+        if name is not None:
+            check_text("load, name", name)
         if policy is not None:  # names and sizes are checked before gigabytes are read
             resolve_policy(policy)
         check_planner(planner)
@@ -172,6 +175,7 @@ class HybridEngine(Planned):
         ``model`` has to be set to our experts (:data:`engine.hook.IMPLEMENTATION`), in evaluation
         and without gradients. ``device`` may be one that is open already.
         """
+        check_text("wrap, name", name)
         threads = check_threads(threads)
         wish = Wish(gpu_memory, cache_slots, policy, planner)
         sizes = Sizes.of(max_tokens, max_sequences, reserve_bytes)
@@ -317,7 +321,7 @@ class HybridEngine(Planned):
                 that cannot be recorded or streamed.
             FiddlerError: the engine is generating already, or closed.
         """
-        if predictions:
+        if check_flag("predictions", predictions):
             self.session.check_open()
             self._check_foresight("predictions=True")
         return self._generator.generate(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from engine.errors import InputError
 from engine.events import Action, Clock
 from engine.regrets import Regrets, regrets
+from engine.strict import numbered
 from engine.trace import Trace
 
 
@@ -174,9 +175,8 @@ def _choose(
 ) -> int:
     """The row with the most regret among those that fit; raises InputError where none does."""
     layers, experts = table.trace.model.grid
-    for name, value, many in (("layer", layer, layers), ("expert", expert, experts)):
-        if value is not None and not 0 <= value < many:
-            raise InputError(f"{name} {value}: expected 0 to {many - 1} in this model.")
+    layer = None if layer is None else numbered("layer", layer, layers)
+    expert = None if expert is None else numbered("expert", expert, experts)
     fits, who = np.ones(len(table), dtype=np.bool_), "no token of this run"
     if token is not None:
         fits, who = _of_token(table, token, step), f"token {token}"

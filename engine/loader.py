@@ -16,12 +16,13 @@ from transformers import (
 
 from engine.checkpoint import Weights, fused_names
 from engine.configuration import DAMAGE, auto_class, configuration, short
-from engine.errors import BudgetError, CheckpointError, InputError, UnsupportedModelError
+from engine.errors import BudgetError, CheckpointError, UnsupportedModelError
 from engine.hook import IMPLEMENTATION, register
 from engine.machine import free_memory_bytes
 from engine.pages import onto_large_pages
 from engine.spec import ModelSpec
 from engine.store import ExpertStore, experts_modules, require_experts
+from engine.strict import check_name
 from engine.units import format_bytes
 
 SPARE_SHARE = 0.05
@@ -45,8 +46,7 @@ def load_model(path: str | Path, dtype: str = "auto") -> PreTrainedModel:
 
     Warns of tensors in the files that the model has no place for.
     """
-    if dtype not in DTYPES:
-        raise InputError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    check_name("dtype", dtype, DTYPES)
     register()
     config = configuration(path)
     auto = auto_class(config)

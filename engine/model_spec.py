@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from engine.errors import InputError, unknown_name
+from engine.errors import InputError
 from engine.model_shapes import ModelShapes
-from engine.strict import check_int, check_keys, check_number, check_text, read_json
+from engine.strict import check_int, check_keys, check_name, check_number, check_text, read_json
 from engine.units import format_bytes
 
 _FOLDER = Path(__file__).parent / "data" / "models"
@@ -118,8 +118,7 @@ class ModelSpec:
     @classmethod
     def preset(cls, name: str) -> ModelSpec:
         """A model that comes with the library. Raises UnknownNameError, which lists them."""
-        if name not in cls.presets():
-            raise unknown_name("model", name, cls.presets())
+        check_name("model", name, cls.presets())
         shapes = ModelShapes.from_dict(read_json("model preset", _FOLDER / f"{name}.json"))
         return cls(**shapes.figures())
 

@@ -14,7 +14,7 @@ from engine.plan import Plan
 from engine.policies import POLICIES, Policy, resolve_policy
 from engine.profile import Profile
 from engine.spec import HardwareSpec, ModelSpec, resolve_costed, resolve_hardware
-from engine.strict import whole
+from engine.strict import check_flag, whole
 from engine.timeline import STAGING_BUFFERS
 from engine.units import format_bytes, parse_bytes, parse_percent
 
@@ -50,20 +50,26 @@ def resolve_budget(value: int | str, plan: Plan) -> int:
 
 
 def _smallest(plan: Plan) -> str:
-    """What the smallest budget is made of, and what would make it smaller."""
-    shorter = "less with smaller max_tokens or max_sequences"
+    """What the smallest budget is made of, and what makes an engine's smaller.
+
+    Who replays or makes up a run has no such arguments: so it says whose they are.
+    """
     staging = STAGING_BUFFERS * plan.expert_bytes
     step = plan.workspace_bytes - staging - plan.reserve_bytes
     parts = [
-        (plan.dense_bytes, "dense weights (all but the routed experts; less with a smaller dtype)"),
-        (plan.kv_bytes, f"KV cache ({shorter})"),
-        (staging, "staging for two streamed experts (less with quantize)"),
-        (step, f"activations and logits of a step ({shorter})"),
+        (plan.dense_bytes, "dense weights (all but the routed experts)"),
+        (plan.kv_bytes, "KV cache"),
+        (staging, "staging for two streamed experts"),
+        (step, "activations and logits of a step"),
         (plan.reserve_bytes, "reserve_bytes (what the GPU's libraries take)"),
     ]
     listed = " + ".join(f"{format_bytes(size)} {what}" for size, what in parts if size)
     expert = format_bytes(plan.expert_bytes)
-    return f"{listed}. No expert is pinned or cached then; each that is takes {expert} more"
+    return (
+        f"{listed}. No expert is pinned or cached then; each that is takes {expert} more. An engine"
+        " needs less where it is loaded with a smaller dtype (dense weights), smaller max_tokens "
+        "or max_sequences (KV cache, activations), or quantize (staging)"
+    )
 
 
 def make_plan(
@@ -177,6 +183,7 @@ def change_plan(
         InputError: what is wrong with an argument; a what-if of a machine whose rates are not
             known.
     """
+    reset_pins = check_flag("reset_pins", reset_pins)
     chosen = plan.policy_class if policy is None else resolve_policy(policy)
     other = not plan.has_policy or chosen is not plan.policy_class
     if planner is None:

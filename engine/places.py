@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.errors import BudgetError, InputError, unknown_name
+from engine.errors import BudgetError, InputError
 from engine.plan import Plan
 from engine.planners import PLANNERS, Known
-from engine.strict import plain
+from engine.strict import check_name, plain
 from engine.units import format_bytes
 
 
@@ -37,8 +37,7 @@ def with_room(plan: Plan, cache_slots: int | None) -> Plan:
             f"cache_slots: expected a whole number of experts from 0 to {most} (what fits in "
             f"{format_bytes(plan.gpu_memory)}{beside}), got {cache_slots!r}"
         )
-    if plan.planner not in PLANNERS:
-        raise unknown_name("planner", plan.planner, PLANNERS)
+    check_name("planner", plan.planner, PLANNERS)
     return replace(plan, pinned=_pinned(plan, plan.room - cache_slots), cache_slots=cache_slots)
 
 

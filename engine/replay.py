@@ -24,6 +24,7 @@ from engine.planners import check_planner
 from engine.policies import POLICIES, Policy
 from engine.rehearsed import Rehearsed, Stretch
 from engine.spec import HardwareSpec, ModelSpec, resolve_costed
+from engine.strict import check_flag
 from engine.summary import Summary
 from engine.timeline import pin_rows
 from engine.trace import Start, Trace
@@ -77,7 +78,7 @@ def replay(
     """
     machine = (hardware, link_gbps, cpu_cores, as_model)
     changes = (gpu_memory, cache_slots, policy, planner, *machine, pin, unpin)
-    if all(change is None for change in changes) and not reset_pins:
+    if all(change is None for change in changes) and not check_flag("reset_pins", reset_pins):
         if trace.clock == Clock.MEASURED:
             return Replay(trace)
         return Replay(run_plans(trace, trace.plan_list, trace.start))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from engine.errors import InputError, UnsupportedModelError, unknown_name
+from engine.errors import InputError, UnsupportedModelError
 from engine.model_spec import ModelSpec
+from engine.strict import check_name
 
 _SCALE_BYTES = 2
 """A group's scale is bfloat16."""
@@ -37,8 +38,7 @@ def scheme_named(name: str | None) -> Scheme | None:
         return None
     if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"quantize: expected 'int8', 'int4' or None, got {type(name).__name__}")
-    if name not in SCHEMES:
-        raise unknown_name("quantize", name, SCHEMES)
+    check_name("quantize", name, SCHEMES)
     return SCHEMES[name]
 
 

@@ -36,8 +36,9 @@ def check_keys(what: str, data: object, expected: Iterable[str]) -> dict[str, An
 
 
 def plain(value: Any) -> Any:
-    """A number of numpy's as Python's own; anything else as it is."""
-    return cast("Any", value).item() if isinstance(value, np.number) else value
+    """A scalar of numpy's, also as an array without dimensions, as Python's own; else as it is."""
+    scalar = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0)
+    return cast("Any", value).item() if scalar else cast("Any", value)
 
 
 def whole(what: str, value: object, *, least: int) -> int:
@@ -47,6 +48,18 @@ def whole(what: str, value: object, *, least: int) -> int:
     """
     number = plain(value)
     check_int(what, number, least=least)
+    return number
+
+
+def numbered(what: str, value: object, many: int) -> int:
+    """The number of one of so many things of a model, numpy's too, as Python's own int.
+
+    Raises InputError for anything else; none counts from the end.
+    """
+    number = plain(value)
+    if type(number) is not int or not 0 <= number < many:
+        shown = reprlib.repr(number)
+        raise InputError(f"{what} {shown}: expected 0 to {many - 1} in this model.")
     return number
 
 
@@ -74,6 +87,21 @@ def check_text(what: str, value: object) -> None:
     """Raise InputError unless `value` is a string that is not empty."""
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{what}: expected a text that is not empty, got {reprlib.repr(value)}.")
+
+
+def check_flag(what: str, value: object) -> bool:
+    """`value`, True or False, also numpy's; raises InputError for anything else."""
+    flag = plain(value)
+    if not isinstance(flag, bool):
+        raise InputError(f"{what}: expected True or False, got {reprlib.repr(value)}.")
+    return flag
+
+
+def check_name(kind: str, name: object, valid: Iterable[str]) -> None:
+    """Raise UnknownNameError unless `name` is one of the `valid` names of a `kind`."""
+    names = list(valid)
+    if not isinstance(name, str) or name not in names:
+        raise unknown_name(kind, name, names)
 
 
 def check_call(what: str, value: object, given: str) -> None:
@@ -122,6 +150,7 @@ def several(what: str, value: Any) -> list[Any]:
 
     Raises InputError where `value` holds none.
     """
+    value = plain(value)
     if not isinstance(value, Iterable) or isinstance(value, str | bytes):
         return [value]
     if found := list(cast("Iterable[Any]", value)):
@@ -135,8 +164,10 @@ def read_json(what: str, path: str | Path) -> object:
     """The content of a small JSON file (at most 1 MiB).
 
     Raises InputError, which names `what` and the path, where there is no such file or it is not
-    JSON.
+    JSON, or ``path`` is no path.
     """
+    if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(f"{what}: expected the path of a file, got {type(path).__name__}.")
     try:
         with Path(path).open("rb") as file:
             content = file.read(_MAX_FILE_BYTES + 1)

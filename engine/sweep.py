@@ -10,11 +10,11 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from engine.errors import FiddlerError, InputError, unknown_name
+from engine.errors import FiddlerError, InputError
 from engine.policies import POLICIES, Policy, resolve_policy
 from engine.replay import playable
 from engine.spec import HardwareSpec, resolve_hardware
-from engine.strict import TOLD, check_call, plain, several, whole
+from engine.strict import TOLD, check_call, check_name, plain, several, whole
 from engine.sweep_task import Combination, Row, Task
 from engine.trace import Trace
 from engine.units import parse_bytes, parse_percent
@@ -89,8 +89,7 @@ def sweep(
     """
     import pandas as pd
 
-    if errors not in ("raise", "coerce"):
-        raise unknown_name("way to treat errors", errors, ("raise", "coerce"))
+    check_name("way to treat errors", errors, ("raise", "coerce"))
     if executor is not None and not isinstance(executor, Executor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(
             "executor: expected a concurrent.futures.Executor (of a Dask client: "

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.course import Outline
 from engine.decision import Batch
-from engine.errors import InputError, unknown_name
+from engine.errors import InputError
 from engine.events import (
     MOVES,
     STEPS,
@@ -31,6 +31,7 @@ from engine.lineage import path
 from engine.plan import Plan
 from engine.routing import Routing
 from engine.spec import ModelSpec
+from engine.strict import check_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -250,8 +251,7 @@ class Trace:
         """
         from engine.tables import TABLE_FRAMES  # pandas only here
 
-        if table not in TABLE_FRAMES:
-            raise unknown_name("table", table, TABLE_FRAMES)
+        check_name("table", table, TABLE_FRAMES)
         return TABLE_FRAMES[table](self)
 
     @cached_property

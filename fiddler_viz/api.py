@@ -10,6 +10,7 @@ from engine.bounds import Bound
 from engine.bounds import bound as bound_of
 from engine.budgets import BudgetCurve, budget_curve
 from engine.curves import Curves, hit_curves
+from engine.errors import InputError
 from engine.heldout import HeldOut
 from engine.heldout import heldout as judge
 from engine.interchange.perfetto import to_perfetto as write_perfetto
@@ -193,6 +194,10 @@ def synthetic(model: Any = demo.COSTED_AS, *, like: Any = None, **options: Any) 
     ``model.routed_bytes`` says how much that is.
     """
     if like is not None:
+        if options.get("routing") is not None:
+            raise InputError(
+                "synthetic: like= and routing= both say how tokens are routed: give one of them"
+            )
         fitted = (
             like if isinstance(like, SyntheticRouting) else SyntheticRouting.fit(as_trace(like))
         )

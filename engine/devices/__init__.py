@@ -10,6 +10,7 @@ from engine.devices.virtual import VirtualDevice
 from engine.errors import unknown_name
 from engine.spec import HardwareSpec
 from engine.store import ExpertStore
+from engine.strict import check_name
 
 DEVICES = ("auto", "host", "virtual", "cuda")
 
@@ -22,8 +23,10 @@ def usual_device(
     A GPU that is there, unless another model is ``costed`` or ``hardware`` is given (None: it is
     not) and is not this machine, calibrated: what-ifs are for the virtual device. Else the host
     where the hardware has no GPU, unless ``planned``: a budget, or something else that only a
-    device's memory has, was asked for.
+    device's memory has, was asked for. Raises UnknownNameError for what is no name.
     """
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise unknown_name("device", name, DEVICES)
     if name != "auto":
         return name
     mine = hardware is None or (hardware.accelerator and hardware.calibrated)
@@ -41,8 +44,8 @@ def check_device(name: str) -> None:
     """Raise UnknownNameError, InputError or DeviceError for a device that cannot be had here."""
     if is_cuda(name):
         open_cuda(name)
-    elif name not in DEVICES:
-        raise unknown_name("device", name, DEVICES)
+    else:
+        check_name("device", name, DEVICES)
 
 
 def open_device(name: str, store: ExpertStore, reserve_bytes: int | None = None) -> Device:
@@ -52,8 +55,7 @@ def open_device(name: str, store: ExpertStore, reserve_bytes: int | None = None)
     """
     if is_cuda(name):
         return CudaDevice(store, open_cuda(name), reserve_bytes)
-    if name not in DEVICES:
-        raise unknown_name("device", name, DEVICES)
+    check_name("device", name, DEVICES)
     return HostDevice() if name == "host" else VirtualDevice(store)
 
 

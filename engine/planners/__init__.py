@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from engine.errors import unknown_name
 from engine.planners.base import Known, Planner
 from engine.planners.counted import at_random, by_layers, by_popularity, counted, evenly
 from engine.planners.makespan import by_makespan
+from engine.strict import check_name
 
 PLANNERS: Mapping[str, Planner] = MappingProxyType(
     {
@@ -23,8 +23,8 @@ PLANNERS: Mapping[str, Planner] = MappingProxyType(
 
 def check_planner(name: object) -> None:
     """Raise UnknownNameError unless ``name`` is that of a planner, or None (the policy's own)."""
-    if name is not None and (not isinstance(name, str) or name not in PLANNERS):
-        raise unknown_name("planner", name, PLANNERS)
+    if name is not None:
+        check_name("planner", name, PLANNERS)
 
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from engine.errors import InputError, unknown_name
+from engine.errors import InputError
 from engine.policies.base import Policy
 from engine.policies.belady import Belady
 from engine.policies.checking import check_words
@@ -25,6 +25,7 @@ from engine.policies.prefetch import Prefetch
 from engine.policies.qstar import QStar
 from engine.policies.stream import Stream
 from engine.policies.stream_all import StreamAll
+from engine.strict import check_name, plain
 
 POLICIES: Mapping[str, type[Policy]] = MappingProxyType(
     {
@@ -63,11 +64,11 @@ def resolve_policy(value: str | type[Policy]) -> type[Policy]:
 
     Raises InputError for a class that is no policy, or lacks a name of its own.
     """
+    value = plain(value)
     if isinstance(value, str):
-        if value not in POLICIES:
-            raise unknown_name("policy", value, POLICIES)
+        check_name("policy", value, POLICIES)
         return POLICIES[value]
-    if value in POLICIES.values():
+    if any(value is policy for policy in POLICIES.values()):
         return value
     of_ours = isinstance(value, type) and issubclass(value, Policy)  # pyright: ignore[reportUnnecessaryIsInstance]
     if not of_ours or not all(hasattr(value, word) for word in ("name", "title", "summary")):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.strict import check_int, check_keys, check_number, check_text
+from engine.strict import check_int, check_keys, check_number, check_text, plain
 
 if TYPE_CHECKING:
     from engine.trace import Trace
@@ -131,6 +131,7 @@ class SyntheticRouting:
 def _along_depth(name: str, value: PerLayer) -> tuple[float, ...]:
     if isinstance(value, str):
         raise InputError(f"synthetic routing, {name}: expected numbers, got {value!r}.")
+    value = plain(value)
     return tuple(value) if isinstance(value, Sequence | np.ndarray) else (value,)
 
 

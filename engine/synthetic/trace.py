@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from engine.replay import run_plans
 from engine.routing import Routing
 from engine.schemes import quantised_spec, scheme_named
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
-from engine.strict import check_number, whole
+from engine.strict import check_number, plain, whole
 from engine.synthetic.draw import Drawing, Router
 from engine.synthetic.routing import SyntheticRouting
 from engine.trace import Start, Trace
@@ -76,6 +77,7 @@ def synthetic_trace(
     """
     if domains is not None:
         domains = whole("synthetic_trace, domains", domains, least=1)
+    accuracy = plain(accuracy)
     if accuracy is not None:
         check_number("synthetic_trace, accuracy", accuracy, zero=True)
     by_hand: dict[str, Any] = {"skew": skew, "locality": locality, "coupling": coupling}
@@ -86,6 +88,11 @@ def synthetic_trace(
         if given.get("domains", 1) != 1:
             usual["contrast"] = 0.5
         routing = SyntheticRouting.of(**usual | given)
+    elif not isinstance(routing, SyntheticRouting):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            "synthetic_trace, routing: expected a SyntheticRouting, as SyntheticRouting.of() or "
+            f".fit(trace) makes it, got {reprlib.repr(routing)}"
+        )
     elif given:
         raise InputError(
             f"synthetic_trace: expected routing or its parameters, got routing and "

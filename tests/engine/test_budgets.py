@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.budgets import budget_curve
@@ -80,3 +81,5 @@ def test_one_policy_and_one_budget_are_enough() -> None:
     several = budget_curve(trace, ["cpu"], ["50%"])
     assert budget_curve(trace, "cpu", "50%") == several
     assert budget_curve(trace, POLICIES["cpu"], ["50%"]) == several
+    zero: Any = np.array("cpu"), np.array("50%")
+    assert budget_curve(trace, *zero) == several

@@ -47,6 +47,7 @@ def test_experts_are_named(value: Any, flats: list[int]) -> None:
         ((0, "1"), "expected an expert as"),
         (1.0, "expected an expert as"),
         ({0: 1}, "expected an expert as"),
+        (np.array("17"), "expected an expert as"),
     ],
 )
 def test_what_names_no_expert(value: Any, message: str) -> None:

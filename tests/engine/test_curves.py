@@ -118,6 +118,13 @@ def test_wrong_arguments_say_what_was_expected(trace: Trace) -> None:
         hit_curves(trace, pinned=whatever)
     with pytest.raises(InputError, match=r"sizes: expected several .* write sizes=\[5\]"):
         hit_curves(trace, sizes=whatever)
+    for name in ("pinned", "sizes"):
+        for wrong in ("", "3", b"24GB", b"", np.array(3)):
+            with pytest.raises(InputError, match=rf"{name}: expected several .* write {name}=\["):
+                hit_curves(trace, **{name: wrong})
+    one: Any = np.array("lrfu"), np.array(3.0)
+    given = hit_curves(trace, one[0], half_life=one[1])
+    assert (given["lrfu"].hits == hit_curves(trace, "lrfu", half_life=3.0)["lrfu"].hits).all()
     with pytest.raises(InputError, match="policies: expected one or more"):
         hit_curves(trace, [])
     assert list(hit_curves(trace, "lru").curves) == ["lru"]

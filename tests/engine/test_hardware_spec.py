@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import engine.hardware_spec
@@ -203,8 +204,11 @@ def test_a_path_that_is_not_there(tmp_path: Path) -> None:
     for path in (tmp_path / "none.json", str(tmp_path / "none.json"), tmp_path):
         with pytest.raises(InputError, match="cannot read"):
             resolve_hardware(path)
+    path = tmp_path / "made" / "x.json"
+    HardwareSpec.preset("l4").save(path)
+    assert HardwareSpec.load(path) == HardwareSpec.preset("l4")
     with pytest.raises(InputError, match="cannot write"):
-        HardwareSpec.preset("l4").save(tmp_path / "none" / "x.json")
+        HardwareSpec.preset("l4").save(path / "below.json")
 
 
 def test_unknown_names_list_the_presets() -> None:
@@ -212,6 +216,8 @@ def test_unknown_names_list_the_presets() -> None:
         resolve_hardware("rtx4090")
     with pytest.raises(UnknownNameError):
         resolve_hardware("")
+    with pytest.raises(UnknownNameError):
+        HardwareSpec.preset(np.array([1, 2]))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="a preset's name"):
         resolve_hardware(None)  # type: ignore[arg-type]
 

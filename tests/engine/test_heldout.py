@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,4 +145,9 @@ def test_bad_input(trace: Trace) -> None:
         heldout(Driver(toy_plan(4)).trace())
     with pytest.raises(InputError, match="unknown way to group 'expert'"):
         heldout(trace, gpu_memory="24GB").to_pandas("expert")  # type: ignore[arg-type]
+    whatever: Any = np.array([1, 2])
+    with pytest.raises(InputError, match="unknown way to group"):
+        heldout(trace, gpu_memory="24GB").to_pandas(whatever)
+    one: Any = np.array("24GB")
+    assert heldout(trace, gpu_memory=one).budgets[0].gpu_memory == 24 * 10**9
     assert heldout(replace(trace, texts=()), gpu_memory="24GB").tokens == 270

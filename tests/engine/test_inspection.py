@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from engine.errors import InputError
@@ -65,6 +66,11 @@ def test_what_cannot_be_chosen_is_refused_with_what_can() -> None:
         inspect_call(trace, layer=3)
     with pytest.raises(InputError, match="expert -1: expected 0 to 3"):
         inspect_call(trace, expert=-1)
+    for wrong in ("x", [], True, 1.5, np.array([1, 2]), float("nan")):
+        for name in ("layer", "expert"):
+            with pytest.raises(InputError, match=rf"{name} .*: expected 0 to"):
+                inspect_call(trace, **{name: wrong})  # type: ignore[arg-type]
+    assert inspect_call(trace, layer=np.int64(1)).layer == 1  # type: ignore[arg-type]
     with pytest.raises(InputError, match="token 8 was processed in step 4, not in step 2"):
         inspect_call(trace, token=8, step=2)
 

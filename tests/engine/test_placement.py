@@ -100,11 +100,12 @@ def test_what_the_smallest_budget_is_made_of() -> None:
         plan(gpu_memory="1KB", reserve_bytes=1500)
     assert str(error.value) == (
         f"gpu_memory='1KB' is too little for toy: the smallest budget that works is {LEAST + 1500} "
-        "bytes (8.94 KB, or '0%'): 5.00 KB dense weights (all but the routed experts; less with a "
-        "smaller dtype) + 100 B KV cache (less with smaller max_tokens or max_sequences) + 2.00 KB "
-        "staging for two streamed experts (less with quantize) + 340 B activations and logits of a "
-        "step (less with smaller max_tokens or max_sequences) + 1.50 KB reserve_bytes (what the "
-        "GPU's libraries take). No expert is pinned or cached then; each that is takes 1.00 KB more"
+        "bytes (8.94 KB, or '0%'): 5.00 KB dense weights (all but the routed experts) + 100 B KV "
+        "cache + 2.00 KB staging for two streamed experts + 340 B activations and logits of a step "
+        "+ 1.50 KB reserve_bytes (what the GPU's libraries take). No expert is pinned or cached "
+        "then; each that is takes 1.00 KB more. An engine needs less where it is loaded with a "
+        "smaller dtype (dense weights), smaller max_tokens or max_sequences (KV cache, "
+        "activations), or quantize (staging)"
     )
     with pytest.raises(BudgetError, match=r"too little for deepseek-v3: .*34\.\d GB dense weights"):
         synthetic_trace("deepseek-v3", gpu_memory="24GB", decode_tokens=1)

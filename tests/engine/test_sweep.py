@@ -170,6 +170,8 @@ def test_coerced_errors_are_rows(trace: Trace, tmp_path: Path) -> None:
         ({"gpu_memory": ["24GB", "many"]}, "gpu_memory"),
         ({"gpu_memory": []}, "gpu_memory: expected one or more to compare, got none"),
         ({"errors": "ignore"}, "unknown way to treat errors 'ignore'"),
+        ({"errors": np.array([1, 2])}, "unknown way to treat errors"),
+        ({"policies": np.array([[1, 2]])}, "policy: expected a name or a subclass"),
         ({"executor": 4}, "expected a concurrent.futures.Executor"),
         ({"chunk": 0}, "chunk: expected a whole number of at least 1"),
         ({"progress": "x"}, "progress: expected a function .* got 'x'"),
@@ -192,6 +194,15 @@ def test_slots_of_a_numpy_range(trace: Trace) -> None:
     options: dict[str, Any] = {"policies": "lru"}
     found = sweep(trace, cache_slots=np.arange(3), **options)  # type: ignore[arg-type]
     assert found.equals(sweep(trace, cache_slots=[0, 1, 2], **options))
+
+
+def test_arrays_without_dimensions_are_scalars(trace: Trace) -> None:
+    given: dict[str, Any] = {
+        "policies": "lru", "gpu_memory": "50%", "hardware": "l4", "cache_slots": 2,
+        "link_gbps": 10.0, "cpu_cores": 4, "chunk": 1,
+    }  # fmt: skip
+    arrays = {name: np.array(value) for name, value in given.items()}
+    assert sweep(trace, **arrays).equals(sweep(trace, **given))
 
 
 def test_cores_of_a_numpy_range(trace: Trace) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from engine.errors import UnknownNameError
 from engine.events import MOVES, STEPS, TOKENS, WORK, Action, Clock, Lane, StepKind, Why, Work
 from engine.tables import TABLE_FRAMES
 from engine.trace import Trace
@@ -38,6 +40,12 @@ def trace() -> Trace:
     assert set(made.moves["why"].tolist()) == set(Why)
     assert set(made.work["action"].tolist()) == {-1, *Action}
     return made
+
+
+@pytest.mark.parametrize("table", ["step", [], {}, 3, None, np.array([1, 2])])
+def test_tables_have_names(trace: Trace, table: Any) -> None:
+    with pytest.raises(UnknownNameError, match="Valid names: steps, tokens, routing"):
+        trace.to_pandas(table)
 
 
 @pytest.mark.parametrize("table", ["steps", "work", "moves"])

@@ -156,6 +156,11 @@ def test_synthetic_after_a_run() -> None:
         fv.synthetic(like=fitted, skew=0.1)
 
 
+def test_synthetic_like_a_run_or_by_routing(trace: Trace) -> None:
+    with pytest.raises(fv.InputError, match="like= and routing= both say"):
+        fv.synthetic(like=trace, routing=fv.SyntheticRouting())
+
+
 def test_heldout() -> None:
     report = fv.heldout(demo.trace_path(), gpu_memory=["24GB", "48GB"])
     assert "the bundled calibration text" in repr(report)
