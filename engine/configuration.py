@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,13 @@ def configuration(path: str | Path) -> Any:
 
 def _check_folder(path: str | Path) -> None:
     folder = Path(path)
-    if folder.is_dir():
+    if os.path.isdir(folder):  # pathlib's own raises for a name that the system refuses
         if not (folder / CONFIG_NAME).is_file():
             raise CheckpointError(
                 f"{folder} holds no config.json: give the folder of a transformers checkpoint"
             )
         Weights.find(folder)
-    elif isinstance(path, Path) or folder.exists() or not _HUB_ID.fullmatch(path):
+    elif isinstance(path, Path) or os.path.exists(folder) or not _HUB_ID.fullmatch(path):
         raise CheckpointError(
             f"no checkpoint folder at {path}: give 'demo', a folder with config.json and "
             ".safetensors files, or a hub id (owner/name)" + _instead(str(path))

@@ -19,7 +19,7 @@ def prepare(path: str | Path) -> Path:
     if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(f"expected the path of a file to write, got {type(path).__name__}.")
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # pathlib's own raises for a name that the system refuses
         raise InputError(f"cannot write {path}: it is a folder. Give the path of a file in it.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ every column is checked for shape, dtype and range before a trace is made of it.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -104,10 +105,10 @@ def write(trace: Trace, path: str | Path) -> Path:
 
 def read(path: Path) -> Trace:
     """Read a trace; TraceError says what is wrong with the file."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # pathlib's own raises for a name that the system refuses
+        folder = ", a folder" if os.path.isdir(path) else ""
         raise TraceError(
-            f"no trace file at {path}{', a folder' if path.is_dir() else ''}: give the path of a "
-            "file that Trace.save() wrote"
+            f"no trace file at {path}{folder}: give the path of a file that Trace.save() wrote"
         )
     try:
         _check_header(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -208,7 +209,7 @@ def _calibrate(options: argparse.Namespace) -> None:
 
 
 def _trace(options: argparse.Namespace) -> None:
-    if options.path.exists():
+    if os.path.exists(options.path):  # pathlib's own raises for a name that the system refuses
         _show(Trace.load(options.path), options)
     elif options.path.suffix == _SUFFIX:
         print(f"there is no {options.path} yet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ def as_trace(source: Any) -> Trace:
     if isinstance(source, Trace):
         return source
     if isinstance(source, str | Path):
-        if Path(source).is_dir():
+        if os.path.isdir(source):  # pathlib's own raises for a name that the system refuses
             raise InputError(
                 f"{str(source)!r} is a folder: expected {ACCEPTED}. Give the file in it that "
                 "Trace.save() wrote, or load a checkpoint's folder with fv.load()."
             )
-        if not Path(source).is_file():
+        if not os.path.isfile(source):
             raise InputError(f"no file {str(source)!r}: expected {ACCEPTED}.")
         return Trace.load(source)
     found = getattr(source, "trace", None)

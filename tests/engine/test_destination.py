@@ -19,6 +19,7 @@ VERBS: dict[str, Callable[[Trace, Any], Path]] = {
     "save": lambda trace, path: trace.save(path),
     "to_perfetto": fv.to_perfetto,
     "to_html": fv.to_html,
+    "hardware": lambda _, path: (fv.HardwareSpec.preset("l4").save(path), Path(path))[1],
 }
 
 
@@ -39,8 +40,11 @@ def test_every_verb_makes_folders_and_refuses_alike(
         write(trace, path / "below")
     with pytest.raises(InputError, match=r"cannot write .*: what is above it is a file"):
         write(trace, path / "far" / "below")
-    with pytest.raises(InputError, match="expected the path of a file to write, got NoneType"):
-        write(trace, None)
+    with pytest.raises(InputError, match="expected the path of a file to write, got int"):
+        write(trace, 3)
+    for name in ("a" * 5000, "a/" * 3000 + "b", "a\0b"):
+        with pytest.raises(InputError, match=r"cannot write .*: .*Give a path that can be written"):
+            write(trace, str(path.parent / name))
     assert [file.name for file in path.parent.iterdir()] == ["file"], "nothing half written"
 
 

@@ -41,6 +41,10 @@ def test_missing_folder(tmp_path: Path) -> None:
         fv.load("~/nowhere")
     with pytest.raises(CheckpointError, match=r"fv\.synthetic\('deepseek-v3'\) makes up"):
         fv.load("deepseek-v3")
+    for name in ("a" * 5000, "a/" * 3000 + "b", "a" * 3000 + "/" + "b" * 3000, "a\0b"):
+        for path in (name, Path(name)):
+            with pytest.raises(CheckpointError):
+                fv.load(path)
 
 
 @pytest.mark.parametrize("path", [None, 3, b"demo", ["demo"]])

@@ -259,6 +259,8 @@ def test_meta_is_json(trace: Trace, tmp_path: Path) -> None:
 def test_no_such_file(tmp_path: Path) -> None:
     assert_refused(tmp_path / "none.safetensors", "no trace file at")
     assert_refused(tmp_path, ", a folder: give the path")
+    assert_refused(tmp_path / ("a" * 5000), "no trace file at")
+    assert_refused(tmp_path / "a\0b", "no trace file at")
     with pytest.raises(InputError, match="expected the path of a trace file, got NoneType"):
         Trace.load(None)  # type: ignore[arg-type]
 

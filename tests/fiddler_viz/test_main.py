@@ -53,6 +53,8 @@ def test_a_misspelt_trace_records_nothing(
     output = capsys.readouterr()
     assert f"no trace file at {path}: check the path, or record" in output.err
     assert output.out == "" and list(tmp_path.iterdir()) == []
+    assert main(["trace", "a" * 5000]) == 2
+    assert "no trace file at aaa" in capsys.readouterr().err
 
 
 def test_what_cannot_be_written_is_refused_before_the_run(
