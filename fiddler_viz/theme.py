@@ -15,9 +15,9 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
-from engine.errors import unknown_name
 from engine.events import Action, Lane
 from engine.residency import Place
+from engine.strict import check_name
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
@@ -172,8 +172,7 @@ def theme(name: str | Theme) -> Theme:
     """The theme called ``light``, ``dark`` or ``auto``, or the theme itself; else an error."""
     if isinstance(name, Theme):
         return name
-    if name not in _THEMES:
-        raise unknown_name("theme", name, _THEMES)
+    check_name("theme", name, _THEMES)
     return _THEMES[name]
 
 

@@ -6,9 +6,22 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from engine.strict import whole
 from fiddler_viz.theme import Theme, safe
 
 EMPTY = "nothing recorded yet"
+LEAST_PX = 10
+"""Of a figure's width and height; plotly draws none that is smaller."""
+
+
+def sizes(width: Any, height: Any, *, usual: int) -> tuple[int | None, int]:
+    """Sizes that a caller gave, in CSS pixels, numpy's too; ``usual``: the height of None.
+
+    Raises InputError for what is no size, and for less than plotly draws.
+    """
+    if width is not None:
+        width = whole("width (CSS pixels)", width, least=LEAST_PX)
+    return width, usual if height is None else whole("height (CSS pixels)", height, least=LEAST_PX)
 
 
 def new_figure(

@@ -16,7 +16,7 @@ from engine.replay import playable
 from engine.spec import UNCALIBRATED
 from engine.trace import Trace
 from engine.units import format_bytes
-from fiddler_viz.figures.base import EMPTY, legend_style, note
+from fiddler_viz.figures.base import EMPTY, legend_style, note, sizes
 from fiddler_viz.figures.lines import axis, style, titled
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.theme import Theme, percent, rate, safe, theme
@@ -114,12 +114,13 @@ def budget_speeds_figure(
 ) -> go.Figure:
     """The two charts of some replays. Sizes in CSS pixels; without ``width`` it fills its box."""
     look = theme(look)
+    width, height = sizes(width, height, usual=560)
     figure = titled(
         look,
         headline(found),
         explanation(run),
         width=width,
-        height=height or 560,
+        height=height,
         margin=_MARGIN,
     )
     most = max((point.bytes_per_token for point in found.points), default=0.0)

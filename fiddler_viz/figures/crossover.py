@@ -20,7 +20,7 @@ from engine.events import Action
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
 from engine.units import format_ns
 from fiddler_viz import demo
-from fiddler_viz.figures.base import legend_style
+from fiddler_viz.figures.base import legend_style, sizes
 from fiddler_viz.figures.crossover_calls import STEMS_AXIS, Calls, calls_of, stems
 from fiddler_viz.figures.crossover_words import headline, uncertainty
 from fiddler_viz.figures.lines import axis, edge_label, fade, titled
@@ -125,8 +125,9 @@ def crossover_figure(
     ``calls``: of :func:`calls_of`, drawn as stems along the axis, in the colour of the sooner way.
     """
     look = theme(look)
+    width, height = sizes(width, height, usual=440)
     figure = titled(
-        look, headline(found), uncertainty(found), width=width, height=height or 440, margin=_MARGIN
+        look, headline(found), uncertainty(found), width=width, height=height, margin=_MARGIN
     )
     ways = WAYS if found.accelerator else {Action.CPU: WAYS[Action.CPU]}
     for action, (field, name, dash) in ways.items():

@@ -15,7 +15,15 @@ from plotly.colors import get_colorscale
 
 from engine.events import Action
 from engine.residency import Place
-from fiddler_viz.figures.base import EMPTY, axis_style, legend_style, new_figure, note, title_of
+from fiddler_viz.figures.base import (
+    EMPTY,
+    axis_style,
+    legend_style,
+    new_figure,
+    note,
+    sizes,
+    title_of,
+)
 from fiddler_viz.figures.heatmap_words import MODES, hover_texts, scale
 from fiddler_viz.figures.outline import cell_dashes, cell_outlines
 from fiddler_viz.frames import Grid
@@ -75,7 +83,8 @@ def heatmap_figure(
     """The heatmap of a grid. Sizes in CSS pixels; without ``width`` it fills its container."""
     look = theme(look)
     layers, experts = grid.shape
-    height = height or int(np.clip(150 + 15 * layers, 380, 760))
+    usual = int(np.clip(150 + 15 * layers, 380, 760))
+    width, height = sizes(width, height, usual=usual)
     figure = new_figure(look, width=width, height=height, margin=_MARGIN)
     axis = axis_style(look) | {"tick0": 0, "showgrid": False, "ticks": ""}
     figure.update_xaxes(

@@ -13,7 +13,7 @@ from engine.curves import Curve, Curves, hit_curves
 from engine.errors import InputError
 from engine.trace import Trace
 from engine.units import format_bytes
-from fiddler_viz.figures.base import EMPTY, legend_style, note
+from fiddler_viz.figures.base import EMPTY, legend_style, note, sizes
 from fiddler_viz.figures.lines import axis, edge_label, style, titled
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.theme import Theme, count, percent, theme
@@ -108,12 +108,13 @@ def hit_rates_figure(
 ) -> go.Figure:
     """The chart of some curves. Sizes in CSS pixels; without ``width`` it fills its container."""
     look = theme(look)
+    width, height = sizes(width, height, usual=440)
     figure = titled(
         look,
         headline(found),
         explanation(found),
         width=width,
-        height=height or 440,
+        height=height,
         margin=_MARGIN,
     )
     for index, (name, curve) in enumerate(found.curves.items()):

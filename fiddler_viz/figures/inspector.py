@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from engine.events import Action
 from engine.inspection import Inspection
 from engine.units import format_ns
-from fiddler_viz.figures.base import axis_style, legend_style, new_figure, title_of
+from fiddler_viz.figures.base import axis_style, legend_style, new_figure, sizes, title_of
 from fiddler_viz.figures.inspector_words import (
     PARTS,
     expectation,
@@ -56,6 +56,7 @@ def inspector_figure(
     ``tight``: there is room for low rows only, and none for an axis; the times are in words, too.
     """
     look = theme(look)
+    width, height = sizes(width, height, usual=0)  # that depends on the width
     margin = _NARROW_MARGIN if _narrow(width) else _MARGIN
     height = height or margin["t"] + _ROWS_PX + margin["b"]
     figure = new_figure(look, width=width, height=height, margin=margin)
@@ -176,7 +177,7 @@ def update_inspector(
         figure.layout.shapes = _chosen(call, look)
         width = figure.layout.width
         letters = int(((width or _USUAL_PX) - 24) / _LETTER_PX)
-        sentence = "<br>".join(safe(line) for line in textwrap.wrap(why(call), letters))
+        sentence = "<br>".join(safe(line) for line in textwrap.wrap(why(call), max(letters, 20)))
         caption, title = safe(where(call, text)), f"Why: layer {call.layer}, expert {call.expert}"
         if _narrow(width):
             caption, sentence = "", f"{caption}<br>{sentence}"

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from engine.residency import Memory
 from engine.units import format_bytes
-from fiddler_viz.figures.base import axis_style, legend_style, new_figure, title_of
+from fiddler_viz.figures.base import axis_style, legend_style, new_figure, sizes, title_of
 from fiddler_viz.figures.room import Room
 from fiddler_viz.theme import MEMORY, Theme, count, percent, theme
 
@@ -45,6 +45,7 @@ def memory_figure(
 ) -> go.Figure:
     """The bar of one state. With ``expert_bytes`` the legend also counts experts."""
     look = theme(look)
+    width, height = sizes(width, height, usual=0)  # that depends on the width
     margin = {"l": 14, "r": 22, "t": 54, "b": 30 + _ROW_PX * _legend_rows(width)}
     height = height or margin["t"] + _BAR_PX + margin["b"]
     figure = new_figure(look, width=width, height=height, margin=margin)

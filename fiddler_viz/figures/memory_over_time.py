@@ -9,7 +9,15 @@ import plotly.graph_objects as go
 
 from engine.history import Ledger
 from engine.units import format_bytes, format_ns
-from fiddler_viz.figures.base import EMPTY, axis_style, legend_style, new_figure, note, title_of
+from fiddler_viz.figures.base import (
+    EMPTY,
+    axis_style,
+    legend_style,
+    new_figure,
+    note,
+    sizes,
+    title_of,
+)
 from fiddler_viz.figures.room import Room, room_of
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.frames import MemoryTrack, memory_track
@@ -60,7 +68,8 @@ def memory_over_time_figure(
 ) -> go.Figure:
     """The chart of a track. Without ``width`` it fills its container."""
     look = theme(look)
-    figure = new_figure(look, width=width, height=height or 340, margin=_MARGIN)
+    width, height = sizes(width, height, usual=340)
+    figure = new_figure(look, width=width, height=height, margin=_MARGIN)
     figure.update_xaxes(
         **axis_style(look), ticksuffix="s", tickformat=".6~s", nticks=9, ticks="outside"
     )

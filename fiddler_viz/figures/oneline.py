@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import InputError
 from engine.inspection import inspect_call
 from engine.profile import Profile, text_of
+from engine.strict import check_name
 from fiddler_viz.figures.heatmap import heatmap_figure
 from fiddler_viz.figures.inspector import inspector_figure
 from fiddler_viz.figures.memory import memory_figure
@@ -15,7 +16,7 @@ from fiddler_viz.figures.source import as_trace
 from fiddler_viz.figures.strip import TokenStrip
 from fiddler_viz.figures.timeline import timeline_figure
 from fiddler_viz.figures.window import window
-from fiddler_viz.frames import Shares, grid, memory_of, pick_step, pick_token, shares, strip
+from fiddler_viz.frames import SHOWS, Shares, grid, memory_of, pick_step, pick_token, shares, strip
 from fiddler_viz.theme import Theme
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def heatmap(
     the difference where there is something ``against``. Sizes in CSS pixels.
     """
     trace = as_trace(source)
-    if show is None:
+    if show is not None:
+        check_name("show", show, SHOWS)
+    else:
         show = "popularity" if against is None else "difference"
     other: Shares | None = None
     if against is not None:

@@ -13,12 +13,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from engine.comparison import Comparison, compare_plans
+from engine.errors import InputError
 from engine.events import Lane
 from engine.replay import replay
 from engine.strict import check_changes
 from engine.trace import Trace
 from engine.units import format_ns
-from fiddler_viz.figures.base import axis_style, legend_style
+from fiddler_viz.figures.base import axis_style, legend_style, sizes
 from fiddler_viz.figures.lines import titled
 from fiddler_viz.figures.plans_words import CLOCKS, differing, rows_of
 from fiddler_viz.figures.raster import data_uri, paint, palette, png
@@ -83,16 +84,22 @@ def plans_figure(
 ) -> go.Figure:
     """The figure of a comparison. Sizes in CSS pixels; without ``width`` it fills its container."""
     look = theme(look)
+    width, height = sizes(width, height, usual=620)
     views = {"A": _stretch(found.a, step), "B": _stretch(found.b, step)}
     longest = max(view.end_ns - view.start_ns for view in views.values())
     title = "Two plans, the same run"
     if step is not None:
         number = pick_step(found.a, step)
         title = f"Two plans: {describe_selection(found.a, token=None, step=number)}"
-    height = height or 620
     figure = titled(look, title, differing(found), width=width, height=height, margin=_MARGIN)
     inside = height - figure.layout.margin.t - _MARGIN["b"]
-    table = (_HEAD_PX + _ROW_PX * len(found.figures) + 3) / inside
+    needed = _HEAD_PX + _ROW_PX * len(found.figures) + 3
+    if inside < needed:
+        raise InputError(
+            "height (CSS pixels): two plans and their table take at least "
+            f"{height + needed - inside}, got {height}"
+        )
+    table = needed / inside
     figure.add_trace(_table(found, look, 1 - table))
     as_bars = all(view.as_bars for view in views.values())
     for segment in Segment if as_bars else ():

@@ -13,7 +13,7 @@ from engine.events import Lane
 from engine.policies import POLICIES
 from engine.replay import playable
 from engine.units import format_bytes, format_ns
-from fiddler_viz.figures.base import EMPTY, legend_style, note
+from fiddler_viz.figures.base import EMPTY, legend_style, note, sizes
 from fiddler_viz.figures.budget_speeds import Now, now, replays_of
 from fiddler_viz.figures.lines import axis, titled
 from fiddler_viz.figures.policy_lab_words import explanation, headline, ranked
@@ -100,8 +100,9 @@ def policy_lab_figure(
 ) -> go.Figure:
     """The charts of some replays. Sizes in CSS pixels; ``rows``: which of :data:`ROWS`."""
     look, points = theme(look), ranked(found)
+    width, height = sizes(width, height, usual=640)
     figure = titled(
-        look, headline(found), explanation(run), width=width, height=height or 640, margin=_MARGIN
+        look, headline(found), explanation(run), width=width, height=height, margin=_MARGIN
     )
     if not points:
         return figure.update_layout(annotations=[note(look, EMPTY)])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.strict import plain
-from fiddler_viz.figures.base import EMPTY, legend_style, note
+from fiddler_viz.figures.base import EMPTY, legend_style, note, sizes
 from fiddler_viz.figures.lines import fade, titled
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.frames import Flow, Ints, flow
@@ -84,7 +84,7 @@ def routing_flow_figure(
     ``marked``: whose flows stand out. ``plot_px``: the plot's height, where margins are to change.
     """
     look = theme(look)
-    height = height or 560
+    width, height = sizes(width, height, usual=560)
     figure = titled(
         look, headline(found), explanation(found), width=width, height=height, margin=_MARGIN
     )

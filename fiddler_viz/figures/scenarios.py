@@ -12,7 +12,7 @@ from engine.demand import Scenario, Scenarios
 from engine.demand import scenarios as side_by_side
 from engine.errors import InputError
 from engine.scenario import run_scenarios
-from fiddler_viz.figures.base import EMPTY, legend_style, note
+from fiddler_viz.figures.base import EMPTY, legend_style, note, sizes
 from fiddler_viz.figures.lines import axis, titled
 from fiddler_viz.figures.scenarios_panels import (
     CALLS,
@@ -79,6 +79,7 @@ def scenarios_figure(
 ) -> go.Figure:
     """Small multiples with common axes, a column for each scenario. Sizes in CSS pixels."""
     look = theme(look)
+    width, height = sizes(width, height, usual=660)
     many = len(found.each)
     if many > MOST:
         raise InputError(f"scenarios: expected at most {MOST} runs side by side, got {many}.")
@@ -87,7 +88,7 @@ def scenarios_figure(
         headline(found),
         explanation(found),
         width=width,
-        height=height or 660,
+        height=height,
         margin=_MARGIN,
     )
     figure.update_layout(margin_t=figure.layout.margin.t + 56)  # for the columns' names

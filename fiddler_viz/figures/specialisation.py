@@ -9,7 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from engine.errors import InputError, unknown_name
-from fiddler_viz.figures.base import EMPTY, legend_style, note
+from engine.strict import check_name, plain
+from fiddler_viz.figures.base import EMPTY, legend_style, note, sizes
 from fiddler_viz.figures.lines import axis, titled
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.figures.specialisation_words import explanation, headline, short_name
@@ -77,8 +78,7 @@ def specialisation_figure(
     look = theme(look)
     if show is None:
         show = "difference" if len(found.labels) == 2 or pair is not None else "domains"
-    if show not in SHOWS:
-        raise unknown_name("show", show, SHOWS)
+    check_name("show", show, SHOWS)
     if show == "difference":
         if layer is not None:
             raise InputError('specialisation: a layer is only for show="domains".')
@@ -105,7 +105,8 @@ def _layer(found: Specialisation, layer: int | None) -> int:
     layers = found.share.shape[1]
     if layer is None:
         return int(np.argmax(found.apart() - found.by_chance()))
-    if not isinstance(layer, int) or isinstance(layer, bool) or not -layers <= layer < layers:
+    layer = plain(layer)
+    if type(layer) is not int or not -layers <= layer < layers:
         raise InputError(f"specialisation, layer: expected 0 to {layers - 1}, got {layer!r}.")
     return layer % layers
 
@@ -121,7 +122,8 @@ def _difference(
     first, second = (short_name(found, at) for at in pair)
     apart = found.difference(*pair)
     layers, experts = apart.shape
-    height = height or int(np.clip(200 + 15 * layers, 420, 800))
+    usual = int(np.clip(200 + 15 * layers, 420, 800))
+    width, height = sizes(width, height, usual=usual)
     figure = titled(
         look,
         headline(found, pair),
@@ -234,7 +236,8 @@ def _domains(
 ) -> go.Figure:
     share = found.share[:, layer]  # (domains, experts)
     domains, experts = share.shape
-    height = height or int(np.clip(240 + 34 * domains, 320, 800))
+    usual = int(np.clip(240 + 34 * domains, 320, 800))
+    width, height = sizes(width, height, usual=usual)
     figure = titled(
         look,
         headline(found, layer=layer),

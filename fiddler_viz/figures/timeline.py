@@ -13,7 +13,15 @@ import numpy as np
 import plotly.graph_objects as go
 
 from engine.events import Lane
-from fiddler_viz.figures.base import EMPTY, axis_style, legend_style, new_figure, note, title_of
+from fiddler_viz.figures.base import (
+    EMPTY,
+    axis_style,
+    legend_style,
+    new_figure,
+    note,
+    sizes,
+    title_of,
+)
 from fiddler_viz.figures.raster import data_uri, paint, palette, png
 from fiddler_viz.figures.timeline_words import CLOCKS, LOOK_FOR, finding, gap_texts, hover_texts
 from fiddler_viz.figures.window import Window
@@ -56,7 +64,8 @@ def timeline_figure(
 ) -> go.Figure:
     """The timeline of a window. Sizes in CSS pixels; without ``width`` it fills its container."""
     look = theme(look)
-    figure = new_figure(look, width=width, height=height or 340, margin=_MARGIN)
+    width, height = sizes(width, height, usual=340)
+    figure = new_figure(look, width=width, height=height, margin=_MARGIN)
     figure.update_xaxes(
         **axis_style(look),
         ticksuffix="s",

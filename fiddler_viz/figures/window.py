@@ -9,8 +9,10 @@ from functools import cached_property
 import numpy as np
 
 from engine.critical_path import on_path
+from engine.errors import InputError
 from engine.events import WORK, Clock, Lane, columns, empty
 from engine.lane_times import Gaps, LaneTimes, idle_gaps, lane_times, union
+from engine.strict import whole
 from engine.trace import Trace
 from engine.tracks import Tracks
 from fiddler_viz.figures.raster import Shares, occupancy
@@ -21,6 +23,8 @@ from fiddler_viz.theme import Segment
 BARS_UP_TO = 500
 """Segments in view that are still drawn as bars of their own."""
 PIXELS = 1200
+MOST_NS = 2**61
+"""Of times that are asked for, 73 years: further off, sums of two do not fit in 64 bits."""
 LARGE_LAYERS = 2000
 """Layers of steps in view, some 20,000 segments, from which on a trace is sorted once for all."""
 _NOTHING_NS = 1_000_000_000
@@ -162,12 +166,20 @@ def window(
     step: int | None = None,
     pixels: int = PIXELS,
 ) -> Window:
-    """The window of a trace between two times, or of one step; left out: all of it."""
+    """The window of a trace between two times, or of one step; left out: all of it.
+
+    Raises InputError for times and steps that cannot be.
+    """
     if step is not None:
         step = pick_step(trace, step)
         start_ns, end_ns = (int(trace.steps[name][step]) for name in ("start_ns", "end_ns"))
-    start_ns = 0 if start_ns is None else start_ns
-    end_ns = trace.duration_ns if end_ns is None else end_ns
+    start_ns = 0 if start_ns is None else whole("start_ns", start_ns, least=-MOST_NS)
+    end_ns = trace.duration_ns if end_ns is None else whole("end_ns", end_ns, least=-MOST_NS)
+    if max(start_ns, end_ns) > MOST_NS:
+        raise InputError(
+            f"start_ns={start_ns}, end_ns={end_ns}: expected nanoseconds up to {MOST_NS}; this run "
+            f"took {trace.duration_ns}"
+        )
     return Windows(trace).at(start_ns, end_ns, pixels=pixels)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.strict import TOLD, check_call
+from engine.strict import TOLD, check_call, plain
 from engine.trace import Trace
 from fiddler_viz.frames.amounts import Ints
 
@@ -59,8 +59,9 @@ def flow(
     layers, experts = trace.model.grid
     if layers < 2:
         raise InputError("flow: expected a model of at least 2 MoE layers, this one has 1.")
+    layer = plain(layer)
     if layer is not None:
-        if not isinstance(layer, int) or isinstance(layer, bool) or not -layers <= layer < layers:  # pyright: ignore[reportUnnecessaryIsInstance]
+        if type(layer) is not int or not -layers <= layer < layers:
             raise InputError(f"flow, layer: expected 0 to {layers - 2}, got {layer!r}.")
         if layer % layers == layers - 1:
             raise InputError(f"flow: layer {layer} is the last one, nothing follows it.")

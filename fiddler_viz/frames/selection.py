@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from operator import index
+import reprlib
 
 import numpy as np
 
 from engine.errors import InputError
 from engine.events import StepKind
+from engine.strict import plain
 from engine.trace import Trace
 from fiddler_viz.theme import count, show_token
 
@@ -39,10 +40,10 @@ def pick_token(trace: Trace, token: int) -> int:
 
 
 def _whole(what: str, value: int) -> int:
-    try:
-        return index(value)
-    except TypeError:
-        raise InputError(f"{what}: expected a whole number, got {value!r}.") from None
+    number = plain(value)
+    if type(number) is not int:
+        raise InputError(f"{what}: expected a whole number, got {reprlib.repr(value)}.")
+    return number
 
 
 def describe_selection(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import InputError, unknown_name
+from engine.errors import InputError
 from engine.events import Action, Clock, Columns
-from engine.strict import plain
+from engine.strict import check_name, numbered, plain
 from engine.trace import Trace
 from fiddler_viz.frames.tokens import (
     LIMIT_TOKENS,
@@ -116,15 +116,14 @@ def strip(
     all layers or in one; ``action`` and ``expert`` tell of its first expert in one ``layer``.
     ``start`` and ``stop`` count tokens as they read, as in a slice; left out: the last 600.
     """
-    if color not in COLORS:
-        raise unknown_name("color", color, COLORS)
+    check_name("color", color, COLORS)
     layers = trace.model.layers
     if layer is None and color in ("action", "expert"):
         raise InputError(f"color={color!r} tells of one layer: add layer=0 to {layers - 1}.")
     if layer is not None and color == "latency":
         raise InputError("color='latency' tells of whole steps: leave out layer=.")
-    if layer is not None and not 0 <= layer < layers:
-        raise InputError(f"layer {layer}: expected 0 to {layers - 1} in this model.")
+    if layer is not None:
+        layer = numbered("layer", layer, layers)
     start, stop = plain(start), plain(stop)
     for name, value in (("start", start), ("stop", stop)):
         if value is not None and type(value) is not int:

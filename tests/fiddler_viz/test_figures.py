@@ -5,9 +5,12 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -633,3 +636,89 @@ def test_dots_show_in_cells_of_any_size() -> None:
         where = {(round(y), round(x)) for x, y in zip(dots.x, dots.y, strict=True)}
         assert where == {tuple(cell) for cell in np.argwhere(grid.coloured.dots).tolist()}
         assert dots.marker.size >= 3
+
+
+# ---------------------------------------------------------------- what callers give that is none
+
+DRAWN: dict[str, Callable[..., go.Figure]] = {
+    "heatmap": figures.heatmap,
+    "timeline": figures.timeline,
+    "memory": figures.memory,
+    "inspect": figures.inspect,
+    "memory_over_time": figures.memory_over_time,
+    "crossover": figures.crossover,
+    "routing_flow": figures.routing_flow,
+    "policy_lab": partial(figures.policy_lab, policies="lru"),
+    "budget_speeds": partial(figures.budget_speeds, policies="lru"),
+    "hit_rates": partial(figures.hit_rates, policies="lru"),
+    "plans": lambda trace, **sizes: figures.plans(trace, b={"policy": "cpu"}, **sizes),
+    "scenarios": lambda trace, **sizes: figures.scenarios({"a": trace, "b": trace}, **sizes),
+    "difference": lambda trace, **sizes: figures.specialisation({"a": trace, "b": trace}, **sizes),
+    "domains": lambda trace, **sizes: figures.specialisation(
+        {"a": trace, "b": trace}, show="domains", **sizes
+    ),
+}
+"""Every function that draws a figure of some size."""
+
+
+@pytest.mark.parametrize("side", ["width", "height"])
+@pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
+def test_sizes_are_whole_numbers_of_pixels(
+    trace: Trace, draw: Callable[..., go.Figure], side: str
+) -> None:
+    for size in (700, np.int64(700), np.array(700)):
+        assert draw(trace, **{side: size}).layout[side] == 700
+    if side == "width" or draw is not DRAWN["plans"]:
+        assert draw(trace, **{side: 10}).layout[side] == 10
+    else:
+        with pytest.raises(InputError, match=r"their table take at least \d+, got 10"):
+            draw(trace, height=10)
+    wrong: list[Any] = [0, -1, 9, 1.5, "x", "", [], True, float("nan"), 2**70, np.array([1, 2])]
+    for size in wrong:
+        with pytest.raises(InputError, match=rf"{side} \(CSS pixels\): expected a whole number"):
+            draw(trace, **{side: size})
+
+
+@pytest.mark.parametrize("side", ["start_ns", "end_ns"])
+def test_times_are_whole_numbers_of_nanoseconds(trace: Trace, side: str) -> None:
+    given = figures.timeline(trace, **{side: np.int64(5)})  # type: ignore[arg-type]
+    assert given == figures.timeline(trace, **{side: 5})  # type: ignore[arg-type]
+    for far in (-(2**61), 2**61):
+        figures.timeline(trace, **{side: far})  # type: ignore[arg-type]
+    wrong: list[Any] = [
+        "x",
+        [],
+        "",
+        1.5,
+        True,
+        float("nan"),
+        np.array([1, 2]),
+        2**70,
+        -(2**70),
+        2**62,
+    ]
+    for value in wrong:
+        with pytest.raises(InputError, match=rf"{side}.*: expected"):
+            figures.timeline(trace, **{side: value})
+
+
+@pytest.mark.parametrize("wrong", ["x", [], "", 1.5, True, float("nan"), np.array([1, 2])])
+def test_steps_and_tokens_are_whole_numbers(trace: Trace, wrong: Any) -> None:
+    for draw in (figures.heatmap, figures.timeline, figures.memory, figures.inspect):
+        with pytest.raises(InputError, match="step: expected a whole number"):
+            draw(trace, step=wrong)
+    with pytest.raises(InputError, match="token: expected a whole number"):
+        figures.heatmap(trace, show="token", token=wrong)
+
+
+def test_what_a_heatmap_shows_has_a_name(trace: Trace) -> None:
+    wrong: list[Any] = [np.array([1, 2]), [], {}, "hit", 3]
+    for value in wrong:
+        with pytest.raises(UnknownNameError, match="unknown show"):
+            figures.heatmap(trace, show=value)
+
+
+def test_sources_whose_name_no_system_has() -> None:
+    for path in ("a" * 5000, Path("a" * 5000), "a/" * 3000, "a\0b"):
+        with pytest.raises(InputError, match="no file"):
+            figures.heatmap(path)

@@ -95,11 +95,19 @@ def test_the_layer_that_tells_most_is_picked(trace: Trace) -> None:
 
 @pytest.mark.parametrize(
     ("layer", "words"),
-    [(3, "0 to 1"), (-4, "0 to 1"), ("a", "0 to 1"), (True, "0 to 1"), (2, "last"), (-1, "last")],
-)
+    [
+        (3, "0 to 1"), (-4, "0 to 1"), ("a", "0 to 1"), (True, "0 to 1"), (2, "last"),
+        (-1, "last"), (np.int64(3), "0 to 1"), (np.array([0, 1]), "0 to 1"), (np.int8(2), "last"),
+    ],
+)  # fmt: skip
 def test_layers_without_a_next_one(trace: Trace, layer: int, words: str) -> None:
     with pytest.raises(fv.InputError, match=words):
         fv.routing_flow(trace, layer=layer)
+
+
+def test_a_layer_of_numpy_s(trace: Trace) -> None:
+    assert fv.routing_flow(trace, layer=np.int64(1)) == fv.routing_flow(trace, layer=1)  # type: ignore[arg-type]
+    assert fv.routing_flow(trace, layer=np.array(1)) == fv.routing_flow(trace, layer=1)  # type: ignore[arg-type]
 
 
 def test_one_layer_has_no_flow() -> None:

@@ -265,6 +265,15 @@ def test_a_saved_page_stands_alone(trace: Trace, tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused(trace: Trace) -> None:
     with pytest.raises(fv.InputError, match="Valid names: latency, hits, action, expert"):
         fv.tokens(trace, color="cost")
+    wrong: list[Any] = [np.array([1, 2]), [], None]
+    for value in wrong:
+        with pytest.raises(fv.InputError, match="Valid names: latency"):
+            fv.tokens(trace, color=value)
+    wrong = ["x", [], 1.5, True, np.array([1, 2])]
+    for value in wrong:
+        with pytest.raises(fv.InputError, match=r"layer .*: expected 0 to 2"):
+            fv.tokens(trace, color="hits", layer=value)
+    assert "layer 1:" in repr(fv.tokens(trace, color="hits", layer=np.int64(1)))  # type: ignore[arg-type]
     with pytest.raises(fv.InputError, match="tells of one layer: add layer=0 to 2"):
         fv.tokens(trace, color="expert")
     with pytest.raises(fv.InputError, match="tells of whole steps"):

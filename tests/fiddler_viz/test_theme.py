@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import re
 from itertools import combinations
+from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.errors import UnknownNameError
@@ -71,6 +73,10 @@ def test_theme_is_a_name_or_a_theme() -> None:
     assert t.theme(t.theme("dark")) is t.theme("dark")
     with pytest.raises(UnknownNameError, match="light, dark, auto"):
         t.theme("drak")
+    wrong: list[Any] = [[], {}, None, np.array([1, 2])]
+    for value in wrong:
+        with pytest.raises(UnknownNameError, match="light, dark, auto"):
+            t.theme(value)
 
 
 def test_shades_are_cividis_and_their_ink_can_be_read() -> None:
