@@ -64,6 +64,14 @@ def title_of(theme: Theme, title: str, caption: str, sentence: str) -> dict[str,
     }
 
 
+def optional(words: str) -> str:
+    """Safe words that the explorer leaves out where its figure would cut them.
+
+    ``views/figure_view.js`` does, which knows the width; elsewhere the mark means nothing.
+    """
+    return f'<span style="--fv-optional:1">{words}</span>'
+
+
 def legend_style() -> dict[str, Any]:
     """A legend in one row along the bottom edge."""
     return {

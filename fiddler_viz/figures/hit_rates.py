@@ -13,7 +13,7 @@ from engine.curves import Curve, Curves, hit_curves
 from engine.errors import InputError
 from engine.trace import Trace
 from engine.units import format_bytes
-from fiddler_viz.figures.base import EMPTY, legend_style, note, sizes
+from fiddler_viz.figures.base import EMPTY, legend_style, note, optional, sizes
 from fiddler_viz.figures.lines import axis, edge_label, style, titled
 from fiddler_viz.figures.source import as_trace
 from fiddler_viz.theme import Theme, count, percent, theme
@@ -32,6 +32,8 @@ NAMES = {
 SIMULATED_SIZES = 13
 """Sizes at which LFU and LRFU are simulated for a figure."""
 _MOST_POINTS = 400
+_LABEL = 0.4
+"""Of the plot's width, what the words beside the cliff take where it is small."""
 _FALL = 0.05
 """A tenth fewer slots that cost an LRU more of its hit rate than this are a cliff."""
 _MARGIN = {"l": 58, "r": 20, "b": 84}
@@ -121,14 +123,15 @@ def hit_rates_figure(
         figure.add_trace(_line(found, curve, index, run, NAMES.get(name, name)))
     if run is not None:
         figure.add_trace(_mark(run, look))
-    each = f" ({format_bytes(run.expert_bytes)} each)" if run else ""
+    each = optional(f" ({format_bytes(run.expert_bytes)} each)") if run else ""
     figure.update_xaxes(
-        **axis(look, f"experts on the device, of {found.experts:,}{each}"),
+        **axis(look, ""),
+        title_text=f"experts on the device, of {found.experts:,}{each}",
         range=[0, found.experts],
         tickformat=",",
     )
     figure.update_yaxes(**axis(look, "hit rate, % of calls"), range=[0, 1.02], tickformat=".0%")
-    figure.update_layout(legend=legend_style(), dragmode="pan", **_cliff(found, look))
+    figure.update_layout(legend=legend_style(), dragmode="pan", **_cliff(found, run, look))
     return figure
 
 
@@ -170,24 +173,43 @@ def _mark(run: Here, look: Theme) -> go.Scatter:
     )
 
 
-def _cliff(found: Curves, look: Theme) -> dict[str, Any]:
+def _cliff(found: Curves, run: Here | None, look: Theme) -> dict[str, Any]:
     """The sizes at which an LRU forgets what comes next."""
     if not found.calls:
         return {"annotations": [note(look, EMPTY)]}
     edge = found.pinned + found.cliff
     right = edge > 0.6 * found.experts
-    words = f"one step's set: {count(edge, 'expert')}"
+    words = f"one step: {edge:,}"
     upright = {"x1": edge, "y0": 0, "y1": 1, "yref": "paper"}
     shade = {"type": "rect", "x0": found.pinned, "layer": "below", "line": {"width": 0}}
     line = {"color": look.text, "width": 1.5, "dash": "dash"}
-    below = {"y": 0, "yanchor": "bottom"}  # right of the line no curve is so low
+    label = edge_label(look, edge, words, left=right) | {"bgcolor": "rgba(0,0,0,0)"}
+    if _room_below(found, run, edge, left=right):
+        label |= {"y": 0, "yanchor": "bottom"}
     return {
         "shapes": [
             upright | shade | {"fillcolor": look.empty},
             upright | {"type": "line", "x0": edge, "line": line},
         ],
-        "annotations": [edge_label(look, edge, words, left=right) | ({} if right else below)],
+        "annotations": [label],
     }
+
+
+def _room_below(found: Curves, run: Here | None, edge: int, *, left: bool) -> bool:
+    """Whether curves and mark leave more room beside the line at its foot than at its top."""
+    reach = _LABEL * found.experts
+    first, last = (edge - reach, edge) if left else (edge, edge + reach)
+    rates = [
+        rate
+        for curve in found.curves.values()
+        for held, rate in zip(
+            (curve.slots + found.pinned).tolist(), curve.hit_rate.tolist(), strict=True
+        )
+        if first <= held <= last
+    ]
+    if run is not None and first <= run.on_device <= last:
+        rates.append(run.hit_rate)
+    return bool(rates) and min(rates) > 1 - max(rates)
 
 
 def headline(found: Curves) -> str:

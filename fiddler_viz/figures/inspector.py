@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from engine.events import Action
 from engine.inspection import Inspection
 from engine.units import format_ns
-from fiddler_viz.figures.base import axis_style, legend_style, new_figure, sizes, title_of
+from fiddler_viz.figures.base import axis_style, legend_style, new_figure, optional, sizes, title_of
 from fiddler_viz.figures.inspector_words import (
     PARTS,
     expectation,
@@ -231,12 +231,9 @@ def _labels(
 
 
 def _optional(text: str, parts: tuple[tuple[str, int], ...]) -> str:
-    """Marks the parts in a text: the explorer's browser leaves them out where they would be cut.
-
-    Its ``figure_view.js`` does; elsewhere the mark means nothing. Hover texts name the parts, too.
-    """
+    """A text whose parts may be left out; hover texts name them, too."""
     detail = f" = {parts_of(parts)}"
-    return text.replace(detail, f'<span style="--fv-optional:1">{detail}</span>')
+    return text.replace(detail, optional(detail))
 
 
 def _chosen(call: Inspection, look: Theme) -> list[dict[str, Any]]:

@@ -102,8 +102,8 @@ function listening(model) {
 function leaveOut(el) {
   for (const words of el.querySelectorAll('tspan[style*="--fv-optional"]')) {
     words.style.display = "";
-    const line = words.closest("text").getBoundingClientRect();
-    if (line.right > el.getBoundingClientRect().right) words.style.display = "none";
+    const [line, figure] = [words.closest("text"), el].map((each) => each.getBoundingClientRect());
+    if (line.left < figure.left || line.right > figure.right) words.style.display = "none";
   }
 }
 

@@ -56,7 +56,7 @@ def test_the_cliff_is_marked_and_explained(trace: Trace) -> None:
     figure, cliff = fv.hit_rates(trace), hit_curves(trace, "lru").cliff
     assert cliff == 12  # 6 layers, top-2
     assert figure.layout.shapes[1].x0 == cliff
-    assert "one step's set: 12 experts" in figure.layout.annotations[0].text
+    assert "one step: 12" in figure.layout.annotations[0].text
     assert "an LRU drops each expert" in figure.layout.title.text.replace("<br>", " ")
     assert "Below one step's 12 experts an LRU's hit rate falls from" in describe_hit_rates(
         hit_curves(trace, "lru")
