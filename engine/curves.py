@@ -219,7 +219,7 @@ def _within(name: str, values: Iterable[int], most: int) -> list[int]:
     """Whole numbers from 0 to ``most``; raises InputError for others."""
     values = plain(values)
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        one = values if type(values) is int else 0
+        one = values if isinstance(values, int) else 0
         raise InputError(
             f"{name}: expected several whole numbers from 0 to {most}, got {reprlib.repr(values)}; "
             f"write {name}=[{one}] for one"
