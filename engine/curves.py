@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,12 +175,12 @@ def hit_curves(
             raise unknown_name("policy", name, HIT_POLICIES)
     total = trace.model.experts_total
     fixed = np.zeros(total, dtype=np.bool_)
-    fixed[_within("pinned", pinned, total - 1)] = True
+    fixed[within("pinned", pinned, total - 1)] = True
     free = np.flatnonzero(~fixed)
     if sizes is None:
         wanted = np.unique(np.linspace(0, len(free), SIMULATED_SIZES).round().astype(np.int64))
     else:
-        wanted = np.unique(_within("sizes", sizes, len(free)))
+        wanted = np.unique(within("sizes", sizes, len(free)))
     half_life = plain(half_life)
     check_number("hit_curves, half_life", half_life, zero=False)
     requests = Requests.of(trace.batch, total, fixed)
@@ -215,14 +215,14 @@ def _step_set(trace: Trace, requests: Requests) -> int:
     return int(np.median(chosen)) if len(chosen) else 0
 
 
-def _within(name: str, values: Iterable[int], most: int) -> list[int]:
+def within(name: str, values: Iterable[int], most: int) -> list[int]:
     """Whole numbers from 0 to ``most``; raises InputError for others."""
     values = plain(values)
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        one = values if isinstance(values, int) else 0
+        given = cast("object", values)
         raise InputError(
-            f"{name}: expected several whole numbers from 0 to {most}, got {reprlib.repr(values)}; "
-            f"write {name}=[{one}] for one"
+            f"{name}: expected several whole numbers from 0 to {most}, got {reprlib.repr(given)}; "
+            f"write {name}=[{given if type(given) is int else 0}] for one"
         )
     found = [plain(value) for value in values]
     for value in found:

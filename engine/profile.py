@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.destination import writing
 from engine.errors import InputError
 from engine.sample import Sample
 
@@ -154,9 +155,12 @@ class Profile:
         return replace(made, sample=Sample.from_dict(values["sample"], made.grid))
 
     def save(self, path: str | Path) -> Path:
-        """Write as JSON and return the path."""
-        path = Path(path)
-        path.write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
+        """Write as JSON and return the path; makes its folder.
+
+        Raises InputError where it cannot be written.
+        """
+        with writing(path) as path:
+            path.write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
         return path
 
     @classmethod

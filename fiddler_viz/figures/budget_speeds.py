@@ -76,6 +76,7 @@ def budget_speeds(
     grid a third to a whole second; ``progress`` is called after each, with how many are done and of
     how many. Sizes in CSS pixels.
     """
+    sizes(width, height, usual=0)  # before what takes long
     if isinstance(source, BudgetCurve):
         if policies is not None or budgets is not None:
             raise InputError(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from engine.curves import Curve, Curves, hit_curves
+from engine.curves import Curve, Curves, hit_curves, within
 from engine.errors import InputError
 from engine.trace import Trace
 from engine.units import format_bytes
@@ -78,8 +78,10 @@ def hit_rates(
     ``lfu`` and ``lrfu`` 2,000 tokens of a 48 x 128 grid take about two seconds, without them half a
     one.
     """
+    sizes(width, height, usual=0)  # before what takes long
     if isinstance(source, Curves):
-        if policies != POLICIES or tuple(pinned) or half_life != 32.0:
+        given, usual = (policies, pinned, half_life), (POLICIES, (), 32.0)
+        if repr(given) != repr(usual):  # arrays are equal to nothing as a whole
             raise InputError(
                 "hit_rates: these curves are made already: give the run for other policies, "
                 "pinned or half_life"
@@ -94,7 +96,7 @@ def curves_of(
     trace: Trace, policies: Any = POLICIES, *, pinned: Any = (), **options: Any
 ) -> Curves:
     """What :func:`hit_rates` draws. Options are those of :func:`engine.curves.hit_curves`."""
-    held = list(pinned)
+    held = within("pinned", pinned, trace.model.experts_total - 1)
     sizes = np.linspace(0, trace.model.experts_total - len(set(held)), SIMULATED_SIZES)
     simulated = sizes.round().astype(int).clip(min=0).tolist()
     return hit_curves(trace, policies, pinned=held, sizes=simulated, **options)

@@ -74,6 +74,7 @@ def policy_lab(
     tokens on a 48 x 128 grid all policies take half a minute: ``progress`` is called after each,
     with how many are done and of how many.
     """
+    sizes(width, height, usual=0)  # before what takes long
     if isinstance(source, BudgetCurve):
         if policies is not None or gpu_memory is not None:
             raise InputError(

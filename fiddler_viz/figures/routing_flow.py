@@ -61,6 +61,7 @@ def routing_flow(
     The 64 strongest flows are drawn, which is said where there are more. ``progress`` is called
     after each layer looked at, with how many are done and of how many. Sizes in CSS pixels.
     """
+    sizes(width, height, usual=0)  # before what takes long
     found = flow(as_trace(source), layer, progress=progress)
     experts = len(found.pairs)
     expert = plain(expert)

@@ -53,6 +53,7 @@ def scenarios(
     long prompt, a batch and a beam search (options: ``prompt``, ``new_tokens``, ``long_tokens``,
     ``beams``, see :func:`engine.scenario.run_scenarios`). Sizes in CSS pixels.
     """
+    sizes(width, height, usual=0)  # before what takes long
     return scenarios_figure(scenarios_of(sources, **options), theme, width=width, height=height)
 
 

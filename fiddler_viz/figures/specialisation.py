@@ -92,7 +92,7 @@ def _pair(found: Specialisation, pair: tuple[str, str] | None) -> tuple[int, int
     """Numbers of two domains; the first two where none are named."""
     if pair is None:
         return 0, 1
-    if isinstance(pair, str) or len(pair) != 2 or pair[0] == pair[1]:
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or pair[0] == pair[1]:
         raise InputError(f"specialisation, pair: expected two different names, got {pair!r}.")
     for name in pair:
         if name not in found.labels:

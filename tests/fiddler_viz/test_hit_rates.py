@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,6 +70,13 @@ def test_curves_made_before(trace: Trace) -> None:
     assert [line.name for line in figure.data] == ["LRU", "random"]
     with pytest.raises(fv.InputError, match="made already"):
         fv.hit_rates(found, policies="opt")
+    wrong: dict[str, Any] = {"pinned": 3, "policies": np.array(["lru"]), "half_life": np.ones(2)}
+    for name, value in wrong.items():
+        with pytest.raises(fv.InputError, match="made already"):
+            fv.hit_rates(found, **{name: value})
+    for value in (3, "", b"24GB"):
+        with pytest.raises(fv.InputError, match="pinned: expected several whole numbers"):
+            fv.hit_rates(trace, pinned=value)
     with pytest.raises(fv.InputError, match="unknown policy"):
         fv.hit_rates(trace, policies="best")
 

@@ -119,6 +119,8 @@ def test_bad_arguments(traces: dict[str, Trace]) -> None:
         "unknown show array": (traces, {"show": np.array([1, 2])}),
         "unknown domain": (traces, {"pair": ("code", "maths")}),
         "two different names": (traces, {"pair": "code"}),
+        "two different names, got 3": (traces, {"pair": 3}),
+        "two different names, got array": (traces, {"pair": np.array([1, 2])}),
         "0 to 2": (traces, {"show": "domains", "layer": 3}),
         "layer: expected 0 to 2, got True": (traces, {"show": "domains", "layer": True}),
         "only for show=.domains": (traces, {"layer": 1}),
