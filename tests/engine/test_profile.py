@@ -90,3 +90,12 @@ def test_no_file(tmp_path: Path) -> None:
         Profile.load(tmp_path / "none.json")
     with pytest.raises(InputError, match="cannot read the profile"):
         Profile.load(tmp_path)
+
+
+def test_where_it_cannot_be_written(tmp_path: Path) -> None:
+    profile = Profile.uniform((2, 3))
+    path = profile.save(str(tmp_path / "new" / "profile.json"))
+    assert Profile.load(path) == profile
+    for bad in (tmp_path, "x" * 5000, 3, None):
+        with pytest.raises(InputError):
+            profile.save(bad)  # type: ignore[arg-type]
