@@ -266,10 +266,17 @@ def headline(found: Flow) -> str:
     """What is shown, in a sentence; raw text."""
     if not found.tokens:
         return f"From layer {found.layer} to layer {found.layer + 1}"
-    return (
-        f"Layer {found.layer}'s experts tell {percent(found.guessed)} of layer "
-        f"{found.layer + 1}'s; popularity alone {percent(found.shuffled)}"
+    start = (
+        f"Layer {found.layer}'s experts tell {percent(found.guessed)} of layer {found.layer + 1}'s"
     )
+    if tells_nothing(found):
+        return f"{start}, no more than popularity alone"
+    return f"{start}; popularity alone {percent(found.shuffled)}"
+
+
+def tells_nothing(found: Flow) -> bool:
+    """Whether the layer before tells no more than popularity, as far as the numbers shown say."""
+    return found.guessed <= found.shuffled or percent(found.guessed) == percent(found.shuffled)
 
 
 def explanation(found: Flow) -> str:
@@ -283,10 +290,13 @@ def explanation(found: Flow) -> str:
         part = found.pairs[rows, columns].sum() / found.pairs.sum()
         shown = f"The {len(rows)} strongest of {every:,} flows ({percent(float(part))} of all)"
     why = " Of all layers this one tells most of its next." if found.picked else ""
+    shuffled = "shuffled ones give the second share."
+    if tells_nothing(found):
+        why = " Nor does any other layer tell noticeably more." if found.picked else ""
+        shuffled = "shuffled ones give as much."
     return (
         f"{shown}; a band is as wide as tokens chose both its experts, of "
-        f"{count(found.tokens, 'token')}.{why} Counted on these very tokens; shuffled ones give "
-        "the second share."
+        f"{count(found.tokens, 'token')}.{why} Counted on these very tokens; {shuffled}"
     )
 
 

@@ -16,6 +16,7 @@ from fiddler_viz.figures.routing_flow import (
     _column,
     _labelled,
     follows,
+    headline,
     kind_of,
     strongest,
 )
@@ -188,3 +189,11 @@ def test_words(trace: Trace) -> None:
     nothing = flow(empty_trace())
     assert describe_routing_flow(nothing) == "Nothing recorded yet."
     assert "nothing recorded" in routing_flow_figure(nothing).layout.annotations[0].text
+
+
+def test_where_popularity_tells_as_much_nothing_is_called_clear(trace: Trace) -> None:
+    found = replace(flow(trace), picked=True, guessed=0.1637, shuffled=0.1579)  # both 16%
+    assert headline(found).endswith("'s, no more than popularity alone")
+    words = describe_routing_flow(found)
+    assert "tells most" not in words and "second share" not in words
+    assert headline(replace(found, guessed=0.17)).endswith("; popularity alone 16%")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from fiddler_viz.figures import describe_routing_flow, routing_flow_figure
-from fiddler_viz.figures.routing_flow import follows, headline
+from fiddler_viz.figures.routing_flow import follows, headline, tells_nothing
 from fiddler_viz.frames import Flow, flow
 from fiddler_viz.views.background import Question
 from fiddler_viz.views.charts.base import Chart, Drawn, Room, slim
@@ -14,6 +14,7 @@ from fiddler_viz.views.view import View
 
 _TOP_PX, _BELOW_PX = 4, 22
 LOOK_FOR = "A wide striped band is a habit: it can be known one layer early."
+NOTHING = "Knowing the layer before tells nothing more here: a wide band is two popular experts."
 
 
 class RoutingFlow(Chart):
@@ -50,8 +51,11 @@ class RoutingFlow(Chart):
             )
             return slim(made, room.height_px, l=8, r=8, t=_TOP_PX, b=_BELOW_PX)
 
-        aside = "the clearest of all layers" if answer.picked else ""
+        habits = not answer.tokens or not tells_nothing(answer)
+        aside = ""
+        if answer.picked:
+            aside = "the clearest of all layers" if habits else "nor any other, noticeably"
         if marked is not None:
             aside = follows(answer, marked)
         words = describe_routing_flow(answer, marked=marked)
-        return Drawn(headline(answer), aside, LOOK_FOR, words, figure)
+        return Drawn(headline(answer), aside, LOOK_FOR if habits else NOTHING, words, figure)
