@@ -235,7 +235,7 @@ def _legend(grid: Grid, look: Theme, few: bool) -> list[go.Scatter | go.Bar]:
         made[0].marker = {"symbol": "line-ew-open", "color": look.text, "line": {"width": 3}}
     for trace in made[len(entries) - len(edits(grid)) :]:
         trace.marker.line.width = 1.6
-    if mode.nothing:
+    if mode.nothing and np.isnan(grid.amount).any():
         pattern = {"shape": NOTHING.pattern, "fgcolor": NOTHING.color, "size": 5}
         ground = {"color": look.panel, "pattern": pattern | {"fillmode": "replace"}}
         made.append(go.Bar(x=[None], y=[None], name=mode.nothing, marker=ground))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as widgets
+import numpy as np
 
 from engine.plan import Plan
 from fiddler_viz.figures import heatmap_figure, update_heatmap
@@ -214,7 +215,7 @@ class HeatmapView(widgets.VBox):
         sent = [
             self.pins.show(plan, able=able),
             self.heading.show(mode.title, grid.caption, mode.look_for),
-            self.legend.show(mode, edits(grid)),
+            self.legend.show(mode, edits(grid), blank=bool(np.isnan(grid.amount).any())),
             not still and self.figure.change(update),
         ]
         if not still:

@@ -70,18 +70,20 @@ class HeatmapLegend(Legend):
             self._places[0] = replace(self._places[0], marker="dash")
         super().__init__(self._entries(MODES["popularity"], []))
 
-    def show(self, mode: Mode, edits: list[Kind]) -> bool:
-        """Follow what is shown; True if anything changed."""
+    def show(self, mode: Mode, edits: list[Kind], *, blank: bool) -> bool:
+        """Follow what is shown; True if anything changed. ``blank``: some have no amount."""
         before = self.value
-        self.value = _line(self._entries(mode, edits))
+        self.value = _line(self._entries(mode, edits, blank=blank))
         return self.value != before
 
-    def _entries(self, mode: Mode, edits: list[Kind]) -> list[str]:
+    def _entries(self, mode: Mode, edits: list[Kind], *, blank: bool = False) -> list[str]:
         kinds = [*self._places, *(ACTIONS.values() if mode.runs else ())]
         if mode.dots:
             kinds.append(Kind(mode.dots, self._theme.text, "", "dot", ""))
         marks = [_mark(kind, self._theme) for kind in (*kinds, *edits)]
-        return [*marks, _swatch(replace(NOTHING, label=mode.nothing))] if mode.nothing else marks
+        if blank and mode.nothing:
+            marks.append(_swatch(replace(NOTHING, label=mode.nothing)))
+        return marks
 
 
 def _line(entries: Iterable[str]) -> str:
