@@ -20,12 +20,12 @@ from engine.events import Action
 from engine.spec import HardwareSpec, ModelSpec, resolve_hardware, resolve_model
 from engine.units import format_ns
 from fiddler_viz import demo
-from fiddler_viz.figures.base import legend_style, sizes
+from fiddler_viz.figures.base import legend_style, optional, sizes
 from fiddler_viz.figures.crossover_calls import STEMS_AXIS, Calls, calls_of, stems
 from fiddler_viz.figures.crossover_words import headline, uncertainty
 from fiddler_viz.figures.lines import axis, edge_label, fade, titled
 from fiddler_viz.figures.source import as_trace
-from fiddler_viz.theme import ACTIONS, Theme, count, percent, theme
+from fiddler_viz.theme import ACTIONS, Theme, percent, theme
 
 USUAL_HARDWARE = "rtx-4090"
 WAYS = {
@@ -138,7 +138,8 @@ def crossover_figure(
         figure.add_traces(stems(found, calls))
     ticks = [4**power for power in range(11) if 4**power <= found.largest]
     figure.update_xaxes(
-        **axis(look, "tokens that one expert serves at once"),
+        **axis(look, ""),
+        title_text=f"tokens that one expert serves{optional(' at once')}",
         type="log",
         tickvals=ticks,
         ticktext=[f"{tick:,}" for tick in ticks],
@@ -146,7 +147,8 @@ def crossover_figure(
         unifiedhovertitle={"text": "tokens: %{x:,}"},
     )
     figure.update_yaxes(
-        **axis(look, "time of one expert"),
+        **axis(look, ""),
+        title_text=f"time{optional(' of one expert')}",
         type="log",
         dtick=1,
         ticksuffix="s",
@@ -226,7 +228,8 @@ def _marks(found: Crossover, look: Theme) -> dict[str, Any]:
     first, last = found.earliest or at, min(found.latest or found.largest, found.largest)
     maybe = {"type": "rect", "x0": first, "x1": last, "y0": 0, "y1": 1, "yref": "paper"}
     right = bool(np.log10(at) > 0.6 * np.log10(found.largest))
-    words = f"from {count(at, 'token')} on: copy"
+    more = optional(" token on" if at == 1 else " tokens on")
+    words = f"copy from {at:,}{more}"
     return {
         "shapes": [
             maybe | {"fillcolor": look.empty, "line": {"width": 0}, "layer": "below"},

@@ -83,6 +83,7 @@ def edge_label(look: Theme, x: float, text: str, *, left: bool) -> dict[str, Any
         "xshift": -6 if left else 6,
         "text": f"<b>{text}</b>",
         "showarrow": False,
+        "align": "right" if left else "left",
         "font": {"size": 12, "color": look.text},
         "bgcolor": look.panel,
     }

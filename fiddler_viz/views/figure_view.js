@@ -103,7 +103,8 @@ function leaveOut(el) {
   for (const words of el.querySelectorAll('tspan[style*="--fv-optional"]')) {
     words.style.display = "";
     const [line, figure] = [words.closest("text"), el].map((each) => each.getBoundingClientRect());
-    if (line.left < figure.left || line.right > figure.right) words.style.display = "none";
+    const wide = line.left < figure.left || line.right > figure.right;
+    if (wide || line.top < figure.top || line.bottom > figure.bottom) words.style.display = "none";
   }
 }
 
