@@ -46,7 +46,7 @@ def test_the_crossing_is_marked_and_named() -> None:
     found, figure = crossing(), fv.crossover()
     assert found.break_even is not None
     assert f"Up to {found.break_even - 1} tokens the CPU is sooner" in figure.layout.title.text
-    assert f"from {found.break_even} tokens on" in figure.layout.annotations[0].text
+    assert f"copy from {found.break_even}" in figure.layout.annotations[0].text
     maybe, line = figure.layout.shapes
     assert (maybe.x0, maybe.x1) == (found.earliest, found.latest)
     assert line.x0 == line.x1 == found.break_even

@@ -31,7 +31,8 @@ from fiddler_viz.figures.raster import occupancy, paint, png
 from fiddler_viz.figures.timeline import GAPS, LINE, timeline_figure, update_timeline
 from fiddler_viz.figures.timeline_words import WAITED_FOR
 from fiddler_viz.figures.window import BARS_UP_TO, Windows, window
-from fiddler_viz.theme import BLUE, MEMORY, SEGMENTS, VERMILLION, Segment, percent
+from fiddler_viz.theme import BLUE, MEMORY, SEGMENTS, VERMILLION, Segment, percent, theme
+from fiddler_viz.views.legend import HeatmapLegend
 from tests.fiddler_viz.make_trace import HOSTILE, empty_trace, toy_model, toy_trace
 
 PLAIN = Path(__file__).resolve().parents[2]
@@ -636,6 +637,21 @@ def test_dots_show_in_cells_of_any_size() -> None:
         where = {(round(y), round(x)) for x, y in zip(dots.x, dots.y, strict=True)}
         assert where == {tuple(cell) for cell in np.argwhere(grid.coloured.dots).tolist()}
         assert dots.marker.size >= 3
+        dark = grid.amount[grid.coloured.dots] < 0.5
+        assert list(dots.marker.color) == ["#fff" if is_dark else "#000" for is_dark in dark]
+
+
+def test_what_was_never_called_is_hatched_and_named() -> None:
+    made = toy_trace(prompt_tokens=1, decode_tokens=1)
+    for show, named in (("time", True), ("hits", True), ("popularity", False)):
+        figure = heatmap_figure(frames.grid(made, show=show))
+        assert figure.layout.images[0].visible is named
+        assert ("never called" in [trace.name for trace in figure.data]) is named
+        entries = HeatmapLegend(theme("light"), 12)
+        entries.show(MODES[show], [], blank=True)
+        assert ("never called" in entries.value) is named
+        entries.show(MODES[show], [], blank=False)
+        assert "never called" not in entries.value
 
 
 # ---------------------------------------------------------------- what callers give that is none

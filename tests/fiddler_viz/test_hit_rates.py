@@ -57,7 +57,16 @@ def test_the_cliff_is_marked_and_explained(trace: Trace) -> None:
     figure, cliff = fv.hit_rates(trace), hit_curves(trace, "lru").cliff
     assert cliff == 12  # 6 layers, top-2
     assert figure.layout.shapes[1].x0 == cliff
-    assert "one step: 12" in figure.layout.annotations[0].text
+    words = figure.layout.annotations[0]
+    assert "one step: 12" in words.text
+    near = [
+        y
+        for line in figure.data
+        for x, y in zip(line.x, line.y, strict=True)
+        if abs(x - cliff) <= 0.4 * trace.model.experts_total
+        and (x <= cliff) == (words.xanchor == "right")
+    ]
+    assert (min(near) > 1 - max(near)) == (words.y == 0), "where there is more room"
     assert "an LRU drops each expert" in figure.layout.title.text.replace("<br>", " ")
     assert "Below one step's 12 experts an LRU's hit rate falls from" in describe_hit_rates(
         hit_curves(trace, "lru")
