@@ -235,11 +235,16 @@ def _legend(grid: Grid, look: Theme, few: bool) -> list[go.Scatter | go.Bar]:
         made[0].marker = {"symbol": "line-ew-open", "color": look.text, "line": {"width": 3}}
     for trace in made[len(entries) - len(edits(grid)) :]:
         trace.marker.line.width = 1.6
-    if mode.nothing and np.isnan(grid.amount).any():
+    if _has_nothing(grid):
         pattern = {"shape": NOTHING.pattern, "fgcolor": NOTHING.color, "size": 5}
         ground = {"color": look.panel, "pattern": pattern | {"fillmode": "replace"}}
         made.append(go.Bar(x=[None], y=[None], name=mode.nothing, marker=ground))
     return made
+
+
+def _has_nothing(grid: Grid) -> bool:
+    """Whether there are cells without an amount, and that is said of them."""
+    return bool(MODES[grid.show].nothing) and bool(np.isnan(grid.amount).any())
 
 
 def edits(grid: Grid) -> list[Kind]:
@@ -287,7 +292,7 @@ def update_heatmap(
         _mark_edits(figure, grid, -_ASIDE if few else 0.0)
         figure.layout.title = title_of(look, mode.title, safe(grid.caption), safe(mode.look_for))
         figure.layout.annotations[0].visible = grid.is_empty
-        figure.layout.images[0].visible = bool(mode.nothing)
+        figure.layout.images[0].visible = _has_nothing(grid)  # it shows in the cells' gaps, too
 
 
 def aside(cells: int) -> tuple[float, float]:
