@@ -66,7 +66,7 @@ _HATCHED = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="100%" height="100%"><pattern id="h" width="5" '
     'height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><path d="M2.5 0V5" '
     f'stroke="{NOTHING.color}" stroke-opacity=".7" stroke-width="2.2"/></pattern>'
-    '<rect width="100%" height="100%" fill="url(#h)"/></svg>'
+    '<g fill="url(#h)">{}</g></svg>'
 )
 """Under cells without an amount. Colour would not do: grey is the middle of cividis."""
 _ASIDE = 0.3
@@ -115,10 +115,22 @@ def heatmap_figure(
 
 
 def _behind() -> dict[str, object]:
-    """The hatching under all cells."""
+    """What lies under all cells: see :func:`_hatching`."""
     whole = {"xref": "paper", "yref": "paper", "x": 0, "y": 1, "sizex": 1, "sizey": 1}
-    source = f"data:image/svg+xml,{quote(_HATCHED)}"
-    return whole | {"source": source, "sizing": "stretch", "layer": "below"}
+    return whole | {"sizing": "stretch", "layer": "below"}
+
+
+def _hatching(blank: NDArray[np.bool_]) -> str:
+    """An image with hatching in ``blank`` cells; of small ones, which have no gaps, everywhere."""
+    high, wide = (100 / many for many in blank.shape)
+    cells = [(0.0, 0.0)] if blank.size > FEW_CELLS else np.argwhere(blank).tolist()
+    size = (100.0, 100.0) if blank.size > FEW_CELLS else (wide, high)
+    rects = "".join(
+        f'<rect x="{column * wide:.4g}%" y="{row * high:.4g}%" width="{size[0]:.4g}%" '
+        f'height="{size[1]:.4g}%"/>'
+        for row, column in cells
+    )
+    return f"data:image/svg+xml,{quote(_HATCHED.format(rects))}"
 
 
 def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatter | go.Bar]:
@@ -292,7 +304,10 @@ def update_heatmap(
         _mark_edits(figure, grid, -_ASIDE if few else 0.0)
         figure.layout.title = title_of(look, mode.title, safe(grid.caption), safe(mode.look_for))
         figure.layout.annotations[0].visible = grid.is_empty
-        figure.layout.images[0].visible = _has_nothing(grid)  # it shows in the cells' gaps, too
+        hatched = _has_nothing(grid)
+        figure.layout.images[0].visible = hatched
+        if hatched:
+            figure.layout.images[0].source = _hatching(np.isnan(grid.amount))
 
 
 def aside(cells: int) -> tuple[float, float]:

@@ -645,7 +645,10 @@ def test_what_was_never_called_is_hatched_and_named() -> None:
     made = toy_trace(prompt_tokens=1, decode_tokens=1)
     for show, named in (("time", True), ("hits", True), ("popularity", False)):
         figure = heatmap_figure(frames.grid(made, show=show))
-        assert figure.layout.images[0].visible is named
+        image = figure.layout.images[0]
+        assert image.visible is named
+        blank = int(np.isnan(frames.grid(made, show=show).amount).sum())
+        assert (image.source or "").count("%3Crect") == (blank if named else 0)
         assert ("never called" in [trace.name for trace in figure.data]) is named
         entries = HeatmapLegend(theme("light"), 12)
         entries.show(MODES[show], [], blank=True)
