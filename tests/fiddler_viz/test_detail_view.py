@@ -119,8 +119,9 @@ def test_of_a_moved_plan_the_latest_is_shown(opened: Callable[..., Explorer], tr
     for budget in range(30, 60, 3):
         explorer.apply(gpu_memory=f"{budget}GB")
     # What is shown is of another plan, or the last one's has come in already.
-    dimmed = "fv-old" in detail.children[-1]._dom_classes
-    assert dimmed or "In 57.0 GB" in detail.heading.value
+    with explorer._pump.paused():
+        dimmed = "fv-old" in detail.children[-1]._dom_classes
+        assert dimmed or "In 57.0 GB" in detail.heading.value
     assert detail.background.join(WAIT_S)
     explorer.flush()
     assert "In 57.0 GB" in detail.heading.value and detail.note.value == ""
