@@ -18,6 +18,7 @@ from engine.errors import FiddlerError, InputError
 from engine.events import TOKENS, empty
 from engine.hook import following
 from engine.lineage import Lineage
+from engine.options import options_refused
 from engine.plan import Plan
 from engine.prompt import PromptLike, is_chat
 from engine.recorder import Recorder
@@ -146,7 +147,7 @@ class Generator:
                 around.enter_context(_seeded(request.seed, self.model.device))
                 if searching and record:
                     around.enter_context(following(self.model, lineage))
-                around.enter_context(_options_refused(self.session))
+                around.enter_context(options_refused(lambda: self.session.begun))
                 device = self.model.device
                 out = self.model.generate(
                     request.ids.to(device),
@@ -253,24 +254,6 @@ def _answered(messages: Any, text: str) -> tuple[Mapping[str, Any], ...]:
     if final["role"] == "assistant":
         return (*before, {**final, "content": final["content"] + text})
     return (*messages, {"role": "assistant", "content": text})
-
-
-@contextmanager
-def _options_refused(session: Session) -> Iterator[None]:
-    """What transformers raises before the first step comes out as InputError: its options are why.
-
-    From the first step on everything comes out as it is: then it may be the model, or a bug.
-    """
-    try:
-        yield
-    except (AttributeError, LookupError, NotImplementedError, TypeError, ValueError) as error:
-        if session.begun or isinstance(error, FiddlerError):
-            raise
-        reason = str(error).strip().rstrip(".")
-        raise InputError(
-            f"transformers cannot generate with these options: {reason}. Leave out or change what "
-            "it names; nothing has run"
-        ) from error
 
 
 @contextmanager

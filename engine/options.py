@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import GenerationConfig
 from transformers import UnbatchedClassifierFreeGuidanceLogitsProcessor as _Guidance
 
-from engine.errors import InputError
+from engine.errors import FiddlerError, InputError
 from engine.strict import check_number, plain
 
 _PROMPT = "give it as the prompt"
@@ -85,6 +86,26 @@ def check_options(options: Mapping[str, Any], taken: Callable[[str], Any]) -> No
             )
         if any(isinstance(each, _Guidance) for each in given or ()):
             raise InputError(f"{name}: {_Guidance.__name__} cannot be used here: {_TWICE}")
+
+
+@contextmanager
+def options_refused(begun: Callable[[], bool]) -> Iterator[None]:
+    """What transformers refuses before the first step comes out as InputError: its options are why.
+
+    ``begun``: whether there was a step. From then on everything comes out as it is, and so does
+    ever what no wrong value or type leads to: that may be the model, or a bug. (transformers does
+    not check all types: an option of a wrong one may show as an AttributeError.)
+    """
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        if begun() or isinstance(error, FiddlerError):
+            raise
+        reason = str(error).strip().rstrip(".")
+        raise InputError(
+            f"transformers cannot generate with these options: {reason}. Leave out or change what "
+            "it names; nothing has run"
+        ) from error
 
 
 def _is(value: Any, off: Any) -> bool:

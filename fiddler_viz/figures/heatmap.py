@@ -122,13 +122,12 @@ def _behind() -> dict[str, object]:
 
 def _hatching(blank: NDArray[np.bool_]) -> str:
     """An image with hatching in ``blank`` cells; of small ones, which have no gaps, everywhere."""
+    blank = blank if blank.size <= FEW_CELLS else np.ones((1, 1), np.bool_)
     high, wide = (100 / many for many in blank.shape)
-    cells = [(0.0, 0.0)] if blank.size > FEW_CELLS else np.argwhere(blank).tolist()
-    size = (100.0, 100.0) if blank.size > FEW_CELLS else (wide, high)
     rects = "".join(
-        f'<rect x="{column * wide:.4g}%" y="{row * high:.4g}%" width="{size[0]:.4g}%" '
-        f'height="{size[1]:.4g}%"/>'
-        for row, column in cells
+        f'<rect x="{column * wide:.4g}%" y="{row * high:.4g}%" width="{wide:.4g}%" '
+        f'height="{high:.4g}%"/>'
+        for row, column in np.argwhere(blank).tolist()
     )
     return f"data:image/svg+xml,{quote(_HATCHED.format(rects))}"
 
