@@ -187,7 +187,7 @@ def _compiled(
         queue=ints(queue), head=0, tail=len(waiting), where=ints(where), left=ints(left),
         from_=begin, to=stop, work_room=work_room, move_room=move_room,
         work=cast(work.ctypes.data, _ints), moves=cast(moves.ctypes.data, _ints),
-        scratch=ints(np.empty(5 * int(sizes.max(initial=0)) + 1, dtype=np.int64)),
+        scratch=ints(np.empty(8 * int(sizes.max(initial=0)) + 1, dtype=np.int64)),
     )  # fmt: skip
     lay(byref(args))
     assert not args.overflow

@@ -7,8 +7,7 @@ from ctypes import c_int64
 import numpy as np
 
 from engine.decision import Batch, Decisions, Ints, Ragged
-from engine.events import Action
-from engine.native import INT64, OUT_INT64, OUT_UINT8, UINT8, function
+from engine.native import INT64, OUT_INT64, OUT_UINT8, function
 from engine.policies.retention import Recency, Retention
 from engine.residency import Residency
 
@@ -21,8 +20,8 @@ def lru_walk(batch: Batch, miss: Ints, residency: Residency, cache: Retention) -
     """
     walk = function(
         "fiddler_lru_walk", c_int64,
-        c_int64, INT64, INT64, UINT8, c_int64, OUT_UINT8, c_int64, OUT_INT64, c_int64, OUT_INT64,
-        OUT_UINT8, OUT_UINT8, OUT_INT64, OUT_INT64,
+        c_int64, INT64, INT64, INT64, c_int64, OUT_UINT8, c_int64, OUT_INT64, c_int64, OUT_INT64,
+        OUT_INT64, OUT_UINT8, OUT_INT64, OUT_INT64,
     )  # fmt: skip
     if walk is None or not isinstance(cache, Recency):
         return None
@@ -30,13 +29,13 @@ def lru_walk(batch: Batch, miss: Ints, residency: Residency, cache: Retention) -
     place = residency.places().ravel().copy()
     order = np.zeros(total, dtype=np.int64)
     order[: len(cache)] = list(cache)
-    away, keep = np.empty(entries, dtype=np.uint8), np.empty(entries, dtype=np.uint8)
+    action, keep = np.empty(entries, dtype=np.int64), np.empty(entries, dtype=np.bool_)
     evict_first = np.empty(segments + 1, dtype=np.int64)
     evict = np.empty(entries, dtype=np.int64)
     used = walk(
-        segments, batch.first, batch.flat, (miss == int(Action.STREAM)).view(np.uint8),
-        total, place, residency.cache_slots, order, len(cache), np.empty(2 * total + 2, np.int64),
-        away, keep, evict_first, evict,
+        segments, batch.first, batch.flat, miss,
+        total, place, residency.cache_slots, order, len(cache), np.empty(total + 1, np.int64),
+        action, keep.view(np.uint8), evict_first, evict,
     )  # fmt: skip
     before = set(cache)
     cache.put(order[:used].tolist())
@@ -44,8 +43,8 @@ def lru_walk(batch: Batch, miss: Ints, residency: Residency, cache: Retention) -
     residency.enter(gone, [], [flat for flat in cache if flat not in before])
     none = Ragged.none(segments)
     return Decisions(
-        np.where(away, miss, int(Action.RESIDENT)),
-        keep.astype(np.bool_),
+        action,
+        keep,
         Ragged(evict_first, evict[: evict_first[-1]].copy()),
         none,
         none,

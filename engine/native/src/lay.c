@@ -32,7 +32,7 @@ typedef struct {
     int64_t from, to, work_room, move_room, work_rows, move_rows;
     int64_t *work, *moves;
     int64_t busy_ns[4], bytes[4]; /* by lane; of bytes only the link's two are used */
-    int64_t *scratch;             /* 5 x the most entries of a record */
+    int64_t *scratch;             /* 8 x the most entries of a record, and 1 */
     int64_t overflow;             /* 1 where rows did not fit: a bug of the caller */
 } Lay;
 
@@ -41,10 +41,9 @@ typedef struct {
     int64_t step, emit;
 } Now;
 
-static void worked(Now *now, int64_t layer, int64_t expert, int64_t kind, int64_t action,
-                   int64_t tokens, int64_t lane, int64_t start, int64_t end) {
+static void work_row(Now *now, int64_t layer, int64_t expert, int64_t kind, int64_t action,
+                     int64_t tokens, int64_t lane, int64_t start, int64_t end) {
     Lay *lay = now->lay;
-    lay->busy_ns[lane] += end - start;
     if (!now->emit) return;
     if (lay->work_rows == lay->work_room) {
         lay->overflow = 1;
@@ -56,10 +55,9 @@ static void worked(Now *now, int64_t layer, int64_t expert, int64_t kind, int64_
     for (int c = 0; c < WORK_WIDTH; c++) at[c * lay->work_room] = row[c];
 }
 
-static void moved(Now *now, int64_t layer, int64_t expert, int64_t why, int64_t lane,
-                  int64_t n_bytes, int64_t start, int64_t end) {
+static void move_row(Now *now, int64_t layer, int64_t expert, int64_t why, int64_t lane,
+                     int64_t n_bytes, int64_t start, int64_t end) {
     Lay *lay = now->lay;
-    if (lane >= 0) lay->bytes[lane] += n_bytes;
     if (!now->emit) return;
     if (lay->move_rows == lay->move_room) {
         lay->overflow = 1;
@@ -69,6 +67,18 @@ static void moved(Now *now, int64_t layer, int64_t expert, int64_t why, int64_t 
                                      n_bytes,   start, end,    MODELLED};
     int64_t *at = lay->moves + lay->move_rows++;
     for (int c = 0; c < MOVE_WIDTH; c++) at[c * lay->move_room] = row[c];
+}
+
+static void worked(Now *now, int64_t layer, int64_t expert, int64_t kind, int64_t action,
+                   int64_t tokens, int64_t lane, int64_t start, int64_t end) {
+    now->lay->busy_ns[lane] += end - start;
+    work_row(now, layer, expert, kind, action, tokens, lane, start, end);
+}
+
+static void moved(Now *now, int64_t layer, int64_t expert, int64_t why, int64_t lane,
+                  int64_t n_bytes, int64_t start, int64_t end) {
+    if (lane >= 0) now->lay->bytes[lane] += n_bytes;
+    move_row(now, layer, expert, why, lane, n_bytes, start, end);
 }
 
 static void activations(Now *now, int64_t layer, int64_t tokens, int64_t lane, int64_t start,
@@ -123,35 +133,43 @@ static int64_t lay_one(Now *now, int64_t r, int64_t start) {
     int64_t a = lay->first[r], n = lay->first[r + 1] - a, base = layer * lay->columns;
     const int64_t *expert = lay->expert + a, *count = lay->count + a, *action = lay->action + a;
     int64_t *begin = lay->scratch, *end = begin + n, *copy = end + n, *there = copy + n,
-            *left = there + n;
+            *left = there + n, *here = left + n, *come = here + n, *host = come + n;
 
-    /* The device's side: what is there, then what arrives, both in expert order. */
-    int64_t gpu = dense_end, resident = dense_end, link = dense_end, pairs = 0;
-    int64_t buffers[STAGING] = {dense_end, dense_end};
+    /* Who computes what, in expert order: no branch here, for none could be foreseen. */
+    for (int64_t i = 0; i < n; i++) left[i] = -1; /* ns left of a fetched expert's copy */
+    for (int64_t i = 0; i < n && lay->head < lay->tail; i++)
+        if (action[i] == RESIDENT && lay->where[base + expert[i]] >= 0)
+            left[i] = lay->left[base + expert[i]];
+    int64_t n_here = 0, n_come = 0, n_host = 0, pairs = 0;
     for (int64_t i = 0; i < n; i++) {
-        left[i] = -1;
-        if (action[i] == RESIDENT) {
-            if (lay->where[base + expert[i]] >= 0)
-                left[i] = lay->left[base + expert[i]];
-            else
-                gpu += lay->gpu_ns[count[i]];
-        } else if (action[i] == CPU) {
-            pairs += count[i];
-        }
+        int64_t is_here = (action[i] == RESIDENT) & (left[i] < 0), is_host = action[i] == CPU;
+        here[n_here] = come[n_come] = host[n_host] = i;
+        n_here += is_here;
+        n_host += is_host;
+        n_come += !(is_here | is_host);
+        pairs += is_host * count[i];
     }
-    for (int64_t i = 0; i < n; i++) {
-        if (action[i] == CPU) continue;
-        if (action[i] == RESIDENT && left[i] < 0) {
-            begin[i] = resident;
-            end[i] = resident += lay->gpu_ns[count[i]];
-            continue;
-        }
-        copy[i] = left[i] >= 0 ? link : most(link, buffers[0]);
+
+    /* The device's side: what is there, then what arrives. */
+    int64_t gpu = dense_end, link = dense_end, copied = 0, n_bytes = 0;
+    int64_t buffers[STAGING] = {dense_end, dense_end};
+    for (int64_t k = 0; k < n_here; k++) {
+        int64_t i = here[k];
+        begin[i] = gpu;
+        end[i] = gpu += lay->gpu_ns[count[i]];
+    }
+    int64_t computed = gpu - dense_end;
+    for (int64_t k = 0; k < n_come; k++) {
+        int64_t i = come[k], ahead = left[i] >= 0;
+        copy[i] = ahead ? link : most(link, buffers[0]);
         if (!lay->overlap) copy[i] = most(copy[i], gpu);
-        there[i] = link = copy[i] + (left[i] >= 0 ? left[i] : lay->copy_ns);
+        there[i] = link = copy[i] + (ahead ? left[i] : lay->copy_ns);
         begin[i] = most(gpu, link);
         end[i] = gpu = begin[i] + lay->gpu_ns[count[i]];
-        if (left[i] >= 0) {
+        computed += lay->gpu_ns[count[i]];
+        copied += link - copy[i];
+        n_bytes += lay->expert_bytes - (ahead ? done_bytes(lay, left[i]) : 0);
+        if (ahead) {
             lay->where[base + expert[i]] = -1;
         } else {
             buffers[0] = buffers[1];
@@ -169,13 +187,17 @@ static int64_t lay_one(Now *now, int64_t r, int64_t start) {
     int64_t on_cpu = pairs < tokens ? pairs : tokens;
     int64_t leave = lay->overlap ? dense_end : most(gpu, link);
     int64_t arrive = leave + (on_cpu ? lay->to_host_ns[on_cpu] : 0), cpu = arrive;
-    for (int64_t i = 0; i < n; i++) {
-        if (action[i] != CPU) continue;
+    for (int64_t k = 0; k < n_host; k++) {
+        int64_t i = host[k];
         begin[i] = cpu;
         end[i] = cpu += lay->cpu_ns[count[i]];
     }
     int64_t back = most(cpu, link), home = back + (on_cpu ? lay->to_device_ns[on_cpu] : 0);
     int64_t over = on_cpu ? most(gpu, home) : most(gpu, link);
+    lay->busy_ns[LANE_GPU] += computed;
+    lay->busy_ns[LANE_CPU] += cpu - arrive;
+    lay->busy_ns[LANE_H2D] += copied;
+    lay->bytes[LANE_H2D] += n_bytes;
 
     for (int64_t i = lay->evict.first[r]; i < lay->evict.first[r + 1]; i++) {
         int64_t flat = lay->evict.values[i];
@@ -187,17 +209,17 @@ static int64_t lay_one(Now *now, int64_t r, int64_t start) {
     }
     worked(now, layer, -1, DENSE, -1, tokens, LANE_GPU, start, dense_end);
     if (on_cpu) activations(now, layer, on_cpu, LANE_D2H, leave, arrive);
-    for (int64_t i = 0; i < n; i++) {
+    for (int64_t i = 0; i < n && now->emit; i++) {
         if (action[i] == STREAM || left[i] >= 0) {
             int64_t ahead = left[i] >= 0;
-            int64_t n_bytes = lay->expert_bytes - (ahead ? done_bytes(lay, left[i]) : 0);
+            int64_t rest = lay->expert_bytes - (ahead ? done_bytes(lay, left[i]) : 0);
             int64_t why = ahead ? W_AHEAD : lay->keep[a + i] ? W_ADMIT : W_STREAM;
-            moved(now, layer, expert[i], why, LANE_H2D, n_bytes, copy[i], there[i]);
-            worked(now, layer, expert[i], WEIGHTS, action[i], count[i], LANE_H2D, copy[i],
-                   there[i]);
+            move_row(now, layer, expert[i], why, LANE_H2D, rest, copy[i], there[i]);
+            work_row(now, layer, expert[i], WEIGHTS, action[i], count[i], LANE_H2D, copy[i],
+                     there[i]);
         }
-        worked(now, layer, expert[i], EXPERT, action[i], count[i],
-               action[i] == CPU ? LANE_CPU : LANE_GPU, begin[i], end[i]);
+        work_row(now, layer, expert[i], EXPERT, action[i], count[i],
+                 action[i] == CPU ? LANE_CPU : LANE_GPU, begin[i], end[i]);
     }
     for (int64_t i = lay->unused.first[r]; i < lay->unused.first[r + 1]; i++) {
         int64_t flat = lay->unused.values[i], from = most(ready, line[0]);

@@ -3,61 +3,64 @@
 
 #include "fiddler.h"
 
-enum { HOST = 0, PINNED = 1, CACHED = 2 };
+enum { HOST = 0, PINNED = 1, CACHED = 2 }; /* engine.residency.Place */
+enum { RESIDENT = 0, STREAM = 1, CPU = 2 }; /* engine.events.Action */
 
-/* A list of experts, linked both ways through `next` and `before`; position `total` is its end. */
-static void unlink_expert(int64_t *next, int64_t *before, int64_t flat) {
-    next[before[flat]] = next[flat];
-    before[next[flat]] = before[flat];
+/* A list of experts, linked both ways; position `total` is its end. */
+typedef struct {
+    int32_t next, before;
+} Link;
+
+static void unlink_expert(Link *links, int64_t flat) {
+    links[links[flat].before].next = links[flat].next;
+    links[links[flat].next].before = links[flat].before;
 }
 
-static void push_newest(int64_t *next, int64_t *before, int64_t total, int64_t flat) {
-    int64_t newest = before[total];
-    next[newest] = flat;
-    before[flat] = newest;
-    next[flat] = total;
-    before[total] = flat;
+static void push_newest(Link *links, int64_t total, int64_t flat) {
+    int32_t newest = links[total].before;
+    links[newest].next = links[total].before = (int32_t)flat;
+    links[flat] = (Link){(int32_t)total, newest};
 }
 
 /* Per segment: hits become the newest first; then each missing expert that is streamed takes a
  * slot while the segment's own experts do not fill all of them, in place of the oldest.
  *
- * first (segments + 1): where each segment's entries begin.  flat, streams (entries): the expert;
- * whether it is copied if it is missing.  place (total): updated.  order (total): cached experts,
- * oldest first, `used` of them; updated.  links (2 * (total + 1)): scratch.
- * away, keep (entries): whether it was missing, whether it is kept.  evict_first (segments + 1),
+ * first (segments + 1): where each segment's entries begin.  flat, miss (entries): the expert; its
+ * action if it is missing.  place (total): updated.  order (total): cached experts, oldest first,
+ * `used` of them; updated.  links (total + 1): scratch.
+ * action, keep (entries): where it runs, whether it is kept.  evict_first (segments + 1),
  * evict (entries): what leaves.  Returns how many are cached at the end. */
 API int64_t fiddler_lru_walk(
-    int64_t segments, const int64_t *first, const int64_t *flat, const uint8_t *streams,
-    int64_t total, uint8_t *place, int64_t slots, int64_t *order, int64_t used, int64_t *links,
-    uint8_t *away, uint8_t *keep, int64_t *evict_first, int64_t *evict) {
-    int64_t *next = links, *before = links + total + 1, gone = 0;
-    next[total] = before[total] = total;
-    for (int64_t i = 0; i < used; i++) push_newest(next, before, total, order[i]);
+    int64_t segments, const int64_t *first, const int64_t *flat, const int64_t *miss,
+    int64_t total, uint8_t *place, int64_t slots, int64_t *order, int64_t used, Link *links,
+    int64_t *action, uint8_t *keep, int64_t *evict_first, int64_t *evict) {
+    int64_t gone = 0;
+    links[total] = (Link){(int32_t)total, (int32_t)total};
+    for (int64_t i = 0; i < used; i++) push_newest(links, total, order[i]);
 
     for (int64_t s = 0; s < segments; s++) {
         int64_t active = 0;
         evict_first[s] = gone;
         for (int64_t e = first[s]; e < first[s + 1]; e++) {
-            away[e] = place[flat[e]] == HOST;
+            action[e] = place[flat[e]] == HOST ? miss[e] : RESIDENT;
             keep[e] = 0;
             if (place[flat[e]] == CACHED) {
-                unlink_expert(next, before, flat[e]);
-                push_newest(next, before, total, flat[e]);
+                unlink_expert(links, flat[e]);
+                push_newest(links, total, flat[e]);
                 active++;
             }
         }
         for (int64_t e = first[s]; e < first[s + 1]; e++) {
-            if (!away[e] || !streams[e] || active >= slots) continue;
+            if (action[e] != STREAM || active >= slots) continue;
             if (used == slots) {
-                int64_t oldest = next[total];
-                unlink_expert(next, before, oldest);
+                int64_t oldest = links[total].next;
+                unlink_expert(links, oldest);
                 place[oldest] = HOST;
                 evict[gone++] = oldest;
             } else {
                 used++;
             }
-            push_newest(next, before, total, flat[e]);
+            push_newest(links, total, flat[e]);
             place[flat[e]] = CACHED;
             keep[e] = 1;
             active++;
@@ -65,6 +68,6 @@ API int64_t fiddler_lru_walk(
     }
     evict_first[segments] = gone;
     int64_t at = 0;
-    for (int64_t flat_ = next[total]; flat_ != total; flat_ = next[flat_]) order[at++] = flat_;
+    for (int64_t at_ = links[total].next; at_ != total; at_ = links[at_].next) order[at++] = at_;
     return used;
 }
