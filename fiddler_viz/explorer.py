@@ -76,6 +76,8 @@ class Explorer(widgets.VBox):
         """Whether frames have shown more than figures since these were drawn."""
         self._told = self._session.base
         """The run whose end was told, whoever began it."""
+        self._begun = False
+        """Whether a run was asked for here that shows nothing yet."""
         self._ticking: int | None = None
         """The thread in which the playhead moves on by itself, just before a frame."""
         self._selection = Selection()
@@ -227,7 +229,7 @@ class Explorer(widgets.VBox):
             return
         self._state = "running" if self._session.engine is not None else "loading the model"
         status.say("")
-        self._selection.clear()
+        self._begun = True
         self._selection.plan = "B"  # a run that begins is seen
         self._runner.start(runs.prompt.value, runs.tokens.value)
         self._mark()
@@ -253,6 +255,7 @@ class Explorer(widgets.VBox):
         if self.comm is None:
             return
         if error is not None:
+            self._begun = False  # what is picked of the run shown stays
             self.report(error)
             return
         self._state = "ready"
@@ -261,6 +264,9 @@ class Explorer(widgets.VBox):
     def _turn(self, busy: bool) -> None:
         """A run began or ended, also one that was started in a cell."""
         ended = not busy and self._session.base is not self._told
+        if self._begun and (ended or self._session.view.live):
+            self._begun = False
+            self._selection.clear()  # it was of another run
         if busy and self._state == "ready":
             self._state = "running"
             self._screen.status.say("")

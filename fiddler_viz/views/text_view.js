@@ -11,6 +11,11 @@ async function render({ model, el }) {
   const page = crypto.getRandomValues(new Uint32Array(2)).join("-");
   const box = () => el.querySelector(".fv-text");
   const marked = () => el.querySelector("i.s");
+  let tall = 0; // the box, in pixels
+  const sizes = new ResizeObserver(([{ contentRect }]) => {
+    if (contentRect.height < tall && marked()) reveal(box(), marked()); // not lost to a smaller box
+    tall = contentRect.height;
+  });
 
   function pick(cell) {
     at = cell?.dataset.t ?? null;
@@ -33,7 +38,9 @@ async function render({ model, el }) {
     const read = followed && top < 0 ? firstInView(before) : null;
     el.innerHTML = model.get("value");
     const now = box();
+    sizes.disconnect();
     if (now === null) return;
+    sizes.observe(now);
     if (!now.classList.contains("live")) now.scrollTop = followed ? now.scrollHeight : top;
     else if (read) keep(now, read); // who reads back goes on to
     if (focused) now.focus({ preventScroll: true });
@@ -86,6 +93,7 @@ async function render({ model, el }) {
   if (beat) frames = onFrames(beat, grow);
   return () => {
     model.off("change:value", draw);
+    sizes.disconnect();
     frames?.off();
   };
 }

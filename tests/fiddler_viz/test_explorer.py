@@ -369,16 +369,19 @@ def test_only_an_engine_that_is_planned_narrows_the_menu(
 def test_errors_of_a_run_stand_beside_it(opened: Callable[..., Explorer]) -> None:
     engine = FakeEngine(gpu_memory="24GB")
     explorer = opened(engine)
+    explorer.selection.pick(layer=3, expert=2)
     arrives(explorer.screen.runs.prompt, value="")
     explorer.screen.runs.run.click()
     wait_for(lambda: explorer.screen.status.is_error)
     assert "prompt is empty" in explorer.screen.status.text
     wait_for(lambda: "error" in explorer.screen.header.value)
+    assert explorer.selection.layer == 3, "what is shown is as it was"
     arrives(explorer.screen.runs.prompt, value="again")
     wait_for(lambda: not explorer.screen.runs.run.disabled)
     explorer.screen.runs.run.click()
     wait_for(lambda: engine.last_run is not None)
     wait_for(lambda: not explorer.screen.status.is_error)
+    wait_for(lambda: explorer.selection.layer is None)
 
 
 def test_a_second_run_waits_for_the_first(opened: Callable[..., Explorer]) -> None:
