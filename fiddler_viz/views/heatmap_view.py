@@ -76,7 +76,7 @@ class HeatmapView(widgets.VBox):
             options=[(mode.name, name) for name, mode in MODES.items()],
             description="colour",
             tooltip="What the colour of an expert tells.",
-            layout=widgets.Layout(width="164px"),
+            layout=widgets.Layout(width="172px"),
             style={"description_width": "44px"},
         )
         self.against = widgets.Dropdown(

@@ -41,7 +41,7 @@ class PlanControls:
         self.cache_label = widgets.Label(layout=widgets.Layout(width="88px"))
         self.policy = widgets.Dropdown(
             description="policy",
-            layout=widgets.Layout(width="176px"),
+            layout=widgets.Layout(width="196px"),
             style={"description_width": "40px"},
         )
         self.hardware = widgets.Dropdown(

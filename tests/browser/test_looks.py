@@ -30,6 +30,14 @@ CUT = """() => {
     const side = each.closest('.fv-side') ?? root;
     if (box(each).right > box(side).right + 1) note('beyond its column', each);
   }
+  for (const each of root.querySelectorAll('select')) { // but for the hardware's long names
+    const copy = each.cloneNode(true);
+    copy.style.cssText = 'position: absolute; flex: none; width: max-content; min-width: 0;';
+    each.after(copy);
+    const need = Math.min(box(copy).width, 250);
+    copy.remove();
+    if (each.checkVisibility() && box(each).width < need) note('a menu too narrow', each);
+  }
   for (const each of root.querySelectorAll('.widget-hslider'))
     if (each.checkVisibility() && box(each).width < 150) note('a slider without a track', each);
   for (const each of root.querySelectorAll('.fv-detail .main-svg text')) {
