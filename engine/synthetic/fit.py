@@ -14,11 +14,13 @@ contrast      what requests of different groups have in common
 from __future__ import annotations
 
 import math
+import reprlib
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import InputError
 from engine.synthetic.choices import Choices
 from engine.synthetic.draw import Router, chances, log_odds, normal_quantiles
 from engine.synthetic.routing import MOST_SKEW, SyntheticRouting
@@ -47,8 +49,13 @@ def fit(trace: Trace, *, seed: int = 0) -> SyntheticRouting:
     :attr:`Choices.foresight` and may be found to be none.
 
     Raises:
-        InputError: no request of at least two tokens.
+        InputError: not a trace, or no request of at least two tokens.
     """
+    if not isinstance(trace, Trace):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputError(
+            f"trace: expected a Trace, got {reprlib.repr(trace)}; Trace.load reads a file, and a "
+            "run has one as .trace"
+        )
     choices = Choices.of(trace)
     grid, top_k = trace.model.grid, trace.model.top_k
     skew = _skew(choices.chance, grid[1], top_k)

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.by_hand import ByHand
-from engine.errors import unknown_name
 from engine.events import Action
 from engine.history import plan_at
 from engine.routing import Routing
+from engine.strict import check_name
 from engine.trace import Trace
 from engine.usage import lane_ns, place_shares
 from fiddler_viz.frames import amounts
@@ -77,8 +77,7 @@ def live_grid(
     ``amount`` (or all of ``coloured``) may be left out for ``popularity``: it is ``tokens`` over
     its maximum.
     """
-    if show not in SHOWS:
-        raise unknown_name("show", show, SHOWS)
+    check_name("show", show, SHOWS)
     shape = places.shape
     tokens = np.zeros(shape, np.int64) if tokens is None else tokens
     if coloured is None:
@@ -106,8 +105,7 @@ def grid(
     (None: the text of the profile that the plan was made from).
     Negative numbers count from the end.
     """
-    if show not in SHOWS:
-        raise unknown_name("show", show, SHOWS)
+    check_name("show", show, SHOWS)
     if show == "difference" and against is None:
         against = shares(trace.plan.profile, trace.model.top_k)
     if not len(trace.step_rows):

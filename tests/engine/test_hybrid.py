@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import DynamicCache, GenerationConfig
 from transformers import UnbatchedClassifierFreeGuidanceLogitsProcessor as Guidance
 
 import fiddler_viz as fv
@@ -192,6 +192,20 @@ def test_tokens_of_a_trace(engine: HybridEngine) -> None:
     assert run.trace.steps["kind"].tolist() == [StepKind.PREFILL] + [StepKind.DECODE] * 9
     assert len(run.trace.routing) == (prompt + 9) * 32
     np.testing.assert_allclose(run.trace.routing.weights.sum(axis=1), 1.0, rtol=1e-5)
+
+
+def test_a_text_goes_on_with_a_cache_of_its_beginning(engine: HybridEngine) -> None:
+    cache = DynamicCache()
+    first = engine.generate(PROMPT, 6, do_sample=False, past_key_values=cache)
+    known = cache.get_seq_length()
+    text = PROMPT + first.text
+    whole = engine.generate(text, 6, do_sample=False)
+    run = engine.generate(text, 6, do_sample=False, past_key_values=cache)
+    assert run.text == whole.text
+    positions = whole.trace.tokens["position"]
+    np.testing.assert_array_equal(run.trace.tokens["position"], positions[known:])
+    np.testing.assert_array_equal(run.trace.steps["context"], whole.trace.steps["context"])
+    assert_same(replay(run.trace).trace, run.trace)
 
 
 def test_batch_positions() -> None:

@@ -184,3 +184,9 @@ def test_too_short_to_learn_from() -> None:
         with pytest.raises(InputError, match="expected a request of at least two tokens"):
             SyntheticRouting.fit(trace)
     SyntheticRouting.fit(made(decode_tokens=2))
+
+
+def test_only_a_trace_is_learned_from() -> None:
+    wrong: Any = "run.safetensors"
+    with pytest.raises(InputError, match="expected a Trace, got"):
+        SyntheticRouting.fit(wrong)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +117,9 @@ def test_bad_choices(trace: Trace) -> None:
         frames.grid(trace, show="token", token=2.5)  # type: ignore[arg-type]
     with pytest.raises(UnknownNameError):
         frames.live_grid(np.zeros((2, 2), np.uint8), show="heat")
+    names: Any = np.array(["popularity", "token"])
+    with pytest.raises(UnknownNameError):
+        frames.grid(trace, show=names)
 
 
 def test_places_and_memory_follow_the_moves() -> None:
