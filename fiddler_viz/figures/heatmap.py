@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import quote
 
 import numpy as np
@@ -103,15 +104,22 @@ def heatmap_figure(
     room_x = (width or 760) - 150  # its container is not known: a usual one
     size = float(np.clip(0.78 * min(room_y / layers, room_x / experts), 4, 11))
     figure.add_traces(_traces(grid, look, size))
-    rows = -(-(len(figure.data) - _BY_HAND - 2) // 3)  # of the legend, three entries in each
+    names = [trace.name for trace in figure.data if trace.name]
     figure.update_layout(
-        margin_b=_MARGIN["b"] + 19 * max(0, rows - 2),
+        margin_b=_MARGIN["b"] + 19 * (_rows(names, room_x) - 1),
         annotations=[note(look, EMPTY)],
         images=[_behind()],
         legend=legend_style() | {"itemsizing": "constant"},
     )
     update_heatmap(figure, grid, look)
     return figure
+
+
+def _rows(names: Sequence[str], room: float) -> int:
+    """Rows of a legend in so many pixels: plotly gives each entry the longest one's width."""
+    widths = [40 + 6 * len(name) for name in names]
+    across = max(1, int(room // max(widths)))
+    return 1 if sum(widths) <= room else -(-len(names) // across)
 
 
 def _behind() -> dict[str, object]:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+import fiddler_viz as fv
 from engine.residency import Memory
+from fiddler_viz import demo
 from fiddler_viz.figures import memory_html
 from tests.browser.conftest import Watched
 from tests.browser.driving import DETAIL, SLOW_MS, Driver
@@ -128,4 +130,18 @@ def test_a_button_that_is_disabled_passes_its_focus_on(
         page.wait_for_function(f"(heir) => {FOCUSED} === heir", arg=heir, timeout=SLOW_MS)
     page.keyboard.press("Enter")
     page.wait_for_function(f"{FOCUSED} === '▶ Run'", timeout=SLOW_MS)
+    watched.check()
+
+
+@pytest.mark.parametrize("show", ["popularity", "time", "difference"])
+def test_a_narrow_map_s_legend_lies_below_its_axis(watched: Watched, show: str) -> None:
+    page = watched.page
+    for width in (320, 480, 600):
+        page.set_content(fv.heatmap(demo.trace(), show=show, width=width).to_html())
+        page.locator(".legend").wait_for()
+        top, bottom = page.evaluate(
+            "[document.querySelector('.legend').getBoundingClientRect().top,"
+            " document.querySelector('.xtitle').getBoundingClientRect().bottom]"
+        )
+        assert top >= bottom - 1, width
     watched.check()
