@@ -69,7 +69,7 @@ class Interrupted:
         return 0.0  # it was over first
 
     def wait(self) -> None:
-        while self.engine.running or self.explorer._runner.busy:
+        while self.explorer._runs.busy:
             time.sleep(0.001)
 
     def check(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, overload
@@ -19,30 +17,14 @@ from fiddler_viz.page import to_html
 from fiddler_viz.theme import Theme
 from fiddler_viz.theme import theme as theme_of
 from fiddler_viz.views.addressed import as_addressed
-from fiddler_viz.views.beat import AHEAD
 from fiddler_viz.views.cell import Cell, executing
+from fiddler_viz.views.drawing import Drawing
 from fiddler_viz.views.heights import LEAST_PX
 from fiddler_viz.views.opening import load_demo, open_session
-from fiddler_viz.views.pump import PERIOD_S, Pump
-from fiddler_viz.views.runner import Runner
+from fiddler_viz.views.run_status import RunStatus
 from fiddler_viz.views.screen import Screen
 from fiddler_viz.views.selection import Selection
 from fiddler_viz.views.session import Action
-
-_REST_S = 0.12
-"""What takes longer to draw waits so long for another move of a slider."""
-_DRAW_S, _FIGURES_S = 1.0, 8.0
-"""While a run is live, between two drawings of its numbers, and of its figures; frames between
-them show how it goes on (:mod:`fiddler_viz.views.live_frame`)."""
-_LATER_S, _AFTER_S = 1.0, 0.1
-"""After a change of plan while a run is live: when figures come, for frames and numbers show it
-before, and the next key would wait for them; and how long we look more often whether the plan is
-in force, which it is from the next step on."""
-_UNSEEN_S = 0.3
-"""At most so long a run's progress waits for plans that are asked for one after the other."""
-_END = {"stopped": "Stopped; what was generated is kept.", "length": "Done."}
-_IDLE_S = 0.25
-"""How often an engine that does not run is asked whether it does by now."""
 
 
 class Explorer(widgets.VBox):
@@ -69,17 +51,6 @@ class Explorer(widgets.VBox):
         height = whole("height", height, least=LEAST_PX)
         self._session = open_session(source)
         self._can_load = source is None
-        self._state = "ready"
-        self._dirty = threading.Event()
-        self._drawn_s = self._figures_s = self._asked_s = self._framed_s = 0.0
-        self._framed = False
-        """Whether frames have shown more than figures since these were drawn."""
-        self._told = self._session.base
-        """The run whose end was told, whoever began it."""
-        self._begun = False
-        """Whether a run was asked for here that shows nothing yet."""
-        self._ticking: int | None = None
-        """The thread in which the playhead moves on by itself, just before a frame."""
         self._selection = Selection()
         self._screen = Screen(
             self._session,
@@ -88,7 +59,7 @@ class Explorer(widgets.VBox):
             on_change=self._change,
             on_action=self._act,
             on_run=self._guarded(self._start),
-            on_stop=self._guarded(self._stop),
+            on_stop=self._guarded(lambda: self._runs.stop()),
             on_edit=self._edited,
             mark=self._mark,
             wake=lambda: self._pump.mark(),
@@ -97,14 +68,16 @@ class Explorer(widgets.VBox):
         if self._session.engine is None and not self._can_load:
             self._screen.runs.without_engine()
         self._selection.observe(self._switch, "plan")
-        self._runner = Runner(self._load, self._ended)
+        self._runs = RunStatus(
+            self._session, self._selection, self._screen.status, self._load, self._mark
+        )
+        self._drawing = Drawing(self._session, self._screen, self._selection, self._runs)
+        self._pump = self._drawing.pump
         super().__init__(self._screen.layout())
         self.add_class("fv-root")
         self.add_class(f"fv-{look.name}")
         self._cell = executing()
         self._replace()
-        self._pump = Pump(self)
-        self._screen.beat.observe(lambda change: self._painted(change["new"]), "shown")
         self._pump.flush()
         for root in (self, *self._screen.hidden()):
             as_addressed(root)
@@ -119,10 +92,7 @@ class Explorer(widgets.VBox):
     @property
     def name(self) -> str:
         """The model that ran, by its own name."""
-        if self._session.engine is not None:
-            return str(self._session.engine.real_spec.name)
-        ran = self._session.base or self.trace
-        return str(ran.meta.get("loaded", ran.model.name))
+        return self._session.name
 
     @property
     def plan(self) -> Plan:
@@ -175,25 +145,17 @@ class Explorer(widgets.VBox):
     # What the reader does, in whatever thread it arrives.
 
     def _change(self, name: str, value: Any) -> None:
-        self._moved()
+        self._runs.moved()
         self._session.change(name, value)
         self._pump.hurry()
 
     def _edited(self) -> None:
-        self._moved()
+        self._runs.moved()
         self._pump.hurry()
 
-    def _moved(self) -> None:
-        """The reader goes on: what was refused before is over."""
-        if self._state == "error":
-            self._state = "ready"
-            self._screen.status.say("")
-
     def _act(self, action: Action) -> None:
-        self._moved()
-        self._asked_s = time.monotonic()
-        if action in ("keep", "clear"):  # a row opens or closes: charts make room
-            self._dirty.set()
+        self._runs.moved()
+        self._drawing.asked(room=action in ("keep", "clear"))
         self._session.do(action)
         self._pump.hurry()
 
@@ -201,15 +163,8 @@ class Explorer(widgets.VBox):
         self._session.shows = change["new"]
         self._mark()
 
-    def _painted(self, frame: int) -> None:
-        self._pump.answered(frame)
-        if self._screen.player.wait_s() is not None:  # it plays only to who looks
-            self._pump.mark()
-
     def _mark(self) -> None:
-        self._dirty.set()
-        if self._ticking != threading.get_ident():  # that frame is being drawn
-            self._pump.mark()
+        self._drawing.mark()
 
     def _guarded(self, action: Callable[[], None]) -> Callable[[], None]:
         def call() -> None:
@@ -223,61 +178,16 @@ class Explorer(widgets.VBox):
     def _start(self) -> None:
         if self._session.engine is None and not self._can_load:
             raise InputError("a finished run cannot be run again: open an engine, fv.load(...)")
-        runs, status = self._screen.runs, self._screen.status
-        if self._session.running or self._runner.busy:
-            status.say("A run is under way; stop it first.")
-            return
-        self._state = "running" if self._session.engine is not None else "loading the model"
-        status.say("")
-        self._begun = True
-        self._selection.plan = "B"  # a run that begins is seen
-        self._runner.start(runs.prompt.value, runs.tokens.value)
-        self._mark()
-
-    def _stop(self) -> None:
-        self._screen.status.say("Stopping ...")
-        if self._runner.busy:
-            self._runner.stop()
-        elif self._session.engine is not None:
-            self._session.engine.stop()
-
-    # What the run's thread calls.
+        asked = self._screen.runs
+        self._runs.start(asked.prompt.value, asked.tokens.value)
 
     def _load(self) -> Any:
+        """The engine; in the run's thread."""
         if self._session.engine is None:
             engine = load_demo(self.trace)
             with self._pump.paused():
                 self._session.attach(engine)
-        self._state = "running"
         return self._session.engine
-
-    def _ended(self, error: Exception | None) -> None:
-        if self.comm is None:
-            return
-        if error is not None:
-            self._begun = False  # what is picked of the run shown stays
-            self.report(error)
-            return
-        self._state = "ready"
-        self._mark()
-
-    def _turn(self, busy: bool) -> None:
-        """A run began or ended, also one that was started in a cell."""
-        ended = not busy and self._session.base is not self._told
-        if self._begun and (ended or self._session.view.live):
-            self._begun = False
-            self._selection.clear()  # it was of another run
-        if busy and self._state == "ready":
-            self._state = "running"
-            self._screen.status.say("")
-        elif not busy and self._state == "running":  # perhaps without a run to show for it
-            self._state = "ready"
-            self._screen.status.say("")
-        if ended:
-            self._told = self._session.base
-        if ended and self._state != "error":
-            how = self._session.explored.meta.get("ended", "length")
-            self._screen.status.say(_END.get(how, f"Done ({how})."))
 
     # What tests and benchmarks do, without waiting for the pump.
 
@@ -294,114 +204,11 @@ class Explorer(widgets.VBox):
 
     def flush(self) -> bool:
         """Draw now what is waiting to be drawn; True if anything was sent."""
-        sent = self._pump.flush()
-        if self.comm is not None and self._screen.behind:
-            self._dirty.set()
-            self._asked_s = 0.0
-            sent |= self._pump.flush()
-        return sent
-
-    # What the pump calls.
-
-    def draw_frame(self) -> bool:
-        """Bring the session up to date and draw what changed; True if anything was sent."""
-        now_s = time.monotonic()
-        if self._session.wanted:
-            self._asked_s = now_s
-        since_s = now_s - self._asked_s
-        self._pump.soon = self._session.view.live and since_s < _AFTER_S
-        later = since_s > _LATER_S
-        owes_figure = later and self._screen.behind
-        if self._pump.soon and now_s - self._framed_s < PERIOD_S and self._waits():
-            return False
-        framed = self._glance(now_s)
-        if framed and not owes_figure and not self._screen.owes_numbers:
-            return True
-        try:
-            changed = self._session.advance()
-        except Exception:
-            self._screen.follow(self._session)  # back to what is in force
-            raise
-        self._selection.plan = self._session.shows  # a move leads back to B, and so does no A
-        busy = self._session.running or self._runner.busy
-        self._ticking = threading.get_ident()
-        self._screen.player.tick(self._session.view.trace, busy=busy)
-        self._ticking = None
-        dirty = self._dirty.is_set()
-        if not changed and not dirty and not owes_figure:
-            return self._acknowledged(self._screen.draw_late(self._session))
-        self._dirty.clear()
-        self._turn(busy)
-        self._drawn_s = now_s
-        recent = now_s - self._figures_s < _FIGURES_S or not later
-        still = self._framed and self._session.view.live and recent and not dirty
-        asked = self._pump.soon and now_s - self._framed_s < _UNSEEN_S
-        asked = asked and not self._screen.took_effect(self._session)
-        if still and not framed and not asked:  # a page sees this before what takes it longer
-            still = self._send_frame()
-        sent = self._screen.draw(
-            self._session,
-            name=self.name,
-            state=self._state,
-            busy=busy,
-            still=still,
-            later=later,
-        )
-        if not still:
-            behind = self._screen.behind  # the page keeps a frame in the figure's place
-            if self._framed and not behind:  # where a figure has not changed, it would go on to
-                self._screen.beat.send_drawn()
-            self._framed, self._figures_s = behind, now_s
-        if self._screen.owes:
-            self._dirty.set()
-        return self._acknowledged(sent or still, ahead=AHEAD if still else 0)
-
-    def _glance(self, now_s: float) -> bool:
-        """Send a frame of a run that went on; False where it did not, or more is to be done."""
-        if self._dirty.is_set() or now_s - self._drawn_s > _DRAW_S:
-            return False
-        return self._session.glance() is not None and self._send_frame()
-
-    def _waits(self) -> bool:
-        """Whether a plan that was asked for is still to take effect: its frames come before more
-        of a run's progress, which would keep a page from them."""
-        return self._session.glance() is not None and not self._screen.took_effect(self._session)
-
-    def _send_frame(self) -> bool:
-        """False where only a drawing can show the run."""
-        live = self._session.live
-        sent = live is not None and self._screen.frame(self._session, live)
-        if sent:
-            self._framed, self._framed_s, self._pump.ahead = True, time.monotonic(), AHEAD
-        return sent
-
-    def _acknowledged(self, sent: bool, *, ahead: int = 0) -> bool:
-        """Ask the browser to say when it has painted what was sent, if anything was.
-
-        ``ahead``: how many frames may be on their way before it has.
-        """
-        if sent:
-            self._pump.ahead = ahead
-            self._screen.beat.sent = self._pump.frames + 1
-        return sent
-
-    def wait_s(self) -> float | None:
-        """How long the pump may sleep: not while a run is live, for ever where nothing can run."""
-        if self._session.running or self._runner.busy:
-            return 0.0
-        if self._screen.owes:  # a slider that moves on comes first
-            return _REST_S
-        if self._screen.behind:
-            return max(self._asked_s + _LATER_S - time.monotonic(), 0.0) + _REST_S
-        playing_s = None if self._pump.unanswered else self._screen.player.wait_s()
-        waits = (playing_s, _IDLE_S if self._session.engine is not None else None)
-        return min((wait for wait in waits if wait is not None), default=None)
+        return self.comm is not None and self._drawing.flush()
 
     def report(self, error: Exception) -> None:
         """Show an error in the status line; everything else stays usable."""
-        self._state = "error"
-        self._screen.status.error(error)
-        self._mark()
+        self._runs.report(error)
 
     def close(self) -> None:
         """End threads and a run of ours, and take everything off the page.
@@ -410,15 +217,15 @@ class Explorer(widgets.VBox):
         """
         if "_pump" in self.__dict__ and self.comm is not None:
             self._pump.close()
-            self._runner.stop()
+            self._runs.close()
             self._selection.unobserve_all()  # it may be linked with another's, which goes on
             self._screen.close(self)
             self.layout.close()
             self.children = ()
             super().close()
-            del self._screen, self._session, self._selection
+            del self._screen, self._session, self._selection, self._drawing
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("_screen", "_session", "_selection") and "_pump" in self.__dict__:
+        if name in ("_screen", "_session", "_selection", "_drawing") and "_pump" in self.__dict__:
             raise InputError("this explorer is closed: make a new one, fv.Explorer(...)")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

@@ -240,6 +240,14 @@ class Session:
         return self.engine is not None and bool(self.engine.running)
 
     @property
+    def name(self) -> str:
+        """The model that ran, by its own name."""
+        if self.engine is not None:
+            return str(self.engine.real_spec.name)
+        ran = self.base or self.view.trace
+        return str(ran.meta.get("loaded", ran.model.name))
+
+    @property
     def explored(self) -> Trace:
         """The run itself, whatever plan is asked about: finished, or as far as it has come."""
         view = self.view

@@ -526,7 +526,7 @@ def test_a_token_picked_while_a_run_is_live_stays_picked(opened: Callable[..., E
     explorer.flush()
     assert not re.findall('class="[^"]* s"', screen.text.value)
     explorer.selection.token = 5
-    explorer._stop()
+    explorer._runs.stop()
     wait_for(lambda: not explorer.draws_live)
     explorer.flush()
     assert not screen.plans.keep.disabled and "token 5" in screen.detail.heading.value
@@ -543,12 +543,12 @@ def test_charts_have_their_room_again_while_a_run_is_live(opened: Callable[..., 
     screen.plans.keep.click()
     explorer.flush()
     screen.runs.run.click()
-    wait_for(lambda: explorer.draws_live and explorer._framed)
+    wait_for(lambda: explorer.draws_live and explorer._drawing.framed)
     assert screen.heatmap.figure.layout.height < tall
     screen.plans.clear.click()
     explorer.flush()
     assert screen.heatmap.figure.layout.height == tall, "and not with the next figures"
-    explorer._stop()
+    explorer._runs.stop()
 
 
 def test_asked_of_an_engine_that_runs(opened: Callable[..., Explorer]) -> None:

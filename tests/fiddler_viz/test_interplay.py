@@ -234,7 +234,7 @@ def test_a_run_that_begins_is_seen(opened: Callable[..., Explorer]) -> None:
     explorer.screen.runs.prompt.value = "again"
     explorer._start()
     assert explorer.selection.plan == "B"
-    assert explorer._runner.join(20)
+    assert explorer._runs.runner.join(20)
     explorer.flush()
     assert explorer.selection.plan == "B" and explorer._session.kept is not None
 

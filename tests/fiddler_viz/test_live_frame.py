@@ -290,20 +290,22 @@ def test_progress_waits_for_a_plan_that_was_asked_for(counted: Counted) -> None:
     counted.framed()
     explorer = counted.explorer
     with explorer._pump.paused():
-        explorer._asked_s = explorer._framed_s = time.monotonic() + 9  # just now, for a while
+        explorer._drawing.asked_s = explorer._drawing.framed_s = (
+            time.monotonic() + 9
+        )  # just now, for a while
         steps, sent = counted.engine.recorder.step_count, len(counted.frames)
         wait_for(lambda: counted.engine.recorder.step_count > steps)
-        assert not explorer.draw_frame(), "there is progress, and the plan is not in force"
+        assert not explorer._drawing.draw_frame(), "there is progress, and the plan is not in force"
         assert len(counted.frames) == sent and explorer._pump.soon
         wait_for(lambda: counted.engine.recorder.step_count > steps + 1)
         explorer.screen.took_effect = lambda _: True
-        assert explorer.draw_frame()
+        assert explorer._drawing.draw_frame()
         assert len(counted.frames) == sent + 1
         del explorer.screen.took_effect
-        explorer._framed_s = 0.0  # long ago: where a plan pins as before, progress goes on
+        explorer._drawing.framed_s = 0.0  # long ago: where a plan pins as before, progress goes on
         wait_for(lambda: counted.engine.recorder.step_count > steps + 2)
-        assert explorer.draw_frame()
-        explorer._asked_s = 0.0
+        assert explorer._drawing.draw_frame()
+        explorer._drawing.asked_s = 0.0
 
 
 def test_a_glance_leaves_the_rest_to_a_whole_look(counted: Counted) -> None:
