@@ -290,22 +290,21 @@ def test_progress_waits_for_a_plan_that_was_asked_for(counted: Counted) -> None:
     counted.framed()
     explorer = counted.explorer
     with explorer._pump.paused():
-        explorer._drawing.asked_s = explorer._drawing.framed_s = (
-            time.monotonic() + 9
-        )  # just now, for a while
+        drawing = explorer._drawing
+        drawing.asked_s = drawing.framed_s = time.monotonic() + 9  # just now, for a while
         steps, sent = counted.engine.recorder.step_count, len(counted.frames)
         wait_for(lambda: counted.engine.recorder.step_count > steps)
-        assert not explorer._drawing.draw_frame(), "there is progress, and the plan is not in force"
+        assert not drawing.draw_frame(), "there is progress, and the plan is not in force"
         assert len(counted.frames) == sent and explorer._pump.soon
         wait_for(lambda: counted.engine.recorder.step_count > steps + 1)
         explorer.screen.took_effect = lambda _: True
-        assert explorer._drawing.draw_frame()
+        assert drawing.draw_frame()
         assert len(counted.frames) == sent + 1
         del explorer.screen.took_effect
-        explorer._drawing.framed_s = 0.0  # long ago: where a plan pins as before, progress goes on
+        drawing.framed_s = 0.0  # long ago: where a plan pins as before, progress goes on
         wait_for(lambda: counted.engine.recorder.step_count > steps + 2)
-        assert explorer._drawing.draw_frame()
-        explorer._drawing.asked_s = 0.0
+        assert drawing.draw_frame()
+        drawing.asked_s = 0.0
 
 
 def test_a_glance_leaves_the_rest_to_a_whole_look(counted: Counted) -> None:
