@@ -218,7 +218,7 @@ def test_it_sleeps_where_nobody_looks(opened: Callable[..., Explorer], trace: Tr
     wait_for(lambda: explorer.screen.player.view["playing"])
     time.sleep(0.7)  # no browser answers
     sent = explorer.screen.beat.sent
-    assert explorer.wait_s() is None
+    assert explorer._drawing.wait_s() is None
     time.sleep(0.5)
     assert explorer.screen.beat.sent == sent
     paints(explorer)  # a page opens
