@@ -10,7 +10,12 @@ from fiddler_viz.views.selection import Selection
 from fiddler_viz.views.session import Session
 from fiddler_viz.views.status import Status
 
-_END = {"stopped": "Stopped; what was generated is kept.", "length": "Done."}
+_END = {
+    "stopped": "Stopped; what was generated is kept.",
+    "length": "Done.",
+    "eos": "Done: the model ended the text.",
+    "criterion": "Done: a stopping criterion ended the run.",
+}
 
 
 class RunStatus:
