@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.events import StepKind
@@ -54,10 +55,17 @@ def describe_selection(
         text = f" “{show_token(trace.texts[token]).strip()}”" if trace.texts else ""
         what = f"token {token}{text}, step {step}"
     elif step is not None:
-        n = int(trace.steps["tokens"][step])
+        n = int(_of_texts(trace)[step])
         kind = StepKind(int(trace.steps["kind"][step])).name.lower()
         what = f"step {step} ({kind} of {count(n, 'token')})"
     else:
         whole = f"up to step {trace.meta['until']}" if "until" in trace.meta else "whole run"
-        return f"{whole}, {count(int(trace.steps['tokens'].sum()), 'token')}"
+        return f"{whole}, {count(int(_of_texts(trace).sum()), 'token')}"
     return what if show == "token" else f"up to {what}"
+
+
+def _of_texts(trace: Trace) -> NDArray[np.int64]:
+    """Tokens of each step without padding, which is no part of a text."""
+    padded = trace.tokens["step"][trace.tokens["position"] < 0]
+    padding = np.bincount(padded[padded >= 0], minlength=len(trace.step_rows))
+    return trace.steps["tokens"] - padding

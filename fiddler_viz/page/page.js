@@ -208,13 +208,13 @@ function stepFigure(step) {
   const bars = names.kinds.map(() => ({ base: [], x: [], y: [], hovertext: [] }));
   const path = { x: [], y: [] }, busy = names.lanes.map(() => 0);
   for (let i = first; i < last; i++) {
-    const bar = bars[work.kind[i]], ms = (1e3 * work.length[i]).toPrecision(3);
+    const bar = bars[work.kind[i]], took = formatNs(Math.round(1e9 * work.length[i]));
     const where = work.layer[i] < 0 ? "output head"
       : `layer ${work.layer[i]}` + (work.expert[i] < 0 ? "" : `, expert ${work.expert[i]}`);
     bar.base.push(from + work.start[i]);
     bar.x.push(work.length[i]);
     bar.y.push(work.lane[i]);
-    bar.hovertext.push(`<b>${names.kinds[work.kind[i]].label}</b>: ${where}<br>${ms} ms`);
+    bar.hovertext.push(`<b>${names.kinds[work.kind[i]].label}</b>: ${where}<br>${took}`);
     busy[work.lane[i]] += work.length[i] / (to - from);
     if (!work.critical?.[i]) continue;
     bar.hovertext[bar.hovertext.length - 1] += "<br>on the critical path";

@@ -27,6 +27,7 @@ function laneRows(work, duration, names) {
   return names.lanes.map((lane, i) => {
     const parts = spent[i].map((ns, kind) => [ns / duration, names.kinds[kind].label]).filter(([share]) => share);
     return [`${lane} (${names.lane_words[i]})`, percent(parts.reduce((sum, [share]) => sum + share, 0)),
+      "-", // the critical path is not worked out here
       parts.map(([share, label]) => `${label} ${percent(share)}`).join(", ") || "idle"];
   });
 }

@@ -12,6 +12,7 @@ import numpy as np
 import traitlets
 
 from engine.trace import Trace
+from engine.units import format_ns
 from fiddler_viz.figures.token_cells import (
     GRADIENT,
     SHADES,
@@ -174,7 +175,11 @@ class TextView(anywidget.AnyWidget):
 
         def cell(row: int) -> str:
             ns, hits, generated = (column[row] for column in columns)
-            tip = f"token {row}: {ns / 1e6:.3g} ms" if ns == ns else f"token {row}: no whole step"
+            tip = (
+                f"token {row}: {format_ns(round(ns))}"
+                if ns == ns
+                else f"token {row}: no whole step"
+            )
             if hits == hits:
                 tip += f", {hits:.0%} of its experts on the GPU"
             classes = f"{'' if generated else 'p'}{' s' if row == selected else ''}"
@@ -197,10 +202,10 @@ class TextView(anywidget.AnyWidget):
 
 
 def _scale(tokens: Tokens) -> str:
-    """What the colours stand for, in milliseconds."""
+    """What the colours stand for."""
     found = cost_range(tokens)
     if found is None:
         return ""
-    low, high = (f"{edge / 1e6:.3g} ms" for edge in found)
+    low, high = (format_ns(round(edge)) for edge in found)
     bar = f'<span class="fv-scale" style="background:{GRADIENT}">'
     return f' <span class="fv-nowrap">{low}{bar}</span>{high}</span>'

@@ -27,6 +27,7 @@ from engine.residency import Place
 from engine.run import Run
 from engine.spec import HardwareSpec
 from engine.trace import Trace
+from fiddler_viz import frames
 from fiddler_viz.terminal import describe
 
 PROMPT = "JULIET:\nO Romeo, Romeo! wherefore art thou Romeo?\n"
@@ -213,6 +214,8 @@ def test_batch_positions() -> None:
     run = engine.generate(["one", "one two three four"], 3, do_sample=False)
     trace = run.trace
     assert trace.tokens["position"].min() == -1, "padding"
+    real = len(np.unique(trace.unpadded.token))
+    assert frames.grid(trace).caption == f"whole run, {real} tokens"
     for sequence in (0, 1):
         mine = trace.tokens["position"][trace.tokens["sequence"] == sequence]
         assert mine[mine >= 0].tolist() == list(range(int(mine.max()) + 1))
