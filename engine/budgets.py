@@ -16,6 +16,8 @@ from engine.units import parse_bytes, parse_percent
 if TYPE_CHECKING:
     import pandas as pd
 
+TENTHS = tuple(f"{share}%" for share in range(0, 101, 10))
+
 
 @dataclass(frozen=True)
 class BudgetPoint:
@@ -69,7 +71,7 @@ class BudgetCurve:
 def budget_curve(
     trace: Trace,
     policies: Iterable[str | type[Policy]] | str | type[Policy] | None = None,
-    budgets: Iterable[int | str] | int | str = tuple(f"{share}%" for share in range(0, 101, 10)),
+    budgets: Iterable[int | str] | int | str = TENTHS,
     *,
     progress: Callable[[int, int], object] | None = None,
 ) -> BudgetCurve:

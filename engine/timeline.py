@@ -10,7 +10,7 @@ One layer of one step is laid out so::
 Lanes run at the same time and take their own work in expert order. Weights are streamed through
 two staging buffers: a copy waits for the expert that last used its buffer. The next layer starts
 when the device has all results. Activations are counted once per token and direction, at most
-all tokens of the step (exact in decode, an upper bound in prefill).
+all tokens of the step (exact for one token, an upper bound for several).
 
 Copies of fetched experts wait in line and take the link where this layer leaves it idle: during
 the dense part, after the last streamed weights, after the results. They are cut where something

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.bounds import Bound
 from engine.bounds import bound as bound_of
-from engine.budgets import BudgetCurve, budget_curve
-from engine.curves import Curves, hit_curves
+from engine.budgets import TENTHS, BudgetCurve, budget_curve
+from engine.curves import HIT_POLICIES, Curves, hit_curves
 from engine.errors import InputError
 from engine.heldout import HeldOut
 from engine.heldout import heldout as judge
@@ -113,22 +113,43 @@ def compare(
     return table.drop(columns="trace")
 
 
-def curves(source: Any, **options: Any) -> Curves:
+def curves(
+    source: Any,
+    *,
+    policies: Iterable[str] | str = tuple(HIT_POLICIES),
+    pinned: Iterable[int] = (),
+    sizes: Iterable[int] | None = None,
+    half_life: float = 32.0,
+    progress: Callable[[int, int], object] | None = None,
+) -> Curves:
     """Hit rates of a run's routing for every cache size at once; ``.to_pandas()`` for a frame.
 
-    Options are those of :func:`engine.curves.hit_curves`: ``policies``, ``pinned``, ``sizes``,
-    ``half_life``, ``progress``.
+    ``policies``, ``pinned``, ``sizes``, ``half_life``, ``progress``: see
+    :func:`engine.curves.hit_curves`, which also says what is raised.
     """
-    return hit_curves(as_trace(source), **options)
+    return hit_curves(
+        as_trace(source),
+        policies,
+        pinned=pinned,
+        sizes=sizes,
+        half_life=half_life,
+        progress=progress,
+    )
 
 
-def budgets(source: Any, **options: Any) -> BudgetCurve:
+def budgets(
+    source: Any,
+    *,
+    policies: Iterable[str | type[Policy]] | str | type[Policy] | None = None,
+    budgets: Iterable[int | str] | int | str = TENTHS,
+    progress: Callable[[int, int], object] | None = None,
+) -> BudgetCurve:
     """What a run would have cost at every budget; ``.to_pandas()`` for a frame.
 
-    Options are those of :func:`engine.budgets.budget_curve`: ``policies``, ``budgets``,
-    ``progress``.
+    ``policies``, ``budgets``, ``progress``: see :func:`engine.budgets.budget_curve`, which also
+    says what is raised.
     """
-    return budget_curve(as_trace(source), **options)
+    return budget_curve(as_trace(source), policies, budgets, progress=progress)
 
 
 def bound(source: Any) -> Bound:

@@ -71,6 +71,9 @@ class Explorer(widgets.VBox):
         self._runs = RunStatus(
             self._session, self._selection, self._screen.status, self._load, self._mark
         )
+        self._selection.observe(lambda _: self._runs.moved(), ["token", "layer", "expert"])
+        for field in (self._screen.runs.prompt, self._screen.runs.tokens):
+            field.observe(lambda _: self._runs.moved(), "value")
         self._drawing = Drawing(self._session, self._screen, self._selection, self._runs)
         self._pump = self._drawing.pump
         super().__init__(self._screen.layout())
@@ -171,7 +174,7 @@ class Explorer(widgets.VBox):
             try:
                 action()
             except Exception as error:  # noqa: BLE001  (a callback's errors are seen nowhere else)
-                self.report(error)
+                self._runs.report(error)
 
         return call
 
@@ -205,10 +208,6 @@ class Explorer(widgets.VBox):
     def flush(self) -> bool:
         """Draw now what is waiting to be drawn; True if anything was sent."""
         return self.comm is not None and self._drawing.flush()
-
-    def report(self, error: Exception) -> None:
-        """Show an error in the status line; everything else stays usable."""
-        self._runs.report(error)
 
     def close(self) -> None:
         """End threads and a run of ours, and take everything off the page.

@@ -117,7 +117,7 @@ def heatmap_figure(
 
 def _rows(names: Sequence[str], room: float) -> int:
     """Rows of a legend in so many pixels: plotly gives each entry the longest one's width."""
-    widths = [40 + 6 * len(name) for name in names]
+    widths = [40 + 6 * len(name) for name in names]  # the mark, and letters of 11 pixels
     across = max(1, int(room // max(widths)))
     return 1 if sum(widths) <= room else -(-len(names) // across)
 

@@ -29,8 +29,6 @@ NAMES = {
     "lfu": "LFU",
     "lrfu": "LRFU",
 }
-_NOTHING: tuple[int, ...] = ()
-_HALF_LIFE = 32.0
 SIMULATED_SIZES = 13
 """Sizes at which LFU and LRFU are simulated for a figure."""
 _MOST_POINTS = 400
@@ -65,8 +63,8 @@ def hit_rates(
     source: Any,
     *,
     policies: Any = POLICIES,
-    pinned: Any = _NOTHING,
-    half_life: float = _HALF_LIFE,
+    pinned: Any = (),
+    half_life: float = 32.0,
     progress: Callable[[int, int], object] | None = None,
     theme: str | Theme = "light",
     width: int | None = None,
@@ -82,8 +80,8 @@ def hit_rates(
     """
     sizes(width, height, usual=0)  # before what takes long
     if isinstance(source, Curves):
-        given = policies is not POLICIES or pinned is not _NOTHING
-        if given or np.any(half_life != _HALF_LIFE):  # whatever it is: perhaps an array
+        given, usual = (policies, pinned, half_life), (POLICIES, (), 32.0)
+        if repr(given) != repr(usual):  # arrays are equal to nothing as a whole
             raise InputError(
                 "hit_rates: these curves are made already: give the run for other policies, "
                 "pinned or half_life"

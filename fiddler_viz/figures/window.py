@@ -88,6 +88,16 @@ class Windows:
     def __repr__(self) -> str:
         return f"Windows({self.trace!r})"
 
+    def large(self, start_ns: int, end_ns: int) -> bool:
+        """Whether so much was done between two times that one of a growing run has no path."""
+        first, stop = self._steps(start_ns, end_ns)
+        return (stop - first) * self.trace.model.layers > LARGE_LAYERS
+
+    def _steps(self, start_ns: int, end_ns: int) -> tuple[int, int]:
+        steps = self.trace.steps
+        first = int(np.searchsorted(steps["end_ns"], start_ns, side="right"))
+        return first, max(int(np.searchsorted(steps["start_ns"], end_ns)), first)
+
     def at(
         self, start_ns: int, end_ns: int, *, pixels: int = PIXELS, quick: bool = False
     ) -> Window:
@@ -96,9 +106,8 @@ class Windows:
         steps = trace.steps
         if end_ns <= start_ns:
             end_ns = start_ns + _NOTHING_NS
-        first = int(np.searchsorted(steps["end_ns"], start_ns, side="right"))
-        stop = max(int(np.searchsorted(steps["start_ns"], end_ns)), first)
-        large = (stop - first) * trace.model.layers > LARGE_LAYERS
+        first, stop = self._steps(start_ns, end_ns)
+        large = self.large(start_ns, end_ns)
         waits = quick or self._growing
         if large and ("_large" in vars(self) or not waits):
             return self._of_tracks(start_ns, end_ns, pixels)

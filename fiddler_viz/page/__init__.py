@@ -97,7 +97,7 @@ def _panels(trace: Trace) -> str:
         "timeline": (
             figures.describe_timeline(view),
             table(("lane", "busy", "all wait for it", "busy with"), lane_rows(view))
-            + table(("step", "kind", "tokens", "time", "hit rate"), step_rows(trace)),
+            + table(("step", "kind", "tokens processed", "time", "hit rate"), step_rows(trace)),
         ),
         "memory": (
             figures.describe_memory(memory, room, size),

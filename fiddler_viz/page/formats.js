@@ -24,4 +24,10 @@ const grouped = (n) => n.toLocaleString("en-US");
 const counted = (n, noun) => `${grouped(n)} ${noun}${n === 1 ? "" : "s"}`;
 const formatRate = (speed) => (Number.isFinite(speed) ? `${three(speed)} tok/s` : "-");
 const percent = (share) => !Number.isFinite(share) ? "-"
-  : `${(100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0)}%`;
+  : `${fixed(100 * share, share > 0 && share < 0.0995 ? 1 : 0)}%`;
+
+// As Python writes it: what lies exactly between two digits becomes the even one, with toFixed the larger.
+function fixed(value, digits) {
+  const between = Math.abs(value * 2 ** (digits + 1)) % 2 === 1, scale = 10 ** digits;
+  return (between ? 2 * Math.round(value * scale / 2) / scale : value).toFixed(digits);
+}

@@ -62,7 +62,7 @@ def memory_rows(memory: Memory, expert_bytes: int) -> list[Row]:
 
 
 def step_rows(trace: Trace) -> list[Row]:
-    """Steps in order."""
+    """Steps in order; tokens with a batch's padding, which takes its time, too."""
     steps, hits = trace.steps, token_table(trace).hit_rate
     rows: list[Row] = []
     for i in range(min(len(trace.step_rows), _MOST)):

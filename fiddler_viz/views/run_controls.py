@@ -8,6 +8,8 @@ from typing import Any
 import ipywidgets as widgets
 
 PROMPT = "To be, or not to be, that is the question:"
+MOST_TOKENS = 2**31 - 1
+"""What a model has room for the engine says; a field that corrects itself hides what was asked."""
 FINISHED = "This is a finished run. To run something, open an engine: fv.load(...)"
 
 
@@ -31,7 +33,7 @@ class RunControls:
         self.tokens = widgets.BoundedIntText(
             value=64,
             min=1,
-            max=4096,
+            max=MOST_TOKENS,
             description="tokens",
             tooltip="How many tokens to generate at most.",
             layout=widgets.Layout(width="118px"),

@@ -67,6 +67,7 @@ class RunStatus:
     def stop(self) -> None:
         """End the run that is under way, whoever began it."""
         self._status.say("Stopping ...")
+        self._begun &= self.state != "loading the model"  # nothing of it will show
         if self.runner.busy:
             self.runner.stop()
         elif self._session.engine is not None:
@@ -83,6 +84,7 @@ class RunStatus:
         if self.state == "error":
             self.state = "ready"
             self._status.say("")
+            self._mark()
 
     def follow(self) -> bool:
         """Tell of a run that began or ended since, also in a cell; whether one is under way."""

@@ -209,7 +209,9 @@ class Screen:
         sent = [
             not framed and draw_cells(),
             self.memory.show(memory, room, size),
-            not still and self.timeline.draw(view.trace, picked, whole, growing=view.live),
+            self.timeline.say(view.trace)
+            if still
+            else self.timeline.draw(view.trace, picked, whole, growing=view.live),
             self.player.show(moment),
             self.detail.draw(
                 view, picked, whole, playing=self.player.playing, example=session.example

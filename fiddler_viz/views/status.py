@@ -57,6 +57,7 @@ class Header(widgets.HTML):
         before = self.value
         model, clock = trace.model, trace.clock.name.lower()
         costed = "" if model.name == name else f" · costed as {safe(model.name)}"
+        machine = safe(trace.machine)
         badge = f'<span class="fv-badge {clock}" title="{_CLOCKS[clock]}">{clock} clock</span>'
         if what_if:
             badge += (
@@ -65,7 +66,7 @@ class Header(widgets.HTML):
             )
         self.value = (
             f'<div class="fv-head"><b>{safe(name)}</b><span>{grid_words(model)}{costed}</span>'
-            f'<span class="fv-muted">{safe(trace.machine)}</span>{badge}'
+            f'<span class="fv-machine" title="{machine}">{machine}</span>{badge}'
             f'<span class="fv-state">{safe(state)}</span></div>'
         )
         return self.value != before

@@ -175,11 +175,7 @@ class TextView(anywidget.AnyWidget):
 
         def cell(row: int) -> str:
             ns, hits, generated = (column[row] for column in columns)
-            tip = (
-                f"token {row}: {format_ns(round(ns))}"
-                if ns == ns
-                else f"token {row}: no whole step"
-            )
+            tip = f"token {row}: {format_ns(round(ns)) if ns == ns else 'no whole step'}"
             if hits == hits:
                 tip += f", {hits:.0%} of its experts on the GPU"
             classes = f"{'' if generated else 'p'}{' s' if row == selected else ''}"

@@ -26,16 +26,17 @@ from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.selection import Picked, Selection
 
 _NS = 1e9
-STEP, LAYER = "one step", "one layer"
+STEP, LAYER, RANGE = "one step", "one layer", "chosen range"
 SPANS = {"whole run": 0, "last 8 steps": 8, STEP: 1, LAYER: 1}
-"""Choices of the menu, in steps; 0 = all. The last two are of what is picked."""
+"""What the menu can follow, in steps; 0 = all. The last two are of what is picked."""
 LANES, MEMORY = "lanes", "memory"
 
 
 class TimelineView(widgets.VBox):
     """Four lanes over time, or the memory. Follows the run until the reader zooms, then stays.
 
-    Where it looks is :attr:`Selection.time`; None follows the menu. A token that is picked
+    Where it looks is :attr:`Selection.time`, which the menu calls the chosen range; None follows
+    the menu's other choices. A token that is picked
     somewhere else comes into view. ``on_change`` is called when the view should be drawn again.
     """
 
@@ -53,6 +54,8 @@ class TimelineView(widgets.VBox):
         self.height_px = height_px
         """Of the lanes' figure and the memory's, from their next drawing on."""
         self._selection = selection
+        self._follows = "last 8 steps"
+        """What the menu says but for a chosen range."""
         self._looked_at: int | None = None
         self._brought: tuple[int, int] | None = None
         """Where the token that was looked at last brought the view."""
@@ -77,11 +80,12 @@ class TimelineView(widgets.VBox):
         self.figure.data[GAPS].on_click(lambda _, points, __: self._gap_clicked(points))
         self.memory = MemoryTrackView(theme, plotly, self._moved)
         self.span = widgets.Dropdown(
-            options=list(SPANS),
-            value="last 8 steps",
+            options=[*SPANS, RANGE],
+            value=self._follows,
             description="zoom",
             tooltip="What to look at: the run, or the step or layer that is picked (else the last "
-            "step, the first layer). Drag in the plot: zoom in; double-click: back.",
+            "step, the first layer), or the range that you chose. Drag in the plot: zoom in; "
+            "double-click: back.",
             layout=widgets.Layout(width="164px"),
             style={"description_width": "38px"},
         )
@@ -101,7 +105,8 @@ class TimelineView(widgets.VBox):
                 ("−", "Zoom out: twice what is in view"),
             )
         }
-        self.span.observe(lambda _: self._follow(on_change), "value")
+        self.span.observe(lambda change: self._chosen(change["new"], on_change), "value")
+        selection.observe(lambda change: self._tell(change["new"]), "time")
         self.panel.observe(lambda _: on_change(), "value")
         for name, button in self.moves.items():
             button.on_click(lambda _, name=name: self._move(name))
@@ -133,6 +138,8 @@ class TimelineView(widgets.VBox):
         if trace is not self._windows.trace:
             self._windows = Windows(trace, growing=growing)
         chosen = self._selection.within(whole or trace).time
+        if chosen is None:
+            self._selection.time = None  # this run is shorter: the menu says what is shown instead
         start, end = chosen or self._followed(trace, picked, whole)
         span = picked.span(trace)
         stays = self._brought is not None and self._brought == self._selection.time
@@ -155,7 +162,7 @@ class TimelineView(widgets.VBox):
             figure.layout.title = {"text": ""}
             figure.layout.height = self.height_px
 
-        said = self.heading.show("Timeline", f"{view.clock.name.lower()} clock", finding(view))
+        said = self._say(view)
         sent = self.figure.change(update)
         self._place(self._lanes)
         return sent or said
@@ -164,9 +171,20 @@ class TimelineView(widgets.VBox):
         """What is in view of a run under way; None where only a drawing can show it."""
         if self.panel.value == MEMORY or self.span.value == LAYER:
             return None
-        chosen = self._selection.within(trace).time
-        start, end = chosen or self._followed(trace, Picked(), None)
-        return timeline_frame(trace, start, end)
+        return timeline_frame(trace, *self._framed(trace))
+
+    def say(self, trace: Trace) -> bool:
+        """Tell what holds a run up of which frames are shown; True if anything changed."""
+        start, end = self._framed(trace)
+        windows = Windows(trace, growing=True)
+        return not windows.large(start, end) and self._say(windows.at(start, end))
+
+    def _say(self, view: Window) -> bool:
+        return self.heading.show("Timeline", f"{view.clock.name.lower()} clock", finding(view))
+
+    def _framed(self, trace: Trace) -> tuple[int, int]:
+        """From when to when frames of a run under way show it."""
+        return self._selection.within(trace).time or self._followed(trace, Picked(), None)
 
     def _draw_memory(self, trace: Trace, start: int, end: int, *, growing: bool) -> bool:
         sent = self.memory.draw(trace, start, end, self.height_px, growing=growing)
@@ -181,7 +199,7 @@ class TimelineView(widgets.VBox):
 
     def _followed(self, trace: Trace, picked: Picked, whole: Trace | None) -> tuple[int, int]:
         """Where the menu says to look."""
-        chosen, last = self.span.value, len(trace.step_rows) - 1
+        chosen, last = self._follows, len(trace.step_rows) - 1
         if whole is not None and (last < 0 or not SPANS[chosen]):  # the room it will take
             return last_steps(whole.until(0) if SPANS[chosen] else whole, SPANS[chosen])
         if chosen not in (STEP, LAYER) or last < 0:
@@ -223,9 +241,17 @@ class TimelineView(widgets.VBox):
         token = int(trace.steps["token"][step])
         self._selection.pick(token=token, layer=layer, expert=None)
 
-    def _follow(self, on_change: Callable[[], None]) -> None:
+    def _chosen(self, name: str, on_change: Callable[[], None]) -> None:
+        """Of the menu: what to follow, or to stay at what is in view."""
+        if name == RANGE:
+            self._selection.time = self._selection.time or self.in_view
+            return
+        self._follows = name
         self._selection.time = None
         on_change()
+
+    def _tell(self, time: tuple[int, int] | None) -> None:
+        self.span.value = RANGE if time else self._follows
 
     def _look(self, start: int, end: int) -> None:
         start = max(start, 0)

@@ -376,6 +376,12 @@ def test_errors_of_a_run_stand_beside_it(opened: Callable[..., Explorer]) -> Non
     assert "prompt is empty" in explorer.screen.status.text
     wait_for(lambda: "error" in explorer.screen.header.value)
     assert explorer.selection.layer == 3, "what is shown is as it was"
+    explorer.selection.expert = 1
+    wait_for(
+        lambda: "ready" in explorer.screen.header.value and not explorer.screen.status.is_error
+    )
+    explorer.screen.runs.run.click()
+    wait_for(lambda: explorer.screen.status.is_error)
     arrives(explorer.screen.runs.prompt, value="again")
     wait_for(lambda: not explorer.screen.runs.run.disabled)
     explorer.screen.runs.run.click()

@@ -217,6 +217,16 @@ def test_a_run_goes_on_under_a_slider_that_changes_nothing(counted: Counted) -> 
     assert counted.explorer.draws_live and len(counted.frames) >= seen + 2
 
 
+def test_the_timeline_s_sentence_is_of_what_frames_show(counted: Counted) -> None:
+    counted.framed()
+    explorer = counted.explorer
+    heading = explorer.screen.timeline.heading
+    wait_for(lambda: "wait for the CPU" in heading.value, timeout_s=3.0)
+    explorer._change("policy", "stream")
+    wait_for(lambda: "wait for copies to the GPU" in heading.value, timeout_s=4.0)
+    assert explorer.draws_live, "before the run ends"
+
+
 def test_marks_by_hand_follow_where_nothing_else_is_pinned(counted: Counted) -> None:
     counted.framed()
     explorer = counted.explorer

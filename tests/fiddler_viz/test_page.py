@@ -28,6 +28,7 @@ from fiddler_viz.page import rehearsal as rehearsing
 from fiddler_viz.page import render, script, to_html
 from fiddler_viz.page.linked import linked_tokens, linked_work
 from fiddler_viz.page.rehearsal import IN_NOTEBOOKS, rehearse
+from fiddler_viz.theme import percent
 from tests.fiddler_viz.make_trace import HOSTILE, empty_trace, toy_model, toy_trace
 
 
@@ -372,6 +373,16 @@ def test_page_answers_what_replay_says(browser: Any, tmp_path: Path, made: Any, 
     tab.close()
 
 
+@pytest.mark.browser
+def test_page_writes_shares_as_python_does(browser: Any) -> None:
+    shares = [i / n for n in (1600, 997, 2) for i in range(n + 1)]  # ties, too: 12.5%, 6.25%
+    source = (Path(rehearsing.__file__).parent / "formats.js").read_text()
+    tab = browser.new_page()
+    said = tab.evaluate(f"(shares) => {{ {source}; return shares.map(percent); }}", shares)
+    assert said == [percent(share) for share in shares]
+    tab.close()
+
+
 HEIGHTS = "[...document.querySelectorAll('.figure')].map((figure) => figure.clientHeight)"
 
 
@@ -420,6 +431,11 @@ def test_sliders_are_moved_by_keys_and_everything_follows(
     assert "Predicted." in tab.inner_text("#heatmap ~ details p")
     calls = lru.summary.calls
     assert f"{calls['resident']:,} resident" in tab.inner_text("#heatmap ~ details p")
+    ragged = """[...document.querySelectorAll('details table')].filter((table) =>
+        [...table.rows].some((row) => row.cells.length !== table.rows[0].cells.length)).length"""
+    tab.click("#timeline ~ details summary")
+    assert "Predicted." in tab.inner_text("#timeline ~ details p")
+    assert tab.evaluate(ragged) == 0, "cells stand under their headings"
     tab.click('button[data-token="9"]')
     until(tab, "document.querySelector('#timeline .gtitle').textContent.includes('of step 5')")
     shown = tab.evaluate("document.getElementById('timeline')._fullLayout.xaxis.range")

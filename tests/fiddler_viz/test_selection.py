@@ -228,12 +228,21 @@ def test_the_time_in_view_is_a_trait_that_can_be_linked(open_: Callable[..., Exp
     other.selection.time = (1_000, 2_000)
     one.flush()
     assert one.screen.timeline.in_view == (1_000, 2_000)
-    one.screen.timeline.span.value = "whole run"
+    menus = [explorer.screen.timeline.span for explorer in (one, other)]
+    assert [menu.value for menu in menus] == ["chosen range"] * 2
+    menus[0].value = "whole run"
     assert other.selection.time is None
+    assert [menu.value for menu in menus] == ["whole run", "last 8 steps"]
+    menus[1].value = "chosen range"  # stays where it looks
+    assert one.selection.time == other.screen.timeline.in_view
+    menus[1].value = "last 8 steps"
+    assert one.selection.time is None and menus[0].value == "whole run"
     with pytest.raises(traitlets.TraitError, match="start_ns < end_ns"):
         one.selection.time = (5, 5)
     one.selection.time = (10**18, 10**18 + 1)  # long after the run: shown by no view
     assert one.selection.within(one.trace).time is None
+    one.flush()
+    assert one.selection.time is None and menus[0].value == "whole run"
 
 
 def test_zoom_to_one_layer_of_one_token(open_: Callable[..., Explorer], trace: Trace) -> None:
