@@ -48,7 +48,7 @@ class Summary:
     """Expert calls by action: ``resident``, ``stream``, ``cpu``."""
     h2d_bytes: int
     d2h_bytes: int
-    """Activations; modelled, of steps of several tokens, an upper bound (:mod:`engine.timeline`)."""
+    """Activations; of steps of several tokens a modelled bound (:mod:`engine.timeline`)."""
     bytes_per_token: float
     """Bytes over the link in both directions, activations included, per token processed."""
     busy: dict[str, float]
