@@ -92,7 +92,7 @@ class HeatmapView(widgets.VBox):
             description="token",
             disabled=True,
             tooltip="Which token: arrow keys step through the text. For “this token”.",
-            layout=widgets.Layout(flex="1 1 160px", width="auto"),
+            layout=widgets.Layout(flex="1 1 192px", width="auto"),
             style={"description_width": "40px"},
         )
 

@@ -26,7 +26,7 @@ from fiddler_viz.views.plotly_code import Plotly
 from fiddler_viz.views.selection import Picked, Selection
 
 _NS = 1e9
-STEP, LAYER, RANGE = "one step", "one layer", "chosen range"
+STEP, LAYER, RANGE = "one step", "one layer", "a range"
 SPANS = {"whole run": 0, "last 8 steps": 8, STEP: 1, LAYER: 1}
 """What the menu can follow, in steps; 0 = all. The last two are of what is picked."""
 LANES, MEMORY = "lanes", "memory"

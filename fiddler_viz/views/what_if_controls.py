@@ -62,7 +62,7 @@ class WhatIfControls:
             layout=widgets.Layout(width="92px"),
         )
         self.link, self.link_label = _slider("link", 28), _label("106px")
-        self.cores, self.cores_label = _slider("CPU", 30), _label("98px")
+        self.cores, self.cores_label = _slider("CPU", 30), _label("106px")
         self.planner = _menu("planner", list(PLANNERS), 52, "174px")
         self.planner.tooltip = TIPS["planner"]
         self.costed = _menu("costed as", [], 68, "230px")

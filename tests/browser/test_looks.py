@@ -40,8 +40,8 @@ CUT = """() => {
     copy.remove();
     if (each.checkVisibility() && box(each).width < need) note('a menu too narrow', each);
   }
-  for (const each of root.querySelectorAll('.widget-hslider'))
-    if (each.checkVisibility() && box(each).width < 150) note('a slider without a track', each);
+  for (const each of root.querySelectorAll('.noUi-target'))
+    if (each.checkVisibility() && box(each).width < 60) note('a track of ' + box(each).width, each.closest('.widget-hslider'));
   for (const each of root.querySelectorAll('.fv-detail .main-svg text')) {
     const plot = box(each.closest('.js-plotly-plot'));
     const { left, right, top, bottom } = box(each);
@@ -72,7 +72,8 @@ def test_no_words_are_cut(
     voila: Callable[[Path], str], watched: Watched, artifacts: Path, tmp_path: Path
 ) -> None:
     page = watched.page
-    code = "from fiddler_viz.explorer import Explorer\nExplorer()"
+    code = """import fiddler_viz as fv
+fv.Explorer(fv.load("demo", hardware="rtx-6000-ada", gpu_memory="40%"))"""  # the longest words
     page.goto(voila(write_notebook(tmp_path / "looks.ipynb", code)), timeout=SLOW_MS)
     driver = Driver(page)
     driver.opened()
@@ -82,7 +83,7 @@ def test_no_words_are_cut(
     driver.until("s.title.includes('token 30')")
     page.locator(DETAIL).get_by_text("it took").wait_for()
     found: dict[tuple[str, int], list[str]] = {}
-    for name in ("this token", "edit pins", "crossover", "hit rates"):
+    for name in ("this token", "edit pins", "crossover", "hit rates", "what if …"):
         if name != "this token":
             root.get_by_role("button", name=name, exact=True).click()
             page.wait_for_timeout(500)

@@ -229,11 +229,11 @@ def test_the_time_in_view_is_a_trait_that_can_be_linked(open_: Callable[..., Exp
     one.flush()
     assert one.screen.timeline.in_view == (1_000, 2_000)
     menus = [explorer.screen.timeline.span for explorer in (one, other)]
-    assert [menu.value for menu in menus] == ["chosen range"] * 2
+    assert [menu.value for menu in menus] == ["a range"] * 2
     menus[0].value = "whole run"
     assert other.selection.time is None
     assert [menu.value for menu in menus] == ["whole run", "last 8 steps"]
-    menus[1].value = "chosen range"  # stays where it looks
+    menus[1].value = "a range"  # stays where it looks
     assert one.selection.time == other.screen.timeline.in_view
     menus[1].value = "last 8 steps"
     assert one.selection.time is None and menus[0].value == "whole run"
