@@ -126,6 +126,11 @@ class Batch:
         return self.layer[self.segment] * self.columns + self.expert
 
     @cached_property
+    def counts(self) -> Ints:
+        """What there is in ``count``, ascending, each once."""
+        return np.flatnonzero(np.bincount(self.count))
+
+    @cached_property
     def first(self) -> Ints:
         """Per segment, and one past the last: its first entry."""
         return np.searchsorted(self.segment, np.arange(len(self.step) + 1))

@@ -42,6 +42,11 @@ class Curve:
 
     def array(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """Latency in ns for each token count, rounded to whole nanoseconds."""
+        if tokens.max(initial=0) <= TABLE_TOKENS and tokens.min(initial=0) >= 0:
+            return self._looked_up.take(tokens)
+        return self._computed(tokens)
+
+    def _computed(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         count = tokens.astype(np.float64)
         best = self._between(count) if self.points else np.zeros(count.shape)
         for fixed, per_token in () if self.points else self.lines:
@@ -63,7 +68,7 @@ class Curve:
 
     @cached_property
     def _looked_up(self) -> NDArray[np.int64]:
-        made = self.array(np.arange(TABLE_TOKENS + 1))
+        made = self._computed(np.arange(TABLE_TOKENS + 1))
         made.setflags(write=False)
         return made
 

@@ -156,8 +156,9 @@ def _compiled(
         start[:] = start_ns
     end = np.zeros(segments, dtype=np.int64)
     tokens = np.where(batch.layer == HEAD, 0, batch.tokens)
-    most = int(max(batch.count.max(initial=0), tokens.max(initial=0)))
-    dense = costs.dense_array(batch.tokens, course.context)
+    most = int(max(batch.counts.max(initial=0), tokens.max(initial=0)))
+    dense, heads = costs.dense_array(batch.tokens, course.context), batch.layer == HEAD
+    dense[heads] = costs.head.array(batch.tokens[heads])
     a, b = (int(batch.first[at]) for at in (begin, stop)) if segments else (0, 0)
     lists = [
         int(each.first[stop] - each.first[begin]) if segments else 0
@@ -174,7 +175,7 @@ def _compiled(
     args = _Lay(
         records=segments, columns=batch.columns,
         step=ints(batch.step), layer=ints(batch.layer), tokens=ints(batch.tokens),
-        dense_ns=ints(np.where(batch.layer == HEAD, costs.head.array(batch.tokens), dense)),
+        dense_ns=ints(dense),
         start=ints(start), end=ints(end), chained=isinstance(start_ns, int),
         first=ints(batch.first), expert=ints(batch.expert), count=ints(batch.count),
         action=ints(made.action), keep=keep.ctypes.data_as(_bytes),

@@ -114,7 +114,8 @@ class Rehearsed:
         calls = np.zeros(len(Action), dtype=np.int64)
         n_bytes, busy = np.zeros(len(Lane), dtype=np.int64), np.zeros(len(Lane), dtype=np.int64)
         for stretch in self._stretches:
-            calls += np.bincount(stretch.course.decisions.action, minlength=len(Action))
+            action = stretch.course.decisions.action
+            calls += [np.count_nonzero(action == each) for each in Action]
             for part in (stretch.laid, stretch.pins.totals):
                 n_bytes += part.bytes
                 busy += part.busy_ns

@@ -93,12 +93,10 @@ class Policy(ABC):
 
     def misses(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """:meth:`miss` for many token counts at once; override where it has a closed form."""
-        table = np.zeros(int(tokens.max(initial=0)) + 1, dtype=np.int64)
-        table[tokens] = 1
-        for value in np.flatnonzero(table).tolist():
-            action = self.miss(value)
-            table[value] = check_action(self.name, action) if self.checked else action
-        return table[tokens]
+        actions = map(self.miss, tokens.tolist())
+        if self.checked:
+            actions = (check_action(self.name, action) for action in actions)
+        return np.array([int(action) for action in actions], dtype=np.int64)
 
     def choose(self, request: Request, missing: list[int]) -> list[int]:
         """An action for each missing expert of a layer, given as places in the request's lists."""
@@ -184,15 +182,18 @@ class Policy(ABC):
         rules = (of.decide, of.choose, of.ahead)
         if rules != (Policy.decide, Policy.choose, Policy.ahead) or of.retention is not Recency:
             return self.decide_each(batch)
-        place = self.residency.places().ravel()[batch.flat]
-        miss = self.misses(batch.count)
+        by_count = np.zeros(int(batch.counts.max(initial=0)) + 1, dtype=np.int64)
+        by_count[batch.counts] = self.misses(batch.counts)
         if self.admits and self.residency.cache_slots:
-            walked = lru_walk(batch, miss, self.residency, self.cache)
+            walked = lru_walk(batch, by_count, self.residency, self.cache)
             return self.decide_each(batch) if walked is None else walked
+        place = self.residency.places().ravel().take(batch.flat)
         for index in batch.flat[place == _CACHED].tolist():
             self.cache.touch(index)
         # RESIDENT is 0; np.where takes five times as long, and a reader waits for it.
-        return Decisions.plain(batch, miss * (place == _HOST))
+        action = by_count.take(batch.count)
+        np.multiply(action, place == _HOST, out=action)
+        return Decisions.plain(batch, action)
 
     def decide_each(self, batch: Batch) -> Decisions:
         """The readable reference of :meth:`decide_all`: one :meth:`decide` after the other."""

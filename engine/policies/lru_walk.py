@@ -12,16 +12,18 @@ from engine.policies.retention import Recency, Retention
 from engine.residency import Residency
 
 
-def lru_walk(batch: Batch, miss: Ints, residency: Residency, cache: Retention) -> Decisions | None:
+def lru_walk(
+    batch: Batch, by_count: Ints, residency: Residency, cache: Retention
+) -> Decisions | None:
     """:meth:`engine.policies.base.Policy.decide` for all segments, where nothing but LRU matters.
 
-    ``miss`` holds the action of each entry if it is missing. Leaves ledger and cache as after the
-    last segment. None, and nothing changed, where there is no compiled code.
+    ``by_count`` holds the action of a missing expert by its tokens. Leaves ledger and cache as
+    after the last segment. None, and nothing changed, where there is no compiled code.
     """
     walk = function(
         "fiddler_lru_walk", c_int64,
-        c_int64, INT64, INT64, INT64, c_int64, OUT_UINT8, c_int64, OUT_INT64, c_int64, OUT_INT64,
-        OUT_INT64, OUT_UINT8, OUT_INT64, OUT_INT64,
+        c_int64, INT64, INT64, INT64, INT64, c_int64, OUT_UINT8, c_int64, OUT_INT64, c_int64,
+        OUT_INT64, OUT_INT64, OUT_UINT8, OUT_INT64, OUT_INT64,
     )  # fmt: skip
     if walk is None or not isinstance(cache, Recency):
         return None
@@ -33,8 +35,8 @@ def lru_walk(batch: Batch, miss: Ints, residency: Residency, cache: Retention) -
     evict_first = np.empty(segments + 1, dtype=np.int64)
     evict = np.empty(entries, dtype=np.int64)
     used = walk(
-        segments, batch.first, batch.flat, miss,
-        total, place, residency.cache_slots, order, len(cache), np.empty(total + 1, np.int64),
+        segments, batch.first, batch.flat, np.ascontiguousarray(batch.count), by_count,
+        total, place, residency.cache_slots, order, len(cache), np.empty(3 * total + 1, np.int64),
         action, keep.view(np.uint8), evict_first, evict,
     )  # fmt: skip
     before = set(cache)

@@ -61,8 +61,8 @@ def paint(
     lanes, kinds, pixels = shares.shape
     high = np.rint(shares * lane_pixels)
     np.maximum(high, 2, out=high, where=shares > 1e-9)
-    tops = high.cumsum(axis=1)  # (lanes, kinds, pixels)
-    level = np.arange(lane_pixels)[::-1, None]  # bottom row last
+    tops = high.cumsum(axis=1).astype(np.int32)  # (lanes, kinds, pixels)
+    level = np.arange(lane_pixels, dtype=np.int32)[::-1, None]  # bottom row last
     tile = np.arange(pixels) * 1200 // pixels % _TILE  # textures repeat, and keep their width
     picture = np.zeros((lanes, lane_pixels + gap_pixels, pixels), np.uint8)
     stack = picture[:, gap_pixels // 2 : gap_pixels // 2 + lane_pixels]
@@ -115,8 +115,8 @@ def png(picture: NDArray[np.uint8], palette: list[tuple[int, ...]]) -> bytes:
     Index 0 is transparent.
     """
     height, width = picture.shape
-    rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter, 0 = none
-    rows[:, 1:] = picture
+    rows = np.full((height, width + 1), 2, np.uint8)  # each begins with its filter, 2 = less above
+    rows[:, 1:] = np.diff(picture, axis=0, prepend=np.uint8(0))
     head = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
     colours = bytes(value for colour in palette for value in colour[:3])
     opaque = bytes([0, *(colour[3] if len(colour) > 3 else 255 for colour in palette[1:])])

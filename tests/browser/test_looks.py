@@ -41,7 +41,8 @@ CUT = """() => {
     if (each.checkVisibility() && box(each).width < need) note('a menu too narrow', each);
   }
   for (const each of root.querySelectorAll('.noUi-target'))
-    if (each.checkVisibility() && box(each).width < 60) note('a track of ' + box(each).width, each.closest('.widget-hslider'));
+    if (each.checkVisibility() && box(each).width < 60)
+      note(`a track of ${box(each).width}`, each.closest('.widget-hslider'));
   for (const each of root.querySelectorAll('.fv-detail .main-svg text')) {
     const plot = box(each.closest('.js-plotly-plot'));
     const { left, right, top, bottom } = box(each);

@@ -25,33 +25,41 @@ static void push_newest(Link *links, int64_t total, int64_t flat) {
 /* Per segment: hits become the newest first; then each missing expert that is streamed takes a
  * slot while the segment's own experts do not fill all of them, in place of the oldest.
  *
- * first (segments + 1): where each segment's entries begin.  flat, miss (entries): the expert; its
- * action if it is missing.  place (total): updated.  order (total): cached experts, oldest first,
- * `used` of them; updated.  links (total + 1): scratch.
+ * first (segments + 1): where each segment's entries begin.  flat, count (entries): the expert, its
+ * tokens.  by_count: the action of a missing expert by its tokens.  place (total): updated.
+ * order (total): cached experts, oldest first, `used` of them; updated.
+ * scratch (3 * total + 1): links, then a segment's hits and what of it is to be streamed.
  * action, keep (entries): where it runs, whether it is kept.  evict_first (segments + 1),
  * evict (entries): what leaves.  Returns how many are cached at the end. */
 API int64_t fiddler_lru_walk(
-    int64_t segments, const int64_t *first, const int64_t *flat, const int64_t *miss,
-    int64_t total, uint8_t *place, int64_t slots, int64_t *order, int64_t used, Link *links,
-    int64_t *action, uint8_t *keep, int64_t *evict_first, int64_t *evict) {
-    int64_t gone = 0;
+    int64_t segments, const int64_t *first, const int64_t *flat, const int64_t *count,
+    const int64_t *by_count, int64_t total, uint8_t *place, int64_t slots, int64_t *order,
+    int64_t used, int64_t *scratch, int64_t *action, uint8_t *keep, int64_t *evict_first,
+    int64_t *evict) {
+    Link *links = (Link *)scratch;
+    int64_t gone = 0, *hit = scratch + total + 1, *come = hit + total;
     links[total] = (Link){(int32_t)total, (int32_t)total};
     for (int64_t i = 0; i < used; i++) push_newest(links, total, order[i]);
 
     for (int64_t s = 0; s < segments; s++) {
-        int64_t active = 0;
+        int64_t hits = 0, comes = 0;
         evict_first[s] = gone;
-        for (int64_t e = first[s]; e < first[s + 1]; e++) {
-            action[e] = place[flat[e]] == HOST ? miss[e] : RESIDENT;
+        for (int64_t e = first[s]; e < first[s + 1]; e++) { /* no branch: none could be foreseen */
+            int64_t where = place[flat[e]];
+            action[e] = by_count[count[e]] * (where == HOST); /* RESIDENT is 0 */
             keep[e] = 0;
-            if (place[flat[e]] == CACHED) {
-                unlink_expert(links, flat[e]);
-                push_newest(links, total, flat[e]);
-                active++;
-            }
+            hit[hits] = flat[e];
+            come[comes] = e;
+            hits += where == CACHED;
+            comes += action[e] == STREAM;
         }
-        for (int64_t e = first[s]; e < first[s + 1]; e++) {
-            if (action[e] != STREAM || active >= slots) continue;
+        for (int64_t k = 0; k < hits; k++) {
+            unlink_expert(links, hit[k]);
+            push_newest(links, total, hit[k]);
+        }
+        int64_t room = slots > hits ? slots - hits : 0;
+        for (int64_t k = 0; k < comes && k < room; k++) {
+            int64_t e = come[k];
             if (used == slots) {
                 int64_t oldest = links[total].next;
                 unlink_expert(links, oldest);
@@ -63,7 +71,6 @@ API int64_t fiddler_lru_walk(
             push_newest(links, total, flat[e]);
             place[flat[e]] = CACHED;
             keep[e] = 1;
-            active++;
         }
     }
     evict_first[segments] = gone;
