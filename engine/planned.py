@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,6 +36,8 @@ class Planned:
         self.real_spec = real_spec
         """The loaded model."""
         self.hardware = hardware
+        self._replanning = threading.RLock()
+        """One at a time: what is not named stays as the one before left it."""
 
     @property
     def plan(self) -> Plan:
@@ -87,39 +90,40 @@ class Planned:
             )
         self._check_policy(policy)
         check_planner(planner)
-        start = self.plan if plan is None else self._own(plan)
-        model = self.model_spec if start.basis is None else start.basis.model
-        made = change_plan(
-            start,
-            model=model,
-            gpu_memory=gpu_memory,
-            cache_slots=cache_slots,
-            policy=policy,
-            planner=planner,
-            hardware=hardware,
-            link_gbps=link_gbps,
-            cpu_cores=cpu_cores,
-            as_model=as_model,
-            pin=pin,
-            unpin=unpin,
-            reset_pins=reset_pins,
-        )
-        self.device.check_budget(made.gpu_memory)
-        basis = made.basis or Basis(model, self.hardware)
-        other = basis.model != self.model_spec
-        if self.device.clock == Clock.MEASURED and (other or basis.hardware.changed):
-            raise InputError(
-                f"the {self.device.name} device measures what this machine does with this model: "
-                "other hardware (link_gbps, cpu_cores) and other models (as_model) can only be "
-                "predicted, by a replay of its run"
+        with self._replanning:
+            start = self.plan if plan is None else self._own(plan)
+            model = self.model_spec if start.basis is None else start.basis.model
+            made = change_plan(
+                start,
+                model=model,
+                gpu_memory=gpu_memory,
+                cache_slots=cache_slots,
+                policy=policy,
+                planner=planner,
+                hardware=hardware,
+                link_gbps=link_gbps,
+                cpu_cores=cpu_cores,
+                as_model=as_model,
+                pin=pin,
+                unpin=unpin,
+                reset_pins=reset_pins,
             )
-        if not other:
-            self.session.replan(made)
-        else:
-            self.session.restart(made)
-            self._costs_as(basis.model)
-        self.hardware = basis.hardware
-        return made
+            self.device.check_budget(made.gpu_memory)
+            basis = made.basis or Basis(model, self.hardware)
+            other = basis.model != self.model_spec
+            if self.device.clock == Clock.MEASURED and (other or basis.hardware.changed):
+                raise InputError(
+                    f"the {self.device.name} device measures what this machine does with this "
+                    "model: other hardware (link_gbps, cpu_cores) and other models (as_model) can "
+                    "only be predicted, by a replay of its run"
+                )
+            if not other:
+                self.session.replan(made)
+            else:
+                self.session.restart(made)
+                self._costs_as(basis.model)
+            self.hardware = basis.hardware
+            return made
 
     def _own(self, plan: Plan) -> Plan:
         """A whole plan that was given, if it is one for this engine; InputError if it is not."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engine.destination import writing
 from engine.errors import InputError
 from engine.sample import Sample
+from engine.strict import several, whole
 
 Ints = NDArray[np.int64]
 
@@ -103,8 +104,14 @@ class Profile:
         the padding of a batch does not count.
 
         ``source`` says in words what text it was; None: its prompt, as far as the trace knows it.
-        Its sample holds the tokens that went through every layer, sequence by sequence.
+        Its sample holds the tokens that went through every layer, sequence by sequence. Raises
+        InputError for what is no trace.
         """
+        if not hasattr(trace, "unpadded"):
+            raise InputError(
+                f"profile: expected a Trace, got {type(trace).__name__}; of a run give run.trace, "
+                "of a file Trace.load(path)"
+            )
         layers, experts = trace.model.grid
         routing = trace.unpadded
         flat = routing.flat(experts)
@@ -123,7 +130,14 @@ class Profile:
 
     @classmethod
     def uniform(cls, grid: tuple[int, int]) -> Self:
-        """No knowledge: every expert counts the same."""
+        """No knowledge: every expert counts the same. ``grid``: layers, experts.
+
+        Raises InputError for what is no grid.
+        """
+        found = several("profile, grid", grid)
+        if len(found) != 2:
+            raise InputError(f"profile, grid: expected (layers, experts), got {grid!r}")
+        grid = tuple(whole("profile, grid", number, least=1) for number in found)  # pyright: ignore[reportAssignmentType]
         return cls.of(np.ones(grid, dtype=np.int64), 0, "nothing (uniform)")
 
     def to_dict(self) -> dict[str, Any]:
@@ -139,9 +153,10 @@ class Profile:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read back :meth:`to_dict`; raises InputError where that is not possible."""
         try:
+            values = dict(values)
             rows = tuple(tuple(row) for row in values["counts"])
             made = cls(rows, values["tokens"], str(values["source"]))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"not a profile: {error!r}; expected counts, tokens and source"
             ) from error

@@ -110,6 +110,13 @@ def playable(trace: Trace | None = None) -> list[str]:
     return [name for name, policy in POLICIES.items() if predicted or not policy.wants_predictions]
 
 
+def can_replay(trace: Trace, plan: Plan) -> bool:
+    """Whether the plan's policy is at hand, and the trace holds what it goes by."""
+    if not plan.has_policy:
+        return False
+    return trace.routing.predicted is not None or not plan.policy_class.wants_predictions
+
+
 def replay_plan(trace: Trace, plan: Plan) -> Replay:
     """Run a trace's routing under one given plan, from empty cache slots.
 

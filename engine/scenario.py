@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
 
@@ -55,7 +55,8 @@ def run_scenarios(
             f"max_sequences reserves {engine.max_sequences}: load with max_sequences=8, or give "
             'the runs by name, such as {"one request": run}.'
         )
-    texts = [prompt] if isinstance(prompt, str) else list(PROMPTS if prompt is None else prompt)
+    one = isinstance(prompt, str) or not isinstance(prompt, Iterable | None)  # pyright: ignore[reportUnnecessaryIsInstance]
+    texts = [prompt] if one else list(PROMPTS if prompt is None else prompt)
     for text in texts:
         check_text("scenarios, prompt", text)
     if not texts:

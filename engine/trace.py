@@ -31,7 +31,7 @@ from engine.lineage import path
 from engine.plan import Plan
 from engine.routing import Routing
 from engine.spec import ModelSpec
-from engine.strict import check_name
+from engine.strict import check_name, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -237,9 +237,10 @@ class Trace:
         """Rows of the tokens table that led to ``row``: its text, from the prompt's first token on.
 
         ``row`` may count from the end. Of a beam search the last rows are those of the answers.
+        Raises InputError for a row that there is not.
         """
-        many = len(self.token_rows)
-        if not -many <= row < many:
+        many, row = len(self.token_rows), plain(row)
+        if type(row) is not int or not -many <= row < many:
             raise InputError(f"row {row}: this trace has {many} tokens")
         return path(self.tokens["parent"], row % many)
 

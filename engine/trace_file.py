@@ -161,6 +161,12 @@ def _json(text: str, size: int) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise TraceError("its meta is not a JSON object")
     meta = cast("dict[str, Any]", meta)
+    if "\\ud" in text.lower():  # perhaps half a surrogate pair, which no menu can show
+        names = {name: part for name, part in meta.items() if name != "meta"}
+        try:
+            json.dumps(names, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise TraceError(f"a name of its model or plans is no Unicode ({error})") from error
     schema = meta.get("schema")
     if not isinstance(schema, int) or schema < 1:
         raise TraceError(f"schema {schema!r} is not a version number")

@@ -38,8 +38,8 @@ RATES: Mapping[str, tuple[str, ...]] = {
     "cpu_gbps": ("cpu_gbps", "cpu_contended_gbps"),
 }
 """What can be asked, and the figures that go with each: the first as given, others in step."""
-LEAST_GBPS = 1e-3
-"""The slowest rate that can be asked for; below, times would soon not fit in 64 bits."""
+LEAST_GBPS, MOST_GBPS = 1e-3, 1e6
+"""Rates that can be asked for; below, times would soon not fit in 64 bits."""
 WORDS: Mapping[str, str] = {
     "link_gbps": "link {:.3g} GB/s",
     "cpu_gbps": "CPU memory {:.3g} GB/s",
@@ -59,9 +59,9 @@ def check_asked(asked: Mapping[str, Any]) -> dict[str, Any]:
             check_int(f"what if, {name}", value, least=1)
         else:
             check_number(f"what if, {name}", value)
-            if value < LEAST_GBPS:
+            if not LEAST_GBPS <= value <= MOST_GBPS:
                 raise InputError(
-                    f"what if, {name}: expected at least {LEAST_GBPS:g} GB/s, got {value!r}"
+                    f"what if, {name}: expected {LEAST_GBPS:g} to {MOST_GBPS:g} GB/s, got {value!r}"
                 )
     return found
 

@@ -201,9 +201,10 @@ class Explorer(widgets.VBox):
 
         Raises what the plan is refused for; everything then stays as it was.
         """
-        for name, value in changes.items():
-            self._session.change(name, value)
-        self.flush()
+        with self._pump.paused():  # what is refused is raised here, not by the pump's thread
+            for name, value in changes.items():
+                self._session.change(name, value)
+            self.flush()
 
     def flush(self) -> bool:
         """Draw now what is waiting to be drawn; True if anything was sent."""

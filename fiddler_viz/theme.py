@@ -230,8 +230,11 @@ def show_token(text: str, limit: int = 24) -> str:
 def safe(text: str) -> str:
     """Escape text that came from outside for HTML and for plotly's labels.
 
-    plotly reads tags, and where MathJax is on the page also ``$...$``; an entity is neither.
+    plotly reads tags, and where MathJax is on the page also ``$...$``; an entity is neither. Half
+    a surrogate pair, which no page can hold, becomes ``?``.
     """
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
     return html.escape(text).replace("$", "&#36;")
 
 

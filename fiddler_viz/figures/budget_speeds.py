@@ -19,6 +19,7 @@ from engine.units import format_bytes
 from fiddler_viz.figures.base import EMPTY, legend_style, note, sizes
 from fiddler_viz.figures.lines import axis, style, titled
 from fiddler_viz.figures.source import as_trace
+from fiddler_viz.figures.standing import standing
 from fiddler_viz.theme import Theme, percent, rate, safe, theme
 
 POLICIES = ("fiddler", "makespan", "lru", "stream", "cpu")
@@ -36,15 +37,18 @@ class Now:
     tokens_per_s: float
     bytes_per_token: float
     clock: str
+    words: str
+    """Whose figures these are."""
     trust: str
     """Of replayed speeds: ``±30%, uncalibrated``."""
 
 
 def now(trace: Trace) -> Now | None:
-    """What a run had under its last plan; None before it ran, or without a device."""
-    if not len(trace.step_rows) or trace.on_host:
+    """What a run had, see :func:`fiddler_viz.figures.standing.standing`."""
+    of = standing(trace)
+    if of is None:
         return None
-    plan, summary = trace.plan, trace.summary
+    plan, summary = of.plan, of.summary
     trust = f"±{percent(plan.costs.relative_error)}"
     trust += "" if plan.costs.calibrated else f", {UNCALIBRATED}"
     return Now(
@@ -53,6 +57,7 @@ def now(trace: Trace) -> Now | None:
         summary.tokens_per_s,
         summary.bytes_per_token,
         summary.clock,
+        of.words,
         trust,
     )
 
@@ -204,7 +209,7 @@ def _bound(found: BudgetCurve, look: Theme) -> go.Scatter:
 
 
 def _stars(run: Now, look: Theme, scale: float) -> list[go.Scatter]:
-    words = f"this run ({run.clock})"
+    words = f"{run.words} ({run.clock})"
     edge = {"width": 1.5, "color": look.paper}
     same: dict[str, Any] = {
         "x": [run.gpu_memory * _GB],
@@ -264,7 +269,8 @@ def describe_budget_speeds(found: BudgetCurve, run: Now | None = None) -> str:
     mark = ""
     if run is not None:
         mark = (
-            f" This run ({run.policy}, {run.clock} clock): {rate(run.tokens_per_s)} in "
+            f" {run.words.capitalize()} ({run.policy}, {run.clock} clock): "
+            f"{rate(run.tokens_per_s)} in "
             f"{format_bytes(run.gpu_memory)}."
         )
     return f"{headline(found)}. {explanation(run)} {'. '.join(rows)}.{mark}"

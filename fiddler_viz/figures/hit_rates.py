@@ -16,6 +16,7 @@ from engine.units import format_bytes
 from fiddler_viz.figures.base import EMPTY, legend_style, note, optional, sizes
 from fiddler_viz.figures.lines import axis, edge_label, style, titled
 from fiddler_viz.figures.source import as_trace
+from fiddler_viz.figures.standing import standing
 from fiddler_viz.theme import Theme, count, percent, theme
 
 POLICIES = ("opt", "lru", "static", "lfu", "lrfu")
@@ -48,15 +49,18 @@ class Here:
     hit_rate: float
     policy: str
     expert_bytes: int
+    words: str
+    """Whose figures these are."""
 
 
 def here(trace: Trace) -> Here | None:
-    """Where a run stood under its last plan; None before it ran, or without a device."""
-    if not len(trace.step_rows) or trace.on_host:
+    """Where a run stood, see :func:`fiddler_viz.figures.standing.standing`."""
+    of = standing(trace)
+    if of is None:
         return None
-    plan = trace.plan
+    plan = of.plan
     held = len(plan.pinned) + plan.cache_slots
-    return Here(held, trace.summary.hit_rate, plan.policy, plan.expert_bytes)
+    return Here(held, of.summary.hit_rate, plan.policy, plan.expert_bytes, of.words)
 
 
 def hit_rates(
@@ -158,7 +162,7 @@ def _line(found: Curves, curve: Curve, index: int, run: Here | None, name: str) 
 
 
 def _mark(run: Here, look: Theme) -> go.Scatter:
-    words = f"this run: {percent(run.hit_rate)} with {count(run.on_device, 'expert')}"
+    words = f"{run.words}: {percent(run.hit_rate)} with {count(run.on_device, 'expert')}"
     return go.Scatter(
         x=[run.on_device],
         y=[run.hit_rate],
@@ -269,7 +273,7 @@ def describe_hit_rates(found: Curves, run: Here | None = None) -> str:
     mark = ""
     if run is not None:
         mark = (
-            f" This run ({run.policy}): {percent(run.hit_rate)} with "
+            f" {run.words.capitalize()} ({run.policy}): {percent(run.hit_rate)} with "
             f"{count(run.on_device, 'expert')}."
         )
     return f"{headline(found)}. {explanation(found)} {'; '.join(rows)}.{mark}"

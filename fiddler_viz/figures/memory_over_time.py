@@ -20,6 +20,7 @@ from fiddler_viz.figures.base import (
 )
 from fiddler_viz.figures.room import Room, room_of
 from fiddler_viz.figures.source import as_trace
+from fiddler_viz.figures.window import between
 from fiddler_viz.frames import MemoryTrack, memory_track
 from fiddler_viz.theme import BLUE, MEMORY, ORANGE, Kind, Theme, count, percent, safe, theme
 
@@ -47,14 +48,10 @@ def memory_over_time(
 
     ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. Parts of the
     budget are stacked; admissions and evictions of the cache and new plans are marked. Sizes in
-    CSS pixels.
+    CSS pixels. Raises InputError for what is no time.
     """
     trace = as_trace(source)
-    shown = memory_track(
-        Ledger.of(trace),
-        0 if start_ns is None else start_ns,
-        trace.duration_ns if end_ns is None else end_ns,
-    )
+    shown = memory_track(Ledger.of(trace), *between(trace, start_ns, end_ns))
     return memory_over_time_figure(shown, theme, room=room_of(trace), width=width, height=height)
 
 

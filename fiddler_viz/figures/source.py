@@ -36,7 +36,7 @@ def as_trace(source: Any) -> Trace:
         return found
     if hasattr(source, "last_run"):
         run = source.last_run
-        return _not_run_yet(source) if run is None else as_trace(run)
+        return not_run_yet(source) if run is None else as_trace(run)
     raise InputError(f"expected {ACCEPTED}; got {type(source).__name__}.")
 
 
@@ -48,7 +48,7 @@ def about(engine: Any) -> dict[str, Any]:
     return {key: name for key, name in known.items() if name is not None}
 
 
-def _not_run_yet(engine: Any) -> Trace:
+def not_run_yet(engine: Any) -> Trace:
     """An empty trace under an engine's current plan."""
     spec = engine.model_spec
     return Trace(

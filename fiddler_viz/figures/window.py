@@ -182,6 +182,14 @@ def window(
     if step is not None:
         step = pick_step(trace, step)
         start_ns, end_ns = (int(trace.steps[name][step]) for name in ("start_ns", "end_ns"))
+    return Windows(trace).at(*between(trace, start_ns, end_ns), pixels=pixels)
+
+
+def between(trace: Trace, start_ns: int | None, end_ns: int | None) -> tuple[int, int]:
+    """Two times in ns that a caller gave; left out: the run's begin and end.
+
+    Raises InputError for what is no time.
+    """
     start_ns = 0 if start_ns is None else whole("start_ns", start_ns, least=-MOST_NS)
     end_ns = trace.duration_ns if end_ns is None else whole("end_ns", end_ns, least=-MOST_NS)
     if max(start_ns, end_ns) > MOST_NS:
@@ -189,7 +197,7 @@ def window(
             f"start_ns={start_ns}, end_ns={end_ns}: expected nanoseconds up to {MOST_NS}; this run "
             f"took {trace.duration_ns}"
         )
-    return Windows(trace).at(start_ns, end_ns, pixels=pixels)
+    return start_ns, end_ns
 
 
 def live_window(

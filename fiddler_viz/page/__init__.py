@@ -38,14 +38,15 @@ def to_html(source: Any, path: str | Path) -> Path: ...
 @overload
 def to_html(source: Any, path: None = None) -> str: ...
 def to_html(source: Any, path: str | Path | None = None) -> Path | str:
-    """Write a run as one self-contained HTML page of 6 to 8 MB, and return its path.
+    """Write a run as one self-contained HTML page, and return its path.
 
     Without a path nothing is written, and the page itself is returned.
 
     ``source``: a Trace, a run, a replay, an engine, or the path of a trace file. In the page the
     sliders of memory and cache and the menus of policies and hardware are alive: its own script
     replays the run, with the numbers of :func:`fiddler_viz.replay`. A click on a token shows its
-    experts and its step's timeline; light or dark follows the reader's system.
+    experts and its step's timeline; light or dark follows the reader's system. Plotly takes 5 MB of
+    it, the run the rest: 2 MB of the demo's 256 tokens, 14 of 1,000 on a 48 x 128 grid.
 
     Makes the file's folder. Raises InputError where the source is none of these or the file
     cannot be written.
@@ -53,8 +54,9 @@ def to_html(source: Any, path: str | Path | None = None) -> Path | str:
     content = render(figures.as_trace(source))
     if path is None:
         return content
+    encoded = content.encode("utf-8")  # before what was there is gone
     with writing(path) as path:
-        path.write_text(content, encoding="utf-8")
+        path.write_bytes(encoded)
     return path
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 import ipywidgets as widgets
 
 from engine.cost import CostModel
-from engine.hardware_spec import HardwareSpec
 from engine.model_spec import ModelSpec
 from engine.plan import Plan
 from fiddler_viz.theme import safe
@@ -60,6 +59,11 @@ class MachineSliders(widgets.VBox):
         parts = [part for name in _RATES for part in (self.labels[name], self.sliders[name])]
         super().__init__([*parts, self.reset, self.note])
         self.add_class("fv-machine")
+
+    @property
+    def movable(self) -> bool:
+        """Whether there is anything to ask."""
+        return bool(self._actual)
 
     def __repr__(self) -> str:
         return f"MachineSliders({self.changes or AS_IS})"
@@ -117,13 +121,17 @@ class MachineSliders(widgets.VBox):
 
 def _rates(plan: Plan, model: ModelSpec) -> tuple[dict[str, float], str]:
     """What of a plan's machine can be changed, with what it is; and why the rest cannot."""
-    if plan.hardware not in HardwareSpec.presets():
-        return {}, "Measured here: a trace holds its times, not its rates."
-    spec = HardwareSpec.preset(plan.hardware)
-    if CostModel.of(model, spec) != plan.costs:
-        return {}, "Costed with another profile of that name: only its times are known."
-    rates = {name: float(getattr(spec, field)) for name, (_, field, *_) in _RATES.items()}
-    if not spec.accelerator:
+    machine = plan.machine(model)
+    if machine is None:
+        return {}, "The trace holds this machine's times, not its rates."
+    rates = {name: float(getattr(machine, field)) for name, (_, field, *_) in _RATES.items()}
+    if not machine.accelerator:
         del rates["link_gbps"]
         return rates, "No GPU: nothing is copied."
-    return rates, ""
+    known = (machine.original or machine).costs_of(model)
+    if known is None:
+        return rates, ""
+    del rates["cpu_gbps"]
+    if known.device is not None:
+        del rates["link_gbps"]
+    return rates, "Measured with this very model: such times do not follow from rates."

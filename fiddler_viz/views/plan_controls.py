@@ -13,6 +13,9 @@ from engine.plan import Plan
 from engine.policies import LIVE, POLICIES, Policy
 from engine.spec import HardwareSpec
 from engine.units import format_bytes
+from fiddler_viz.views.ordered import ordered
+
+_RANGE = ("max", "min", "step", "value")
 
 
 class PlanControls:
@@ -132,24 +135,30 @@ class PlanControls:
             self.policy.value = policy
 
     def _follow_memory(self, plan: Plan, moving: Callable[[], Collection[str]]) -> None:
-        self.unit, step, least, most = memory_scale(plan)
+        unit, step, least, most = memory_scale(plan)
         # A browser's handle stands on steps alone, and would tell of another as if it were moved.
-        value = max(round(round(plan.gpu_memory / self.unit / step) * step, 9), least)
-        _set_range(self.memory, least, max(most, value), step)
+        value = max(round(round(plan.gpu_memory / unit / step) * step, 9), least)
+        stays = "gpu_memory" in moving()
+        with ordered(self.memory, *_RANGE):
+            same = unit == self.unit and round(self.memory.value / step) == round(value / step)
+            _set_range(self.memory, least, max(most, value), step)
+            if not stays and not same:  # 29.500000000000004 is 29.5
+                self.memory.value = value
+        self.unit = unit
         self.memory.tooltip = (
             f"Device memory for everything. {format_bytes(plan.minimum_bytes)} is the least "
             f"(dense weights, KV cache, workspace); at {format_bytes(plan.full_bytes)} every "
             f"expert is resident. Arrow keys move it."
         )
-        if "gpu_memory" in moving():
-            return
-        if round(self.memory.value / step) != round(value / step):  # 29.500000000000004 is 29.5
-            self.memory.value = value
-        self.memory_label.value = format_bytes(plan.gpu_memory)
+        if not stays:
+            self.memory_label.value = format_bytes(plan.gpu_memory)
 
     def _follow_cache(self, plan: Plan, moving: Callable[[], Collection[str]]) -> None:
         policy = plan.own_policy or POLICIES.get(plan.policy, Policy)
-        _set_range(self.cache, 0, max(plan.most_slots, 1), 1)
+        with ordered(self.cache, *_RANGE):
+            _set_range(self.cache, 0, max(plan.most_slots, 1), 1)
+            if "cache_slots" not in moving():
+                self.cache.value = plan.cache_slots
         self.cache.disabled = not policy.admits or plan.most_slots == 0
         self.cache.tooltip = (
             "Experts' worth of the memory in which experts come and go; each is one pinned less."
@@ -157,7 +166,6 @@ class PlanControls:
             else "No effect: this policy keeps nothing that it copies."
         )
         if "cache_slots" not in moving():
-            self.cache.value = plan.cache_slots
             self.cache_label.value = _experts(plan.cache_slots) if policy.admits else "no effect"
 
 

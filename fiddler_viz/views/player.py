@@ -95,9 +95,11 @@ class Player(anywidget.AnyWidget):
         self._on_change()
 
     def pause(self) -> None:
-        """Stand still."""
+        """Stand still, at the step that is through by then."""
         with self._lock:
             self._playback.pause()
+            playhead = self._playhead()
+        self._selection.playhead = playhead
         self._on_change()
 
     def toggle(self) -> None:

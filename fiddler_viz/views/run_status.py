@@ -103,7 +103,10 @@ class RunStatus:
             self._told = self._session.base
         if ended and self.state != "error":
             how = self._session.explored.meta.get("ended", "length")
-            self._status.say(_END.get(how, f"Done ({how})."))
+            said = [_END.get(how, f"Done ({how})."), self._session.dropped]
+            if self._session.asks:
+                said.append("It is shown under the plan that is asked about, not as it ran.")
+            self._status.say(" ".join(filter(None, said)))
         return busy
 
     def close(self) -> None:

@@ -175,7 +175,8 @@ class Screen:
         if before and before[1] == session.shows and edited(before[0], view.plan):
             self.status.say(edit_words(before[0], view.plan, was, predicted))
         elif replanned and not busy:
-            self.status.say(plan_words(session) + asked_words(session))
+            said = plan_words(session) + asked_words(session)
+            self.status.say(f"{session.dropped} {said}".strip())
         self.runs.busy(busy)
         if replanned and not view.live and len(view.trace.routing) > _MANY_ROWS:
             return self._draw_first(session, whole, moment, name=name)
@@ -358,6 +359,7 @@ class Screen:
 
 
 NOTHING_YET = "Nothing has run yet: press Run."
+UNFORESEEN = "Policy {} goes by predicted experts, which the last run does not hold: press Run."
 
 
 def plan_words(session: Session) -> str:
@@ -379,6 +381,8 @@ def plan_words(session: Session) -> str:
         return f"{words} Shown: the bundled run under this plan. Press Run for one of your own."
     if session.base is None and not view.live:
         return f"{words} {NOTHING_YET}"
+    if session.unforeseen and not view.live:
+        return f"{words} {UNFORESEEN.format(plan.policy)}"
     return words + (" Shown: the last run again, under this plan." if view.what_if else "")
 
 

@@ -17,11 +17,10 @@ from engine.comparison import Comparison, compare_plans
 from engine.errors import BudgetError, InputError
 from engine.placement import change_plan
 from engine.plan import Plan
-from engine.replay import replay_plan
+from engine.replay import can_replay, replay_plan
 from engine.summary import Summary
 from engine.trace import Trace
-from fiddler_viz.figures import as_trace
-from fiddler_viz.figures.source import about
+from fiddler_viz.figures.source import about, not_run_yet
 from fiddler_viz.views.earlier import Earlier
 from fiddler_viz.views.live_state import LiveState
 from fiddler_viz.views.view import Cuts, View
@@ -62,6 +61,8 @@ class Session:
         self.live: LiveState | None = None
         self.kept: View | None = None
         """Plan A; B is the present one."""
+        self.dropped = ""
+        """What the last run's end took away, and why, in a sentence."""
         self._shows: Literal["A", "B"] = "B"
         self._cuts = Cuts()
         if engine is None:
@@ -113,6 +114,11 @@ class Session:
         """Whether the present plan is only asked: not the one in force."""
         plan = self.in_force
         return plan is not self.present.plan and plan != self.present.plan
+
+    @property
+    def unforeseen(self) -> bool:
+        """Whether nothing is shown because the last run does not hold what the plan goes by."""
+        return self.base is not None and self._is_new_to(self.base, self.view.plan)
 
     def __repr__(self) -> str:
         return f"Session({self.view.trace!r})"
@@ -182,7 +188,7 @@ class Session:
         """Bring :attr:`view` up to date; True if it changed. Raises what a plan was refused for."""
         changed, self._fresh = self._fresh, False
         while (asked := self._next()) is not None:
-            changed = True
+            changed, self.dropped = True, ""
             if isinstance(asked, str):
                 self._act(asked)
             else:
@@ -276,13 +282,13 @@ class Session:
 
     def _take(self, plan: Plan) -> None:
         """A plan becomes the present one."""
-        self.shows = "B"
         if self.engine is not None:
             self._followed = self.engine.plan
         if self.present.live:
             self.present = replace(self.present, plan=plan, predicted=self._predict(plan))
         else:
             self._show(plan)
+        self.shows = "B"
 
     def _act(self, action: Action) -> None:
         acts = {
@@ -324,12 +330,27 @@ class Session:
         self.shows = "B"
 
     def _show(self, plan: Plan) -> None:
-        """Show what the plan would have made of the last run; or that run, if it is its plan."""
+        """Show what the plan would have made of the last run; or that run, if it is its plan.
+
+        Under a plan in force that cannot replay it, nothing has run yet. Raises InputError for one
+        that is only asked.
+        """
         base = self.base
-        if base is None:
-            self.present = View(as_trace(self.engine), plan)
+        if base is None or self._is_new_to(base, plan):
+            self.present = View(not_run_yet(self.engine), plan)
         else:
             self.present = self._under(base, plan)
+
+    def _is_new_to(self, base: Trace, plan: Plan) -> bool:
+        """Whether the plan is in force, and goes by what the run does not hold."""
+        in_force = self.drives and plan == self.engine.plan
+        return in_force and plan != base.plan and not can_replay(base, plan)
+
+    def _go_on(self, asked: Plan | None) -> None:
+        """Show the last run under what is asked, or, where it cannot be, the plan in force."""
+        if asked is not None and self.base is not None and not can_replay(self.base, asked):
+            asked, self.dropped = None, _DROPPED.format("The plan asked about", asked.policy)
+        self._show(asked or self.engine.plan)
 
     def _under(self, base: Trace, plan: Plan) -> View:
         """A run under a plan: itself, or replayed."""
@@ -340,8 +361,8 @@ class Session:
         return View(what_if, plan, what_if.summary, run, what_if=True)
 
     def _predict(self, plan: Plan) -> Summary | None:
-        """The last run under this plan; None where there is none, or its policy is not at hand."""
-        if self.base is None or not plan.has_policy:
+        """The last run under this plan; None where there is none, or it cannot be replayed."""
+        if self.base is None or not can_replay(self.base, plan):
             return None
         return replay_plan(self.base, plan).summary
 
@@ -359,10 +380,13 @@ class Session:
             self.earlier.keep(self.base)
             self._last_run, self.base, self.example = last, last.trace, False
             self._followed = engine.plan
-            self._show(asked or engine.plan)
+            self.dropped = ""
+            self._go_on(asked)
             kept, self.kept = self.kept, None
-            if kept is not None:  # A is of what is shown: the run that was last
-                self.kept = self._under(last.trace, kept.plan)
+            if kept is not None and can_replay(last.trace, kept.plan):
+                self.kept = self._under(last.trace, kept.plan)  # A is of the run that was last
+            elif kept is not None:
+                self.dropped = _DROPPED.format("Plan A", kept.plan.policy)
             return True
         if running and (news or not self.present.live):
             trace = replace(live.trace(), meta=about(engine))
@@ -376,7 +400,7 @@ class Session:
                 return True
         if not running and self.present.live:  # it ended before there was one: back to the last
             self._followed = engine.plan
-            self._show(asked or engine.plan)
+            self._go_on(asked)
             return True
         plan = engine.plan
         if self.drives and plan is not self._followed and plan != self._followed:
@@ -396,9 +420,12 @@ def _recosted(example: Trace, engine: Any) -> Trace | None:
     same = example.meta.get("loaded") == engine.real_spec.name
     if not same or example.model.grid != engine.model_spec.grid:
         return None
+    if not can_replay(example, engine.plan):
+        return None
     return replay_plan(example.costed_as(engine.model_spec), engine.plan).trace
 
 
+_DROPPED = "{} is gone: policy {} goes by predicted experts, which this run does not hold."
 NOTHING_TO_APPLY = (
     "there is no engine whose plan could be changed: a finished run, or a device that runs all on "
     "the CPU, can only be asked what if"

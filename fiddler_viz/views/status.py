@@ -66,7 +66,7 @@ class Header(widgets.HTML):
             )
         self.value = (
             f'<div class="fv-head"><b>{safe(name)}</b><span>{grid_words(model)}{costed}</span>'
-            f'<span class="fv-machine" title="{machine}">{machine}</span>{badge}'
+            f'<span class="fv-on" title="{machine}">{machine}</span>{badge}'
             f'<span class="fv-state">{safe(state)}</span></div>'
         )
         return self.value != before

@@ -138,11 +138,11 @@ class TimelineView(widgets.VBox):
         if trace is not self._windows.trace:
             self._windows = Windows(trace, growing=growing)
         chosen = self._selection.within(whole or trace).time
-        if chosen is None:
+        stays = self._brought is not None and self._brought == self._selection.time
+        if chosen is None and not stays:
             self._selection.time = None  # this run is shorter: the menu says what is shown instead
         start, end = chosen or self._followed(trace, picked, whole)
         span = picked.span(trace)
-        stays = self._brought is not None and self._brought == self._selection.time
         if stays and span is None:
             self._selection.time = None
             start, end = self._followed(trace, picked, whole)

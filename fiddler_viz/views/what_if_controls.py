@@ -18,6 +18,7 @@ from engine.planners import PLANNERS
 from engine.schemes import SCHEMES, quantised_spec
 from engine.spec import HardwareSpec, ModelSpec, same_routing
 from fiddler_viz.theme import count
+from fiddler_viz.views.ordered import ordered
 
 Moving = Callable[[], Collection[str]]
 _DECADE = (1, 1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8)
@@ -191,7 +192,7 @@ class WhatIfControls:
             return
         steps = sorted({*(LINKS_GBPS if link else CORES), own, now})
         if [value for _, value in slider.options] != steps:
-            with slider.hold_sync():  # new options lead to the first of them
+            with ordered(slider, "_options_labels", "index"):  # new ones lead to the first of them
                 slider.options = [(f"{step:g}", step) for step in steps]
                 slider.value = now
         slider.value = now

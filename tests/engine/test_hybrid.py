@@ -183,6 +183,21 @@ def test_random_replans_from_another_thread(engine: HybridEngine) -> None:
     assert_memory_is_consistent(engine)
 
 
+def test_replans_of_several_threads_lose_nothing(engine: HybridEngine) -> None:
+    for _ in range(5):
+        engine.replan(reset_pins=True)
+        threads = [
+            threading.Thread(target=lambda layer=layer: engine.replan(pin=[(layer, 7)]))
+            for layer in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(engine.plan.by_hand.pinned) == {8 * layer + 7 for layer in range(8)}
+    engine.replan(reset_pins=True)
+
+
 def test_tokens_of_a_trace(engine: HybridEngine) -> None:
     run = engine.generate(PROMPT, 10, do_sample=False)
     tokens, prompt = run.trace.tokens, len(engine.tokenizer(PROMPT)["input_ids"])

@@ -99,3 +99,21 @@ def test_where_it_cannot_be_written(tmp_path: Path) -> None:
     for bad in (tmp_path, "x" * 5000, 3, None):
         with pytest.raises(InputError):
             profile.save(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("grid", ["x", 0, (0, 4), (2, 4.5), (2, 3, 4), None])
+def test_grids_that_are_none(grid: object) -> None:
+    with pytest.raises(InputError, match="profile, grid"):
+        Profile.uniform(grid)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("trace", [3, "run.safetensors", None])
+def test_only_a_trace_can_be_counted(trace: object) -> None:
+    with pytest.raises(InputError, match="expected a Trace, got"):
+        Profile.from_trace(trace)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("values", [np.array([1, 2]), [1], 3, "x"])
+def test_what_is_no_mapping_is_no_profile(values: object) -> None:
+    with pytest.raises(InputError, match="not a profile"):
+        Profile.from_dict(values)  # type: ignore[arg-type]

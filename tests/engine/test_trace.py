@@ -224,9 +224,9 @@ def test_the_path_to_a_token(trace: Trace) -> None:
     many = len(trace.token_rows)
     assert trace.path().tolist() == trace.path(many - 1).tolist() == list(range(many))
     assert trace.path(0).tolist() == trace.path(-many).tolist() == [0]
-    for row in (many, -many - 1):
+    for row in (many, -many - 1, "x", 1.5, True, None):
         with pytest.raises(InputError, match=f"this trace has {many} tokens"):
-            trace.path(row)
+            trace.path(row)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("column", ["work_rows.expert", "work_rows.layer", "work_rows.action"])

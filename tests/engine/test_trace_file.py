@@ -253,6 +253,11 @@ def test_meta_is_json(trace: Trace, tmp_path: Path) -> None:
     assert Trace.load(made.save(tmp_path / "t")).meta == meta
 
 
+def test_names_are_unicode(trace: Trace, tmp_path: Path) -> None:
+    named = replace(trace, model=replace(trace.model, name="half a \ud800 pair"))
+    assert_refused(named.save(tmp_path / "t"), "no Unicode")
+
+
 # ---------------------------------------------------------------------- files that are none
 
 

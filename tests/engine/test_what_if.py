@@ -105,6 +105,7 @@ def test_what_is_changed_is_not_calibrated() -> None:
         ("link_gbps", "fast"),
         ("link_gbps", 1e-300),
         ("cpu_gbps", -1),
+        ("cpu_gbps", 10**30),
         ("cpu_gbps", float("nan")),
         ("cpu_cores", 2.5),
         ("cpu_cores", 0),

@@ -9,8 +9,10 @@ import pytest
 import fiddler_viz as fv
 from engine.curves import hit_curves
 from engine.events import Clock
+from engine.replay import replay
 from engine.trace import Trace
 from fiddler_viz.figures import describe_hit_rates, hit_rates_figure
+from fiddler_viz.figures.budget_speeds import now
 from fiddler_viz.figures.hit_rates import POLICIES, here
 from tests.fiddler_viz.make_trace import empty_trace, toy_model, toy_trace
 
@@ -111,3 +113,15 @@ def test_words(trace: Trace) -> None:
     nothing = hit_curves(empty_trace(), "lru")
     assert describe_hit_rates(nothing) == "Nothing recorded yet."
     assert "nothing recorded yet" in hit_rates_figure(nothing).layout.annotations[0].text
+
+
+def test_of_a_run_whose_plan_changed_the_last_plan_is_marked(trace: Trace) -> None:
+    other = replay(trace, gpu_memory="80%", policy="stream").trace.plan
+    mixed = replace(trace, plan_list=((0, trace.plan), (len(trace.step_rows) - 2, other)))
+    whole, mark, speed = replay(trace, gpu_memory="80%", policy="stream"), here(mixed), now(mixed)
+    assert mark is not None and speed is not None and mark.words == speed.words == "its last plan"
+    assert mark.hit_rate == whole.summary.hit_rate
+    assert speed.tokens_per_s == whole.summary.tokens_per_s
+    assert "Its last plan (stream" in describe_hit_rates(hit_curves(trace), mark)
+    unused = replace(trace, plan_list=((0, other), (0, trace.plan)))  # no step ran under it
+    assert now(unused) == now(trace)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from engine.errors import InputError
 from engine.history import Ledger, memory_over_time
 from engine.trace import Trace
 from fiddler_viz import figures
@@ -94,3 +95,10 @@ def test_nothing_recorded() -> None:
     track = memory_track(Ledger.of(empty_trace()), 0, 1)
     assert figures.describe_memory_over_time(track) == "Nothing recorded yet."
     assert memory_track_rows(track) == []
+
+
+@pytest.mark.parametrize("time", ["x", 1.5, True, float("nan"), [1], 10**30])
+def test_what_is_no_time_is_refused(trace: Trace, time: object) -> None:
+    for name in ("start_ns", "end_ns"):
+        with pytest.raises(InputError, match=name):
+            figures.memory_over_time(trace, **{name: time})

@@ -5,6 +5,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,8 @@ def test_page_returns_its_path_and_refuses_what_it_cannot_do(trace: Trace, tmp_p
     path = to_html(trace, str(tmp_path / "run.html"))
     assert path == tmp_path / "run.html"
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    hostile = replace(trace, meta={**trace.meta, "loaded": "half a \ud800 pair"})
+    assert "half a ? pair" in to_html(hostile, path).read_text(encoding="utf-8")
     with pytest.raises(InputError, match="cannot write"):
         to_html(trace, tmp_path)
     with pytest.raises(InputError, match="path of a trace file"):

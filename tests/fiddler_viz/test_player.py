@@ -189,6 +189,22 @@ def test_steps_speed_and_nonsense(opened: Callable[..., Explorer], trace: Trace)
     assert player.view["place"] == 25
 
 
+def test_pausing_stands_at_the_step_of_that_moment(
+    opened: Callable[..., Explorer], trace: Trace
+) -> None:
+    explorer = opened(trace)
+    player, ends = explorer.screen.player, trace.steps["end_ns"]
+    says(player, "seek", 4)
+    says(player, "toggle")
+    explorer.flush()
+    explorer.clock.s += float(ends[9] - ends[3]) / 1e9 + 1e-6  # type: ignore[attr-defined]
+    says(player, "toggle")
+    explorer.flush()
+    assert explorer.selection.playhead == 9 and player.view["place"] == 10
+    says(player, "step", -1)
+    assert explorer.selection.playhead in (8, 9), "back is never forward"
+
+
 def test_a_page_hears_which_of_its_events_a_drawing_knows(
     opened: Callable[..., Explorer], trace: Trace
 ) -> None:

@@ -198,3 +198,48 @@ def test_a_may_be_applied_and_outlives_a_run() -> None:
     assert session.kept is not None
     assert len(session.kept.trace.step_rows) == len(run.trace.step_rows)
     assert session.comparison is not None
+
+
+# --------------------------------------------- policies that go by what a run may not hold
+
+
+def test_a_plan_in_force_that_cannot_replay_the_last_run() -> None:
+    session, engine = driven()
+    ask(session, policy="prefetch")
+    assert engine.plan.policy == session.view.plan.policy == "prefetch" and session.unforeseen
+    assert not len(session.view.trace.step_rows) and session.view.predicted is None
+    assert session.explored is engine.last_run.trace
+    assert Session(engine=engine).unforeseen
+    engine.running, engine.last_run = True, engine.last_run  # as at the begin of a run
+    session.advance()
+    engine.running = False
+    ask(session, policy="lru")
+    assert not session.unforeseen and session.view.what_if
+    engine.replan(policy="prefetch")  # in a cell
+    session.advance()
+    assert session.view.plan.policy == "prefetch" and session.unforeseen
+
+
+def test_a_plan_asked_about_that_cannot_replay_the_run_is_refused_or_dropped() -> None:
+    session, engine = driven()
+    do(session, "ask")
+    with pytest.raises(InputError, match="policy 'prefetch' goes by"):
+        ask(session, policy="prefetch")
+    assert session.view.trace is engine.last_run.trace and not session.asks
+    foreseen = replace(
+        engine.last_run.trace,
+        routing=replace(
+            engine.last_run.trace.routing, predicted=engine.last_run.trace.routing.experts
+        ),
+    )
+    engine.last_run = SimpleNamespace(trace=foreseen, ended="length")
+    session.advance()
+    ask(session, policy="prefetch")
+    assert session.asks and session.view.what_if
+    do(session, "keep")
+    engine.generate("go", 4)
+    session.advance()
+    assert session.view.trace is engine.last_run.trace and session.kept is None
+    assert "Plan A is gone: policy prefetch" in session.dropped
+    ask(session, gpu_memory="20GB")
+    assert not session.dropped

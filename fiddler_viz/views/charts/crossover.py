@@ -52,11 +52,12 @@ class CrossoverChart(Chart):
             made.update_xaxes(title_standoff=2)
             return slim(made, room.height_px, l=74, b=36).update_layout(showlegend=False)
 
-        look_for = "Where the lines cross, decisions flip: drag the link or the CPU."
+        drag = " Drag the link or the CPU: decisions flip." if self.sliders.movable else ""
+        look_for = f"Where the lines cross, another way is sooner.{drag}"
         if len(calls[0]) and found.accelerator:
             on_cpu, copied = (percent(share) for share in shares(found, calls))
             look_for = (
-                f"Of this run's calls {on_cpu} are sooner on the CPU, {copied} by a copy (stems). "
-                "Drag the link or the CPU: decisions flip."
+                f"Of this run's calls {on_cpu} are sooner on the CPU, {copied} by a copy (stems)."
+                f"{drag}"
             )
         return Drawn(headline(found), "", look_for, describe_crossover(found, calls), figure)
