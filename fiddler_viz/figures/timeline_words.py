@@ -35,17 +35,15 @@ def finding(view: Window) -> str:
     if lane is None:
         return LOOK_FOR
     said = (
-        f"{percent(times.critical(lane))} of the time all wait for {WAITED_FOR[lane]} "
-        f"({_path_name(view)})"
+        f"{percent(times.critical(lane))} of the time all wait for {WAITED_FOR[lane]}{_how(view)}"
     )
     if math.isfinite(times.overlap):
         said += f"; {percent(times.overlap)} of the possible overlap"
     return said + "."
 
 
-def _path_name(view: Window) -> str:
-    exact = view.clock == Clock.MODELLED
-    return "the critical path" if exact else "the critical path, estimated by end times"
+def _how(view: Window) -> str:
+    return "" if view.clock == Clock.MODELLED else " (estimated by end times)"
 
 
 def gap_texts(gaps: Gaps) -> list[str]:
@@ -98,7 +96,7 @@ def describe_timeline(view: Window) -> str:
             for lane in Lane
             if times.critical_ns[lane]
         )
-        said += f" {_path_name(view).capitalize()} (what everyone waits for): {path}."
+        said += f" The critical path (what everyone waits for){_how(view)}: {path}."
     if math.isfinite(times.overlap):
         said += f" Overlap achieved: {percent(times.overlap)} of what is possible ({OVERLAP})."
     return said

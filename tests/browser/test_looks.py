@@ -84,7 +84,7 @@ fv.Explorer(fv.load("demo", hardware="rtx-6000-ada", gpu_memory="40%"))"""  # th
     driver.until("s.title.includes('token 30')")
     page.locator(DETAIL).get_by_text("it took").wait_for()
     found: dict[tuple[str, int], list[str]] = {}
-    for name in ("this token", "edit pins", "crossover", "hit rates", "what if …"):
+    for name in ("this token", "edit pins", "crossover", "hit rates", "policies", "what if …"):
         if name != "this token":
             root.get_by_role("button", name=name, exact=True).click()
             page.wait_for_timeout(500)

@@ -201,6 +201,21 @@ def test_where_only_times_are_known_nothing_can_be_dragged(
     assert detail.note.value == "" and "CPU" in detail.heading.value
 
 
+def test_a_machine_of_a_what_if_can_be_dragged_on(
+    opened: Callable[..., Explorer], trace: Trace
+) -> None:
+    explorer = opened(trace)
+    explorer.apply(link_gbps=50.0)
+    detail = choose(explorer, "crossover")
+    sliders = detail.charts["crossover"].sliders
+    assert sliders.movable and not sliders.sliders["link_gbps"].disabled
+    assert "link 50 GB/s" in sliders.labels["link_gbps"].value and not sliders.note.value
+    arrives(sliders.sliders["cpu_gbps"], value=3.0)
+    explorer.flush()
+    assert set(sliders.changes) == {"cpu_gbps"}
+    assert "Drag" in detail.heading.value
+
+
 def test_errors_stand_beside_the_figure(
     opened: Callable[..., Explorer], trace: Trace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

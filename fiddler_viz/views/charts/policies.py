@@ -18,8 +18,8 @@ from fiddler_viz.views.selection import Picked
 from fiddler_viz.views.view import View
 
 LOOK_FOR = (
-    "All share the costs' interval: the order is surer than the heights. Click a bar to take that "
-    "policy."
+    "All predicted, with one interval: the order is surer than the heights. Click a bar to take "
+    "that policy."
 )
 _ROOM_FOR_ALL_PX = 340
 
@@ -51,6 +51,8 @@ class PolicyLab(Chart):
 
         def figure() -> go.Figure:
             made = policy_lab_figure(answer, room.theme, run=run, rows=rows)
+            if len(rows) == 1:  # its heading says that all is predicted
+                made.update_yaxes(title_text="tok/s")
             return legend_beside(slim(made, room.height_px, b=76), 168)
 
         words = describe_policy_lab(answer, run)
