@@ -161,7 +161,7 @@ LIGHT = "of the speed of light"
 
 def _none(name: str) -> Tile:
     if name == "predicted":
-        return Tile(name, "-", "move a slider", "predicted", "what another plan would give")
+        return Tile(name, "-", "needs a run", "predicted", "what a plan would give: the last run")
     return Tile(name, "-", "press Run", "run", "what the engine gave")
 
 
