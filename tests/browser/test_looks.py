@@ -91,7 +91,8 @@ fv.Explorer(fv.load("demo", hardware="rtx-6000-ada", gpu_memory="40%"))"""  # th
         for width in WIDTHS:
             widen(page, width)
             found[name, width] = page.evaluate(CUT)
-            driver.shoot(artifacts / f"looks-{name.replace(' ', '-')}-{width}.png")
+            if found[name, width]:
+                driver.shoot(artifacts / f"looks-{name.replace(' ', '-')}-{width}.png")
     assert not {at: words for at, words in found.items() if words}
     watched.check()
 
