@@ -231,8 +231,9 @@ function stepFigure(step) {
   return figure;
 }
 
-// No idle gaps, and this critical path: the traces after the bars'.
+// No idle gaps, and this critical path: the traces after the bars'. Its entry in the legend is the last.
 function waits(figure, path) {
+  figure.data[figure.data.length - 1].showlegend = path.x.length > 0;
   Object.assign(figure.data[names.kinds.length + 3], { base: [], x: [], y: [], hovertext: [] });
   Object.assign(figure.data[names.kinds.length + 4], path);
 }

@@ -439,6 +439,7 @@ def test_sliders_are_moved_by_keys_and_everything_follows(
     tab.click("#timeline ~ details summary")
     assert "Predicted." in tab.inner_text("#timeline ~ details p")
     assert tab.evaluate(ragged) == 0, "cells stand under their headings"
+    assert "critical path" not in tab.text_content("#timeline .legend"), "none is worked out here"
     tab.click('button[data-token="9"]')
     until(tab, "document.querySelector('#timeline .gtitle').textContent.includes('of step 5')")
     shown = tab.evaluate("document.getElementById('timeline')._fullLayout.xaxis.range")
