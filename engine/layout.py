@@ -155,9 +155,10 @@ def _compiled(
     if not isinstance(start_ns, int):
         start[:] = start_ns
     end = np.zeros(segments, dtype=np.int64)
-    tokens = np.where(batch.layer == HEAD, 0, batch.tokens)
+    heads = batch.layer == HEAD
+    tokens = np.where(heads, 0, batch.tokens)
     most = int(max(batch.counts.max(initial=0), tokens.max(initial=0)))
-    dense, heads = costs.dense_array(batch.tokens, course.context), batch.layer == HEAD
+    dense = costs.dense_array(batch.tokens, course.context)
     dense[heads] = costs.head.array(batch.tokens[heads])
     a, b = (int(batch.first[at]) for at in (begin, stop)) if segments else (0, 0)
     lists = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 from engine.errors import InputError
 from engine.run import Run
@@ -55,8 +55,9 @@ def run_scenarios(
             f"max_sequences reserves {engine.max_sequences}: load with max_sequences=8, or give "
             'the runs by name, such as {"one request": run}.'
         )
-    one = isinstance(prompt, str) or not isinstance(prompt, Iterable | None)  # pyright: ignore[reportUnnecessaryIsInstance]
-    texts = [prompt] if one else list(PROMPTS if prompt is None else prompt)
+    asked: Any = PROMPTS if prompt is None else prompt
+    one = isinstance(asked, str) or not isinstance(asked, Iterable)
+    texts = [asked] if one else list(cast("Iterable[Any]", asked))
     for text in texts:
         check_text("scenarios, prompt", text)
     if not texts:

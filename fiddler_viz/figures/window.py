@@ -90,7 +90,9 @@ class Windows:
 
     def large(self, start_ns: int, end_ns: int) -> bool:
         """Whether so much was done between two times that one of a growing run has no path."""
-        first, stop = self._steps(start_ns, end_ns)
+        return self._is_large(*self._steps(start_ns, end_ns))
+
+    def _is_large(self, first: int, stop: int) -> bool:
         return (stop - first) * self.trace.model.layers > LARGE_LAYERS
 
     def _steps(self, start_ns: int, end_ns: int) -> tuple[int, int]:
@@ -107,7 +109,7 @@ class Windows:
         if end_ns <= start_ns:
             end_ns = start_ns + _NOTHING_NS
         first, stop = self._steps(start_ns, end_ns)
-        large = self.large(start_ns, end_ns)
+        large = self._is_large(first, stop)
         waits = quick or self._growing
         if large and ("_large" in vars(self) or not waits):
             return self._of_tracks(start_ns, end_ns, pixels)

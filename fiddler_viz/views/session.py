@@ -62,7 +62,7 @@ class Session:
         self.kept: View | None = None
         """Plan A; B is the present one."""
         self.dropped = ""
-        """What the last run's end took away, and why, in a sentence."""
+        """What the last run's end took away, and why, in words."""
         self._shows: Literal["A", "B"] = "B"
         self._cuts = Cuts()
         if engine is None:
@@ -349,8 +349,13 @@ class Session:
     def _go_on(self, asked: Plan | None) -> None:
         """Show the last run under what is asked, or, where it cannot be, the plan in force."""
         if asked is not None and self.base is not None and not can_replay(self.base, asked):
-            asked, self.dropped = None, _DROPPED.format("The plan asked about", asked.policy)
+            self._drop("The plan asked about", asked)
+            asked = None
         self._show(asked or self.engine.plan)
+
+    def _drop(self, what: str, plan: Plan) -> None:
+        said = f"{what} is gone: this run cannot be replayed under policy {plan.policy}."
+        self.dropped = f"{self.dropped} {said}".strip()
 
     def _under(self, base: Trace, plan: Plan) -> View:
         """A run under a plan: itself, or replayed."""
@@ -386,7 +391,7 @@ class Session:
             if kept is not None and can_replay(last.trace, kept.plan):
                 self.kept = self._under(last.trace, kept.plan)  # A is of the run that was last
             elif kept is not None:
-                self.dropped = _DROPPED.format("Plan A", kept.plan.policy)
+                self._drop("Plan A", kept.plan)
             return True
         if running and (news or not self.present.live):
             trace = replace(live.trace(), meta=about(engine))
@@ -418,14 +423,12 @@ class Session:
 def _recosted(example: Trace, engine: Any) -> Trace | None:
     """The example as the engine costs it, where it is of its model; else it explains nothing."""
     same = example.meta.get("loaded") == engine.real_spec.name
-    if not same or example.model.grid != engine.model_spec.grid:
-        return None
-    if not can_replay(example, engine.plan):
+    same = same and example.model.grid == engine.model_spec.grid
+    if not same or not can_replay(example, engine.plan):
         return None
     return replay_plan(example.costed_as(engine.model_spec), engine.plan).trace
 
 
-_DROPPED = "{} is gone: policy {} goes by predicted experts, which this run does not hold."
 NOTHING_TO_APPLY = (
     "there is no engine whose plan could be changed: a finished run, or a device that runs all on "
     "the CPU, can only be asked what if"

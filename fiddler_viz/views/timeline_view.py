@@ -35,9 +35,9 @@ LANES, MEMORY = "lanes", "memory"
 class TimelineView(widgets.VBox):
     """Four lanes over time, or the memory. Follows the run until the reader zooms, then stays.
 
-    Where it looks is :attr:`Selection.time`, which the menu calls the chosen range; None follows
-    the menu's other choices. A token that is picked
-    somewhere else comes into view. ``on_change`` is called when the view should be drawn again.
+    Where it looks is :attr:`Selection.time`, "a range" in the menu; None follows the menu's other
+    choices. A token that is picked somewhere else comes into view. ``on_change`` is called when the
+    view should be drawn again.
     """
 
     def __init__(

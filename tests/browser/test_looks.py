@@ -40,6 +40,10 @@ CUT = """() => {
     copy.remove();
     if (each.checkVisibility() && box(each).width < need) note('a menu too narrow', each);
   }
+  for (const each of root.querySelectorAll('.widget-hslider')) { // some ask for less
+    const least = Math.min(150, parseFloat(getComputedStyle(each).flexBasis) || 150);
+    if (each.checkVisibility() && box(each).width < least) note('a slider too narrow', each);
+  }
   for (const each of root.querySelectorAll('.noUi-target'))
     if (each.checkVisibility() && box(each).width < 60)
       note(`a track of ${box(each).width}`, each.closest('.widget-hslider'));

@@ -118,8 +118,8 @@ def test_memory_stays_bounded_and_numbers_right(engine: FakeEngine) -> None:
 def test_sums_are_those_of_the_run_however_often_they_are_asked_for(engine: FakeEngine) -> None:
     live, sums = LiveState(engine), list[int]()
     engine.pause_s = 0.002
-    thread = threading.Thread(target=lambda: engine.generate("go", 16))
-    asking = threading.Thread(target=lambda: [live.usage.held_ns.sum() for _ in range(400)])
+    thread = threading.Thread(target=lambda: engine.generate("go", 40))
+    asking = threading.Thread(target=lambda: [live.usage.held_ns.sum() for _ in range(2000)])
     thread.start()
     asking.start()
     while thread.is_alive() or live.pull():

@@ -240,6 +240,9 @@ def test_a_plan_asked_about_that_cannot_replay_the_run_is_refused_or_dropped() -
     engine.generate("go", 4)
     session.advance()
     assert session.view.trace is engine.last_run.trace and session.kept is None
-    assert "Plan A is gone: policy prefetch" in session.dropped
+    assert "The plan asked about is gone: this run cannot be replayed under policy prefetch" in (
+        session.dropped
+    )
+    assert "Plan A is gone: " in session.dropped
     ask(session, gpu_memory="20GB")
     assert not session.dropped
