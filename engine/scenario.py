@@ -55,9 +55,9 @@ def run_scenarios(
             f"max_sequences reserves {engine.max_sequences}: load with max_sequences=8, or give "
             'the runs by name, such as {"one request": run}.'
         )
-    asked: Any = PROMPTS if prompt is None else prompt
-    one = isinstance(asked, str) or not isinstance(asked, Iterable)
-    texts = [asked] if one else list(cast("Iterable[Any]", asked))
+    asked = cast("object", PROMPTS if prompt is None else prompt)
+    many = isinstance(asked, Iterable) and not isinstance(asked, str)
+    texts = list(cast("Iterable[Any]", asked)) if many else [cast("Any", asked)]
     for text in texts:
         check_text("scenarios, prompt", text)
     if not texts:
