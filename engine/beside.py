@@ -6,6 +6,7 @@ Where the device computes by itself, that is time in which the CPU's experts cou
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -19,6 +20,8 @@ class Beside:
         self.module = module
         self._begun: tuple[Tensor, int, Tensor] | None = None
         """Input, how often it had been written to, output."""
+        self._held: Tensor | None = None
+        """Where a recorded step takes the output from."""
         self._forward = module.forward
         module.forward = self._answer  # on this module only, hides its class's
 
@@ -31,11 +34,20 @@ class Beside:
         Not in inference mode: there nobody could tell whether the input was written to meanwhile.
         """
         if not hidden.is_inference():
-            self._begun = hidden, hidden._version, self._forward(hidden)
+            out = self._forward(hidden)
+            self._begun = hidden, hidden._version, out
+            if self._held is not None and self._held.shape == out.shape:
+                self._held.copy_(out)
+
+    def hold(self, hidden: Tensor) -> None:
+        """A step is being recorded: the answer for ``hidden``, ``(T, H)``, is taken at every replay
+        from one place, where :meth:`begin` lays it from now on."""
+        self._held = torch.zeros_like(hidden)
+        self._begun = hidden, hidden._version, self._held
 
     def close(self) -> None:
         """Give the module its forward pass back."""
-        self._begun = None
+        self._begun = self._held = None
         vars(self.module).pop("forward", None)
 
     def _answer(self, x: Tensor) -> Tensor:

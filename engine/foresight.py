@@ -23,9 +23,10 @@ class Foresight:
         reasons = (routers.why_not(layer) for layer in range(1, len(routers)))
         self.why_not = next((why for why in reasons if why), "there is no second MoE layer")
         """Why a layer cannot be foreseen, where one cannot."""
-        self._seen: dict[int, Tensor] = {}
+        self.seen: dict[int, Tensor] = {}
+        """By layer: what its router was given last, where that is not what the experts were."""
         self._watches = [
-            router.watch(partial(self._seen.__setitem__, layer))
+            router.watch(partial(self.seen.__setitem__, layer))
             for layer, router in enumerate(self._routers)
             if router is not None and not router.same_input
         ]
@@ -41,7 +42,7 @@ class Foresight:
         """Watch no router any more, and foresee nothing."""
         for watch in self._watches:
             watch.remove()
-        self._watches, self._routers, self._seen = [], [], {}
+        self._watches, self._routers, self.seen = [], [], {}
 
     def can(self, layer: int) -> bool:
         """Whether ``layer`` can be foreseen from the one before it."""
@@ -56,8 +57,8 @@ class Foresight:
         if router is None:
             return None
         if not router.same_input:  # the router is given another state than the experts
-            if layer - 1 not in self._seen:
+            if layer - 1 not in self.seen:
                 return None
-            hidden = self._seen[layer - 1]
+            hidden = self.seen[layer - 1]
         with torch.no_grad():
             return router.choose(hidden)

@@ -14,6 +14,7 @@ import transformers
 from torch import Tensor
 
 from engine.collector import Collector
+from engine.decode_graphs import DecodeGraphs
 from engine.errors import FiddlerError, InputError
 from engine.events import TOKENS, empty
 from engine.hook import following
@@ -47,6 +48,7 @@ class Generator:
         *,
         threads: int,
         about: Mapping[str, Any],
+        graphs: DecodeGraphs | None = None,
     ) -> None:
         self.limits = limits
         self.model, self.tokenizer = limits.model, limits.tokenizer
@@ -60,6 +62,7 @@ class Generator:
         self.recorder: Recorder | None = None
         """Of the newest recorded run, finished or not."""
         self.last_run: Run | None = None
+        self._graphs = graphs
         self._texts = texts
         self._usual_threads = torch.get_num_threads()
         self._thread: threading.Thread | None = None
@@ -127,6 +130,8 @@ class Generator:
         options = request.options | (
             {"return_dict_in_generate": True} if searching else {"streamer": collector}
         )
+        if self._graphs is not None:
+            options = options | self._graphs.options(request, max_new_tokens, self.limits)
         lineage = request.lineage()
         owner, here = object(), threading.current_thread()
         recorder: Recorder | None = None

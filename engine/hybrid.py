@@ -73,6 +73,7 @@ class HybridEngine(Planned):
         profile: Profile | str | Path | None = None,
         name: str | None = None,
         reserve_bytes: int | None = None,
+        cuda_graphs: bool | None = None,
     ) -> HybridEngine:
         """Open a checkpoint as a hybrid engine.
 
@@ -135,7 +136,9 @@ class HybridEngine(Planned):
             resolve_model(as_model)
         threads = check_threads(threads)
         check_device(device)
-        check_effect(device, wish, sizes, as_model)
+        if cuda_graphs is not None:
+            cuda_graphs = check_flag("cuda_graphs", cuda_graphs)
+        check_effect(device, wish, sizes, as_model, cuda_graphs)
         if profile is not None and not isinstance(profile, Profile):
             profile = Profile.load(profile)
 
@@ -148,6 +151,7 @@ class HybridEngine(Planned):
             sizes,
             scheme=scheme,
             as_model=as_model,
+            cuda_graphs=cuda_graphs,
         )
         return cls._of(opened, tokenizer, wish, profile, threads)
 
@@ -169,6 +173,7 @@ class HybridEngine(Planned):
         policy: str | type[Policy] | None = None,
         planner: str | None = None,
         reserve_bytes: int | None = None,
+        cuda_graphs: bool | None = None,
     ) -> HybridEngine:
         """An engine of a model that is in host memory already: see :meth:`load`.
 
@@ -179,9 +184,12 @@ class HybridEngine(Planned):
         threads = check_threads(threads)
         wish = Wish(gpu_memory, cache_slots, policy, planner)
         sizes = Sizes.of(max_tokens, max_sequences, reserve_bytes)
-        check_effect(device if isinstance(device, str) else device.name, wish, sizes)
+        if cuda_graphs is not None:
+            cuda_graphs = check_flag("cuda_graphs", cuda_graphs)
+        on = device if isinstance(device, str) else device.name
+        check_effect(on, wish, sizes, cuda_graphs=cuda_graphs)
         machine = None if hardware is None else resolve_hardware(hardware)
-        opened = Opened.of(model, name, device, machine, sizes)
+        opened = Opened.of(model, name, device, machine, sizes, cuda_graphs=cuda_graphs)
         return cls._of(opened, tokenizer, wish, profile, threads)
 
     @classmethod
@@ -206,6 +214,7 @@ class HybridEngine(Planned):
                 spec,
                 threads=count,
                 about=opened.about,
+                graphs=opened.graphs,
             )
             if profile is None:
                 with generator.torch_threads():

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from engine.decode_graphs import DecodeGraphs
 from engine.dense import onto_kernels
 from engine.devices import CudaDevice, Device, is_cuda, open_device
 from engine.devices.card import card_hardware
@@ -70,7 +71,13 @@ NOTHING = Wish("0%", None, "cpu", None)
 """No expert on the device."""
 
 
-def check_effect(device: str, wish: Wish, sizes: Sizes, as_model: object = None) -> None:
+def check_effect(
+    device: str,
+    wish: Wish,
+    sizes: Sizes,
+    as_model: object = None,
+    cuda_graphs: bool | None = None,
+) -> None:
     """Raise InputError for what was asked for, not None, and can have no effect on a device.
 
     ``device`` is its name. ``auto`` takes all: what it leads to depends on the machine, what a call
@@ -82,12 +89,12 @@ def check_effect(device: str, wish: Wish, sizes: Sizes, as_model: object = None)
             "really runs: leave as_model out, or load with device='virtual'"
         )
     asked: dict[str, Any] = {}
-    why, other = "takes no more memory than its plan counts", "cuda"
+    why, other = "is no GPU, and takes no more memory than its plan counts", "cuda"
     if device == "host":
         asked |= vars(wish)
         why, other = "keeps everything in host memory and runs it on the CPU", "virtual"
     if device in ("host", "virtual"):
-        asked["reserve_bytes"] = sizes.reserve_bytes
+        asked |= {"reserve_bytes": sizes.reserve_bytes, "cuda_graphs": cuda_graphs}
     named = [name for name, value in asked.items() if value is not None]
     if named:
         raise InputError(
@@ -110,6 +117,8 @@ class Opened:
     """The one that is costed."""
     sizes: Sizes
     quantization: Quantization | None
+    graphs: DecodeGraphs | None = None
+    """What takes decode steps over; None on a device that has none, or where none are wanted."""
 
     @classmethod
     def of(
@@ -122,6 +131,7 @@ class Opened:
         *,
         scheme: Scheme | None = None,
         as_model: str | ModelSpec | None = None,
+        cuda_graphs: bool | None = None,
     ) -> Opened:
         """``device``: a name, or one that is open; ``machine`` None: the card there is, not
         calibrated.
@@ -138,12 +148,16 @@ class Opened:
             device = open_device(device, store, *asked)
         real = model_spec(model, store, name)
         spec = _costed(real, as_model, scheme)
+        graphs: DecodeGraphs | None = None
         if isinstance(device, CudaDevice):
             if machine is None:
                 machine = card_hardware(device.runtime.name, device.usable_bytes, DEFAULT_HARDWARE)
             move_dense(model, store, device.runtime.device)
+            if cuda_graphs is not False:
+                graphs = DecodeGraphs(model, store, device.runtime)
+                device.told.append(lambda: graphs.why_not)
             if sizes.reserve_bytes is None:
-                _measure_reserve(model, store, device, real, sizes)
+                _measure_reserve(model, store, device, real, sizes, graphs)
         return cls(
             model,
             store,
@@ -153,6 +167,7 @@ class Opened:
             spec,
             replace(sizes, reserve_bytes=device.reserve_bytes),
             quantization,
+            graphs,
         )
 
     @property
@@ -185,6 +200,10 @@ class Opened:
         if not self.device.on_streams:
             session.ties.callback(give_back, self.model)
             onto_kernels(self.model, lane.pool)
+        if self.graphs is not None:
+            self.graphs.foresight = session.foresight
+            self.graphs.shared = session.executor.shared
+            session.ties.callback(self.graphs.close)
         session.ties.callback(detach, session)
         for handle in attach(self.model, session, texts):
             session.ties.callback(handle.remove)
@@ -192,7 +211,12 @@ class Opened:
 
 
 def _measure_reserve(
-    model: Any, store: ExpertStore, device: CudaDevice, spec: ModelSpec, sizes: Sizes
+    model: Any,
+    store: ExpertStore,
+    device: CudaDevice,
+    spec: ModelSpec,
+    sizes: Sizes,
+    graphs: DecodeGraphs | None,
 ) -> None:
     """Put what a step is measured to take in the place of what was assumed, where it fits."""
     tokens, sequences = sizes.max_tokens, sizes.max_sequences
@@ -202,7 +226,7 @@ def _measure_reserve(
     staging = STAGING_BUFFERS * spec.expert_bytes
     planned = kv + workspace_bytes(spec, tokens, sequences) - staging
     try:
-        inside = measure_inside(model, store, device.runtime, tokens, sequences, planned)
+        inside = measure_inside(model, store, device.runtime, tokens, sequences, planned, graphs)
     except torch.OutOfMemoryError:  # a budget for it would not fit either: it says so
         device.runtime.release()
         return

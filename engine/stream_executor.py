@@ -56,7 +56,7 @@ class StreamExecutor:
         self.rows_at_once = rows_at_once(store)
         """Rows of one call of experts; fewer from when the device ran out of memory."""
         self._thread = ThreadPoolExecutor(1, "fiddler-viz-cpu")
-        self._shared = [None if one is None else Beside(one) for one in store.probe.beside]
+        self.shared = [None if one is None else Beside(one) for one in store.probe.beside]
         self._modules = [_there(module, device.runtime.device) for module in store.modules]
         self._grouped = device.runtime.groups(store.dtype) and groups(store.weights(0, 0))
         self._ready: Event = None
@@ -68,7 +68,7 @@ class StreamExecutor:
     def close(self) -> None:
         """End the threads, and give shared experts their forward pass back."""
         self._thread.shutdown()
-        for shared in self._shared:
+        for shared in self.shared:
             if shared is not None:
                 shared.close()
         self.lane.close()
@@ -79,7 +79,7 @@ class StreamExecutor:
         """Choices, weights and what is foreseen, ``(T, K)`` each, on the host: the layer's wait."""
         crossing = self.device.crossing
         self._ready = crossing.look(hidden, index, weights, foreseen)
-        shared = self._shared[layer]
+        shared = self.shared[layer]
         if shared is not None:
             shared.begin(hidden)
         seen = self._seen = crossing.seen()

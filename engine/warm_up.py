@@ -10,17 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.decode_graphs import DecodeGraphs, Silent, standing_in
 from engine.devices.reserve import CALL_BYTES, SPARE_BYTES
 from engine.devices.runtime import Runtime
 from engine.store import ExpertStore
 
-
-class _Silent:
-    """Stands in for a session: experts answer zero."""
-
-    def layer(self, number: int, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-        """``(T, H)``."""
-        return torch.zeros_like(hidden)
+GRAPH_STEPS = 6
+"""New tokens after which decode steps are recorded, checked and replayed."""
 
 
 def measure_inside(
@@ -30,31 +26,43 @@ def measure_inside(
     tokens: int,
     sequences: int,
     planned: int,
+    graphs: DecodeGraphs | None = None,
 ) -> int:
     """Bytes inside of the allocator that a step takes beyond the ``planned`` ones.
 
     ``planned``: what a plan counts as KV cache and activations of so many ``tokens`` for each of
-    ``sequences``. One prefill and one decode step run, of random tokens; the modules' sessions are
-    put back. Raises torch.OutOfMemoryError where they do not fit.
+    ``sequences``. One prefill and one decode step run, of random tokens, and a few that ``graphs``
+    record. The modules' sessions are put back. Raises torch.OutOfMemoryError where they do not fit.
     """
     config: Any = model.config.get_text_config()
     most = getattr(config, "max_position_embeddings", None) or tokens
     ids = torch.randint(int(config.vocab_size), (sequences, min(tokens, most) - 1))
-    before = [getattr(module, "fiddler_session", None) for module in store.modules]
     runtime.release()
     runtime.reset_peak()
     begin = runtime.memory().reserved
-    try:
-        for module in store.modules:
-            module.fiddler_session = _Silent()
-        with torch.no_grad():
-            out = model(ids.to(runtime.device), use_cache=True, logits_to_keep=1)
-            last = ids[:, -1:].to(runtime.device)
-            model(last, past_key_values=out.past_key_values, use_cache=True, logits_to_keep=1)
-    finally:
-        for module, session in zip(store.modules, before, strict=True):
-            module.fiddler_session = session
+    with standing_in(store, Silent()), torch.no_grad():
+        out = model(ids.to(runtime.device), use_cache=True, logits_to_keep=1)
+        last = ids[:, -1:].to(runtime.device)
+        model(last, past_key_values=out.past_key_values, use_cache=True, logits_to_keep=1)
+        del out
+        if graphs is not None:
+            _recorded(model, graphs, ids[:, :4].to(runtime.device), tokens)
     taken = runtime.memory().peak_reserved - begin
-    del out
     runtime.release()
     return max(taken - planned, 0) + CALL_BYTES + SPARE_BYTES
+
+
+def _recorded(model: Any, graphs: DecodeGraphs, ids: Tensor, most: int) -> None:
+    """Generate a few tokens after ``ids``, ``(B, T)``, so that their steps are recorded."""
+    new = min(GRAPH_STEPS, most - ids.shape[1])
+    cache = graphs.cache(len(ids), ids.shape[1] + new, most)
+    if cache is not None and new > 0:
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            past_key_values=cache,
+            disable_compile=True,
+            do_sample=False,
+            min_new_tokens=new,
+            max_new_tokens=new,
+        )

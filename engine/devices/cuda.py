@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from engine.cost import CostModel
@@ -45,6 +47,8 @@ class CudaDevice:
         self.card_bytes = runtime.memory().total
         self._weights, self._ahead = runtime.stream(), runtime.stream()
         self._pace: StreamPace | None = None
+        self.told: list[Callable[[], str | None]] = []
+        """What more there is to know, of what is built on it; None: nothing."""
 
     def __repr__(self) -> str:
         return f"CudaDevice({self.runtime.device}: {self.runtime.name}, {self.arena!r})"
@@ -71,7 +75,8 @@ class CudaDevice:
         found = [f"runs on {self.runtime.device}, {self.runtime.name}", str(self.reserve)]
         if self.runtime.others:
             found.append(f"one GPU is used; not used: {', '.join(self.runtime.others)}")
-        return found + ([self.host.note] if self.host.note else [])
+        found += [self.host.note] if self.host.note else []
+        return found + [note for note in (told() for told in self.told) if note is not None]
 
     # ------------------------------------------------------------------ room
 
@@ -161,7 +166,7 @@ class CudaDevice:
         self.arena.close()
         self.host.close()
         self.crossing.close()
-        self._pace = None
+        self._pace, self.told = None, []
         self.runtime.release()  # what was freed goes back to the card
         self.runtime.limit(self.runtime.memory().total)
 

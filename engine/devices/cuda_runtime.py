@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from torch import Tensor
 
-from engine.devices.runtime import DeviceMemory, Event, Stream
+from engine.devices.cuda_graph import CudaGraph
+from engine.devices.runtime import DeviceMemory, Event, Graph, Stream
 from engine.errors import DeviceError, InputError
 
 _PORTABLE = 1
@@ -120,6 +121,10 @@ class CudaRuntime:
     def use(self, stream: Stream) -> AbstractContextManager[Any]:
         """torch's own block."""
         return torch.cuda.stream(stream)
+
+    def graph(self, stream: Stream, first: Graph | None) -> Graph:
+        """See :class:`~engine.devices.cuda_graph.CudaGraph`."""
+        return CudaGraph(stream, getattr(first, "pool", None))
 
     def pin(self, address: int, n_bytes: int) -> int:
         """cudaHostRegister. An error it returns is read away, or the next call would raise it."""

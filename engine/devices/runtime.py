@@ -32,6 +32,30 @@ class DeviceMemory:
     """The most it ever held since :meth:`Runtime.reset_peak`."""
 
 
+class Graph(Protocol):
+    """Work of a stream that is recorded, to be given to the device again and again as one."""
+
+    def begin(self) -> None:
+        """From now on this thread's work for the device is recorded, and not done.
+
+        Memory that it takes stays its own. What makes the host wait for the device raises
+        RuntimeError.
+        """
+        ...
+
+    def end(self) -> None:
+        """The recording is complete, and torch's stream is the one of before."""
+        ...
+
+    def abandon(self) -> None:
+        """End a recording that went wrong, also one that has not begun or has ended."""
+        ...
+
+    def replay(self) -> None:
+        """Give the work to torch's current stream."""
+        ...
+
+
 class Runtime(Protocol):
     """A GPU's runtime, one device of it."""
 
@@ -81,6 +105,13 @@ class Runtime(Protocol):
 
     def use(self, stream: Stream) -> AbstractContextManager[Any]:
         """Within it torch gives its work to this stream."""
+        ...
+
+    def graph(self, stream: Stream, first: Graph | None) -> Graph:
+        """A graph to be recorded on a stream of its own, not torch's usual one.
+
+        It shares memory with ``first``, which is always replayed before it.
+        """
         ...
 
     def pin(self, address: int, n_bytes: int) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from engine.devices.runtime import DeviceMemory
+from tests.engine.fake_graph import FakeGraph
 
 
 class FakeRuntime:
@@ -29,6 +30,7 @@ class FakeRuntime:
         self.unpin = self.release = self.reset_peak = lambda *_: None
         self.empty = self.pinned = lambda shape, dtype: torch.empty(shape, dtype=dtype)
         self.groups = lambda dtype: dtype == torch.bfloat16
+        self.graph = lambda stream, first: FakeGraph()
         self.done = lambda event: event.ns > 0
         self.elapsed_ns = lambda first, second: second.ns - first.ns
         self.memory = lambda: DeviceMemory(self.total, self.total - (1 << 29), 0, 0)

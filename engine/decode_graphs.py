@@ -1,0 +1,318 @@
+"""Decode steps whose dense part is given to the device as a few graphs, not kernel by kernel.
+
+transformers submits some 25 small kernels for each layer, which takes the host longer than the
+device takes to run them. What a model does between the experts of one layer and those of the next
+is the same at every decode step, so it is recorded as a graph, once, and given to the device as one
+piece of work; between two graphs the experts run as ever, by decisions that no graph can hold. That
+needs inputs, KV cache and experts' answers at places that stay (:mod:`engine.fixed_cache`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from engine.beside import Beside
+from engine.configuration import short
+from engine.devices.runtime import Graph, Runtime, Stream
+from engine.fixed_cache import FixedCache, why_not_fixed
+from engine.foresight import Foresight
+from engine.request import Limits, Request
+from engine.store import ExpertStore
+
+LEAST_NEW = 8
+"""Texts with fewer new tokens grow their cache as ever."""
+LEAST_POSITIONS = 256
+"""Caches have so many positions, or a power of two times as many: texts share their graphs."""
+NMSE = 5e-4
+"""So near a recorded step's logits have to be to those of the same step, kernel by kernel."""
+_OUTPUTS = ("output_hidden_states", "output_attentions", "output_router_logits")
+"""What a caller keeps from step to step, where a graph would write over it."""
+
+
+class Experts(Protocol):
+    """What an experts module hands its call to: a session, or what stands in for one."""
+
+    def layer(self, layer: int, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        """``(T, H), (T, K), (T, K) -> (T, H)``."""
+        ...
+
+
+class Silent:
+    """Experts that answer zero."""
+
+    def layer(self, layer: int, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        """``(T, H)``."""
+        return torch.zeros_like(hidden)
+
+
+@contextmanager
+def standing_in(store: ExpertStore, experts: Experts) -> Iterator[None]:
+    """Within it the experts modules hand their calls to ``experts``."""
+    before = [vars(module).get("fiddler_session") for module in store.modules]
+    numbers = [vars(module).get("fiddler_layer") for module in store.modules]
+    try:
+        for number, module in enumerate(store.modules):
+            module.fiddler_session, module.fiddler_layer = experts, number
+        yield
+    finally:
+        for module, session, number in zip(store.modules, before, numbers, strict=True):
+            module.fiddler_session, module.fiddler_layer = session, number
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of experts: what the device does before it, and where everything is."""
+
+    before: Graph
+    module: nn.Module
+    layer: int
+    hidden: Tensor
+    """``(T, H)``: here the graph leaves it."""
+    index: Tensor
+    """``(T, K)``."""
+    weights: Tensor
+    """``(T, K)``."""
+    out: Tensor
+    """``(T, H)``: from here the next graph takes the experts' answer."""
+
+
+class _Recording:
+    """One decode step, recorded. The device runs nothing of it until :meth:`replay`."""
+
+    def __init__(self, runtime: Runtime, store: ExpertStore, shared: Sequence[Beside | None]):
+        self._runtime, self._store, self._shared = runtime, store, shared
+        self._given: list[Any] = []
+        self._calls: list[_Call] = []
+        self._open: Graph | None = None
+        self._stream: Stream = None
+
+    def record(self, forward: Any, arguments: Mapping[str, Any], stream: Stream) -> None:
+        """Run the host's code of a step. Raises RuntimeError where a graph cannot hold it."""
+        flat, self._shape = tree_flatten(dict(arguments))
+        self._given = [each.clone() if torch.is_tensor(each) else each for each in flat]
+        self._stream = stream
+        first = self._open = self._runtime.graph(stream, None)
+        self._first = first
+        try:
+            with standing_in(self._store, self):
+                first.begin()
+                self._output = forward(**tree_unflatten(self._given, self._shape))
+                self._open.end()
+        except BaseException:
+            self._open.abandon()
+            raise
+        self._last, self._open = self._open, None
+
+    def layer(self, layer: int, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        """While it is recorded: one graph ends at the experts, another begins behind them."""
+        before = self._open
+        assert before is not None
+        before.end()
+        out = torch.zeros_like(hidden)
+        module, beside = self._store.modules[layer], self._shared[layer]
+        if beside is not None:
+            beside.hold(hidden)
+        self._calls.append(_Call(before, module, layer, hidden, index, weights, out))
+        self._open = self._runtime.graph(self._stream, self._first)
+        self._open.begin()
+        return out
+
+    def fits(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether a step with these arguments is the recorded one, but for what tensors hold."""
+        flat, shape = tree_flatten(dict(arguments))
+        return shape == self._shape and all(map(_alike, flat, self._given))
+
+    def replay(self, arguments: Mapping[str, Any]) -> Any:
+        """A step. What it returns is written over by the next."""
+        for given, now in zip(self._given, tree_flatten(dict(arguments))[0], strict=True):
+            if torch.is_tensor(given):
+                given.copy_(now)
+        for call in self._calls:
+            call.before.replay()
+            experts: Experts = call.module.fiddler_session  # type: ignore[assignment]
+            call.out.copy_(experts.layer(call.layer, call.hidden, call.index, call.weights))
+        self._last.replay()
+        return self._output
+
+
+def _told(why: str) -> str:
+    return f"decode steps are given to the GPU kernel by kernel, not as graphs: {why}"
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if torch.is_tensor(one) and torch.is_tensor(other):
+        return one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
+    return one is other or (not isinstance(one, Tensor | nn.Module) and one == other)
+
+
+class DecodeGraphs:
+    """Takes a model's decode steps over, where its cache is one of :meth:`options`.
+
+    The first decode steps with a cache run kernel by kernel: one warms up, at one the step is
+    recorded, at one what was recorded is held against it. Where a model's code does what no graph
+    can hold, or leaves in a graph what changes from step to step, all steps stay as they were, and
+    :attr:`why_not` says so.
+    """
+
+    def __init__(self, model: Any, store: ExpertStore, runtime: Runtime) -> None:
+        why = why_not_fixed(model.config)
+        self.why_not: str | None = None if why is None else _told(why)
+        """Why no step is recorded; None: they are, as far as is known."""
+        self.replayed = 0
+        """Steps that were given as graphs, in all."""
+        self.shared: Sequence[Beside | None] = [None] * len(store.modules)
+        self.foresight: Foresight | None = None
+        self._model, self._store, self._runtime = model, store, runtime
+        self._stream = runtime.stream()
+        self._key: tuple[int, int] | None = None
+        self._cache: FixedCache | None = None
+        self._recording: _Recording | None = None
+        self._watched: dict[int, Tensor] = {}
+        """What routers were given while it was recorded: at every step it is there again."""
+        self._seen = 0
+        """Decode steps with this cache, until it is known whether they can be recorded."""
+        plain = self._plain = model.forward
+
+        @functools.wraps(plain)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return self._forward(*args, **kwargs)
+
+        model.forward = forward  # on this model only, hides its class's
+
+    def __repr__(self) -> str:
+        state = self.why_not or ("recorded" if self._checked else "not recorded yet")
+        return f"DecodeGraphs({state})"
+
+    def close(self) -> None:
+        """Give the model its forward pass back, and free graphs and cache."""
+        vars(self._model).pop("forward", None)
+        self._forget()
+        self._cache = self._key = self.foresight = None
+        self.shared = []
+
+    def _forget(self) -> None:
+        self._recording, self._seen, self._watched = None, 0, {}
+
+    @property
+    def _checked(self) -> bool:
+        return self._recording is not None and self._seen > 2
+
+    # ------------------------------------------------------------------ for a run
+
+    def options(self, request: Request, max_new_tokens: int, limits: Limits) -> dict[str, Any]:
+        """What transformers' ``generate`` has to be given for a request whose steps can be
+        recorded; nothing for others."""
+        wanted = any(limits.option(request.options, name) for name in _OUTPUTS)
+        own = any(
+            limits.option(request.options, name) is not None
+            for name in ("past_key_values", "cache_implementation")
+        )
+        if own or wanted or request.beams > 1 or max_new_tokens < LEAST_NEW:
+            return {}
+        if not bool(request.mask.all()):  # the padding is in a mask that transformers makes larger
+            return {}
+        cache = self.cache(request.rows, request.ids.shape[1] + max_new_tokens, limits.max_tokens)
+        return {} if cache is None else {"past_key_values": cache, "disable_compile": True}
+
+    def cache(self, rows: int, positions: int, most: int) -> FixedCache | None:
+        """An empty cache for texts of so many positions, at most ``most``; None where steps cannot
+        be recorded with it."""
+        room = LEAST_POSITIONS
+        while room < positions:
+            room *= 2
+        key = rows, max(min(room, most), positions)
+        if self.why_not is not None:
+            return None
+        if self._key != key:
+            self._forget()
+            self._cache = self._key = None
+            self._runtime.release()
+            self._cache, self._key = FixedCache.of(self._model.config, key[1]), key
+        assert self._cache is not None
+        if self._cache.length:
+            self._cache.rewind(0)
+        return self._cache
+
+    # ------------------------------------------------------------------ a step
+
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's forward pass."""
+        cache, ids = self._cache, kwargs.get("input_ids")
+        ours = cache is not None and kwargs.get("past_key_values") is cache and not args
+        if not ours or self.why_not or ids is None or ids.shape[1] != 1 or not cache.length:
+            return self._plain(*args, **kwargs)
+        if not self._checked:
+            self._prepare(cache, kwargs)
+        if not self._checked or not self._recording.fits(kwargs):
+            return self._plain(**kwargs)
+        if self.foresight is not None:
+            self.foresight.seen.update(self._watched)
+        out = self._recording.replay(kwargs)
+        cache.advanced(1)
+        self.replayed += 1
+        return out
+
+    def _prepare(self, cache: FixedCache, kwargs: dict[str, Any]) -> None:
+        """What is to do at the first, second and third decode step; the cache is as before."""
+        length = cache.length
+        try:
+            if self._seen == 1:
+                self._record(cache, kwargs)
+            elif self._seen == 2:
+                self._check(cache, kwargs)
+            self._seen += 1
+        except RuntimeError as error:
+            self._forget()
+            self.why_not = _told(short(error))
+        except BaseException:
+            self._forget()
+            raise
+        finally:
+            cache.rewind(length)
+
+    def _record(self, cache: FixedCache, kwargs: dict[str, Any]) -> None:
+        length, runtime = cache.length, self._runtime
+        with self._beside_current(), standing_in(self._store, Silent()):
+            self._plain(**kwargs)  # libraries set up their memory for the stream outside of graphs
+        cache.rewind(length)
+        recording = _Recording(runtime, self._store, self.shared)
+        cache.recording(True)
+        try:
+            recording.record(self._plain, kwargs, self._stream)
+        finally:
+            cache.recording(False)
+        self._recording = recording
+        if self.foresight is not None:
+            self._watched = dict(self.foresight.seen)
+
+    @contextmanager
+    def _beside_current(self) -> Iterator[None]:
+        """On the stream of recordings, after all that was submitted and before what will be."""
+        runtime, stream = self._runtime, self._stream
+        current = runtime.current()
+        runtime.wait(stream, runtime.record(current))
+        with runtime.use(stream):
+            yield
+        runtime.wait(current, runtime.record(stream))
+
+    def _check(self, cache: FixedCache, kwargs: dict[str, Any]) -> None:
+        """Hold the recorded step against the same one kernel by kernel, without experts."""
+        length = cache.length
+        assert self._recording is not None
+        if not self._recording.fits(kwargs):
+            raise RuntimeError("a model's arguments change from step to step")
+        with standing_in(self._store, Silent()):
+            exact = self._plain(**kwargs).logits.float()
+            cache.rewind(length)
+            ours = self._recording.replay(kwargs).logits.float()
+        off = ((ours - exact).square().sum() / exact.square().sum()).item()
+        if not off <= NMSE:
+            raise RuntimeError(f"what was recorded is not the step after it (NMSE {off:.2g})")
