@@ -10,21 +10,18 @@ needs inputs, KV cache and experts' answers at places that stay (:mod:`engine.fi
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch import Tensor
 
 from engine.beside import Beside
 from engine.configuration import short
-from engine.devices.runtime import Graph, Runtime, Stream
+from engine.devices.runtime import Runtime
 from engine.fixed_cache import FixedCache, why_not_fixed
 from engine.foresight import Foresight
-from engine.request import Limits, Request
+from engine.recording import Recording, Silent, standing_in
 from engine.store import ExpertStore
 
 LEAST_NEW = 8
@@ -33,124 +30,10 @@ LEAST_POSITIONS = 256
 """Caches have so many positions, or a power of two times as many: texts share their graphs."""
 NMSE = 5e-4
 """So near a recorded step's logits have to be to those of the same step, kernel by kernel."""
-_OUTPUTS = ("output_hidden_states", "output_attentions", "output_router_logits")
-"""What a caller keeps from step to step, where a graph would write over it."""
-
-
-class Experts(Protocol):
-    """What an experts module hands its call to: a session, or what stands in for one."""
-
-    def layer(self, layer: int, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-        """``(T, H), (T, K), (T, K) -> (T, H)``."""
-        ...
-
-
-class Silent:
-    """Experts that answer zero."""
-
-    def layer(self, layer: int, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-        """``(T, H)``."""
-        return torch.zeros_like(hidden)
-
-
-@contextmanager
-def standing_in(store: ExpertStore, experts: Experts) -> Iterator[None]:
-    """Within it the experts modules hand their calls to ``experts``."""
-    before = [vars(module).get("fiddler_session") for module in store.modules]
-    numbers = [vars(module).get("fiddler_layer") for module in store.modules]
-    try:
-        for number, module in enumerate(store.modules):
-            module.fiddler_session, module.fiddler_layer = experts, number
-        yield
-    finally:
-        for module, session, number in zip(store.modules, before, numbers, strict=True):
-            module.fiddler_session, module.fiddler_layer = session, number
-
-
-@dataclass(frozen=True)
-class _Call:
-    """One call of experts: what the device does before it, and where everything is."""
-
-    before: Graph
-    module: nn.Module
-    layer: int
-    hidden: Tensor
-    """``(T, H)``: here the graph leaves it."""
-    index: Tensor
-    """``(T, K)``."""
-    weights: Tensor
-    """``(T, K)``."""
-    out: Tensor
-    """``(T, H)``: from here the next graph takes the experts' answer."""
-
-
-class _Recording:
-    """One decode step, recorded. The device runs nothing of it until :meth:`replay`."""
-
-    def __init__(self, runtime: Runtime, store: ExpertStore, shared: Sequence[Beside | None]):
-        self._runtime, self._store, self._shared = runtime, store, shared
-        self._given: list[Any] = []
-        self._calls: list[_Call] = []
-        self._open: Graph | None = None
-        self._stream: Stream = None
-
-    def record(self, forward: Any, arguments: Mapping[str, Any], stream: Stream) -> None:
-        """Run the host's code of a step. Raises RuntimeError where a graph cannot hold it."""
-        flat, self._shape = tree_flatten(dict(arguments))
-        self._given = [each.clone() if torch.is_tensor(each) else each for each in flat]
-        self._stream = stream
-        first = self._open = self._runtime.graph(stream, None)
-        self._first = first
-        try:
-            with standing_in(self._store, self):
-                first.begin()
-                self._output = forward(**tree_unflatten(self._given, self._shape))
-                self._open.end()
-        except BaseException:
-            self._open.abandon()
-            raise
-        self._last, self._open = self._open, None
-
-    def layer(self, layer: int, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-        """While it is recorded: one graph ends at the experts, another begins behind them."""
-        before = self._open
-        assert before is not None
-        before.end()
-        out = torch.zeros_like(hidden)
-        module, beside = self._store.modules[layer], self._shared[layer]
-        if beside is not None:
-            beside.hold(hidden)
-        self._calls.append(_Call(before, module, layer, hidden, index, weights, out))
-        self._open = self._runtime.graph(self._stream, self._first)
-        self._open.begin()
-        return out
-
-    def fits(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether a step with these arguments is the recorded one, but for what tensors hold."""
-        flat, shape = tree_flatten(dict(arguments))
-        return shape == self._shape and all(map(_alike, flat, self._given))
-
-    def replay(self, arguments: Mapping[str, Any]) -> Any:
-        """A step. What it returns is written over by the next."""
-        for given, now in zip(self._given, tree_flatten(dict(arguments))[0], strict=True):
-            if torch.is_tensor(given):
-                given.copy_(now)
-        for call in self._calls:
-            call.before.replay()
-            experts: Experts = call.module.fiddler_session  # type: ignore[assignment]
-            call.out.copy_(experts.layer(call.layer, call.hidden, call.index, call.weights))
-        self._last.replay()
-        return self._output
 
 
 def _told(why: str) -> str:
     return f"decode steps are given to the GPU kernel by kernel, not as graphs: {why}"
-
-
-def _alike(one: Any, other: Any) -> bool:
-    if torch.is_tensor(one) and torch.is_tensor(other):
-        return one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
-    return one is other or (not isinstance(one, Tensor | nn.Module) and one == other)
 
 
 class DecodeGraphs:
@@ -174,7 +57,7 @@ class DecodeGraphs:
         self._stream = runtime.stream()
         self._key: tuple[int, int] | None = None
         self._cache: FixedCache | None = None
-        self._recording: _Recording | None = None
+        self._recording: Recording | None = None
         self._watched: dict[int, Tensor] = {}
         """What routers were given while it was recorded: at every step it is there again."""
         self._seen = 0
@@ -207,19 +90,12 @@ class DecodeGraphs:
 
     # ------------------------------------------------------------------ for a run
 
-    def options(self, request: Request, max_new_tokens: int, limits: Limits) -> dict[str, Any]:
-        """What transformers' ``generate`` has to be given for a request whose steps can be
-        recorded; nothing for others."""
-        wanted = any(limits.option(request.options, name) for name in _OUTPUTS)
-        own = any(
-            limits.option(request.options, name) is not None
-            for name in ("past_key_values", "cache_implementation")
-        )
-        if own or wanted or request.beams > 1 or max_new_tokens < LEAST_NEW:
+    def options(self, rows: int, prompt_tokens: int, new_tokens: int, most: int) -> dict[str, Any]:
+        """What transformers' ``generate`` has to be given for the steps of so many texts side by
+        side to be recorded; nothing where they cannot be. ``most``: see :meth:`cache`."""
+        if new_tokens < LEAST_NEW:
             return {}
-        if not bool(request.mask.all()):  # the padding is in a mask that transformers makes larger
-            return {}
-        cache = self.cache(request.rows, request.ids.shape[1] + max_new_tokens, limits.max_tokens)
+        cache = self.cache(rows, prompt_tokens + new_tokens, most)
         return {} if cache is None else {"past_key_values": cache, "disable_compile": True}
 
     def cache(self, rows: int, positions: int, most: int) -> FixedCache | None:
@@ -283,7 +159,7 @@ class DecodeGraphs:
         with self._beside_current(), standing_in(self._store, Silent()):
             self._plain(**kwargs)  # libraries set up their memory for the stream outside of graphs
         cache.rewind(length)
-        recording = _Recording(runtime, self._store, self.shared)
+        recording = Recording(runtime, self._store, self.shared)
         cache.recording(True)
         try:
             recording.record(self._plain, kwargs, self._stream)

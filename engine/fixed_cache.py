@@ -65,7 +65,11 @@ class FixedCache(Cache):
     def of(cls, config: Any, positions: int) -> Self:
         """For a model of that configuration; check :func:`why_not_fixed` before."""
         kinds = DynamicCache(config=config).layers
-        return cls(layers=[FixedLayer(positions, sliding=each.is_sliding) for each in kinds])
+        return cls(
+            layers=[
+                FixedLayer(positions, sliding=getattr(each, "is_sliding", False)) for each in kinds
+            ]
+        )
 
     @property
     def length(self) -> int:

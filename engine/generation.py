@@ -130,8 +130,9 @@ class Generator:
         options = request.options | (
             {"return_dict_in_generate": True} if searching else {"streamer": collector}
         )
-        if self._graphs is not None:
-            options = options | self._graphs.options(request, max_new_tokens, self.limits)
+        if self._graphs is not None and request.steps_alike(self.limits):
+            tokens, most = request.ids.shape[1], self.limits.max_tokens
+            options = options | self._graphs.options(request.rows, tokens, max_new_tokens, most)
         lineage = request.lineage()
         owner, here = object(), threading.current_thread()
         recorder: Recorder | None = None

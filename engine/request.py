@@ -18,6 +18,9 @@ from engine.prompt import PromptLike, encode
 from engine.strict import whole
 from engine.unsupported import why_unchunked
 
+_CACHES = ("past_key_values", "cache_implementation")
+_KEPT = ("output_hidden_states", "output_attentions", "output_router_logits")
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -140,6 +143,20 @@ class Request:
     def answers(self) -> int:
         """Answers to all prompts."""
         return self.ids.shape[0] * self.returned
+
+    def steps_alike(self, limits: Limits) -> bool:
+        """Whether each decode step is the one before, but for what tensors hold.
+
+        Not so where beams move in the cache, where padding is masked, where a caller has a cache of
+        its own, or keeps more of a step than its token.
+        """
+        of = partial(limits.option, self.options)
+        return (
+            self.beams == 1
+            and bool(self.mask.all())
+            and all(of(name) is None for name in _CACHES)
+            and not any(of(name) for name in _KEPT)
+        )
 
     def lineage(self) -> Lineage:
         """What follows the batch through its steps. Beams that run have not ended."""

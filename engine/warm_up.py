@@ -10,13 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.decode_graphs import DecodeGraphs, Silent, standing_in
+from engine.decode_graphs import LEAST_NEW, DecodeGraphs
 from engine.devices.reserve import CALL_BYTES, SPARE_BYTES
 from engine.devices.runtime import Runtime
+from engine.recording import Silent, standing_in
 from engine.store import ExpertStore
-
-GRAPH_STEPS = 6
-"""New tokens after which decode steps are recorded, checked and replayed."""
 
 
 def measure_inside(
@@ -54,15 +52,9 @@ def measure_inside(
 
 def _recorded(model: Any, graphs: DecodeGraphs, ids: Tensor, most: int) -> None:
     """Generate a few tokens after ``ids``, ``(B, T)``, so that their steps are recorded."""
-    new = min(GRAPH_STEPS, most - ids.shape[1])
-    cache = graphs.cache(len(ids), ids.shape[1] + new, most)
-    if cache is not None and new > 0:
-        model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            past_key_values=cache,
-            disable_compile=True,
-            do_sample=False,
-            min_new_tokens=new,
-            max_new_tokens=new,
-        )
+    rows, tokens = ids.shape
+    new = min(LEAST_NEW, most - tokens)
+    options = graphs.options(rows, tokens, new, most)
+    if options:
+        fixed = {"do_sample": False, "min_new_tokens": new, "max_new_tokens": new}
+        model.generate(ids, attention_mask=torch.ones_like(ids), **options, **fixed)
