@@ -23,8 +23,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
+BEGAN = time.perf_counter()
+"""Before torch is imported, which takes its time on a bare machine."""
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # nothing is installed on a bare machine
 
@@ -54,22 +57,28 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.dry_run and chosen.results is None:
         folder = Path(tempfile.gettempdir()) / "fiddler-viz-dry-run"
     memory = None if chosen.host_memory_gb is None else round(chosen.host_memory_gb * 1e9)
-    bench = Bench.opened(
-        folder, dry=chosen.dry_run, fresh=chosen.new, device=chosen.device, memory_bytes=memory
-    )
+    try:
+        bench = Bench.opened(
+            folder, dry=chosen.dry_run, fresh=chosen.new, device=chosen.device, memory_bytes=memory
+        )
+    except ValueError as error:
+        print(error)
+        return 2
     left = [name for name in PARTS if name not in bench.results.parts]
     if chosen.list:
         for name in PARTS:
             print(f"{name}: {_summary(name)} [{'left' if name in left else 'done'}]")
         return 0
+    complete = True
     if chosen.minutes is not None:
-        _several(bench, [name for name in left if name not in ALONE], chosen.minutes * 60)
+        alike = [name for name in left if name not in ALONE]
+        complete = _several(bench, alike, chosen.minutes * 60)
     elif chosen.part is not None or chosen.next:
         name = chosen.part or (left[0] if left else None)
         if name is not None:
             _run(bench, name)
-    elif not _all(bench, left, folder, memory):
-        return 1
+    else:
+        complete = _all(bench, left, folder, memory)
     bench = Bench.opened(
         folder, dry=chosen.dry_run, fresh=False, device=chosen.device, memory_bytes=memory
     )
@@ -79,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     if bench.results.path.exists():
         print(f"\nin {bench.results.path}; left: {_left(bench)}")
     print(bench.results.headline.to_json(bench.results))
-    return 0
+    return 0 if complete else 1
 
 
 def _options() -> argparse.ArgumentParser:
@@ -112,29 +121,42 @@ def _run(bench: Bench, name: str) -> None:
     bench.results.keep(name, figures, time.perf_counter() - bench.began)
 
 
-def _several(bench: Bench, names: list[str], seconds: float) -> None:
-    """Parts in this process, with one model, as long as there is time for another."""
-    until = time.perf_counter() + seconds
+def _several(bench: Bench, names: list[str], seconds: float) -> bool:
+    """Parts in this process, with one model, as long as there is time for another.
+
+    One that fails does not take the others with it; whether none did.
+    """
+    until, complete = BEGAN + seconds, True
     for name in names:
         left = until - time.perf_counter()
         if left < LEAST_SECONDS:
             print(f"{left:.0f} s are left: {name} is for another time")
-            return
+            break
         bench.begin(left - LEAST_SECONDS / 2)
-        _run(bench, name)
+        try:
+            _run(bench, name)
+        except Exception:  # noqa: BLE001 (a visit to a GPU is short: what else can be measured, is)
+            traceback.print_exc()
+            print(f"{name} failed; the parts before it are in {bench.results.path}", flush=True)
+            complete = False
+    return complete
 
 
 def _all(bench: Bench, left: list[str], folder: Path, memory: int | None) -> bool:
-    """Every part that is left in a process of its own, so that each begins with all memory."""
+    """Every part that is left in a process of its own, so that each begins with all memory.
+
+    One that fails does not take the others with it; whether none did.
+    """
     bench.results.keep_about()
+    complete = True
     for name in left:
         command = [sys.executable, __file__, "--part", name, "--results", str(folder)]
         command += ["--device", bench.device, *(["--dry-run"] if bench.dry else [])]
         command += [] if memory is None else ["--host-memory-gb", str(memory / 1e9)]
         if subprocess.run(command, check=False).returncode:
-            print(f"{name} failed; what was measured before it is in {bench.results.path}")
-            return False
-    return True
+            print(f"{name} failed; the parts before it are in {bench.results.path}", flush=True)
+            complete = False
+    return complete
 
 
 def _left(bench: Bench) -> str:

@@ -49,6 +49,8 @@ class DecodeGraphs:
         why = why_not_fixed(model.config)
         self.why_not: str | None = None if why is None else _told(why)
         """Why no step is recorded; None: they are, as far as is known."""
+        self.wanted = True
+        """Whether runs that begin from now on may have their steps recorded."""
         self.replayed = 0
         """Steps that were given as graphs, in all."""
         self.shared: Sequence[Beside | None] = [None] * len(store.modules)
@@ -93,7 +95,7 @@ class DecodeGraphs:
     def options(self, rows: int, prompt_tokens: int, new_tokens: int, most: int) -> dict[str, Any]:
         """What transformers' ``generate`` has to be given for the steps of so many texts side by
         side to be recorded; nothing where they cannot be. ``most``: see :meth:`cache`."""
-        if new_tokens < LEAST_NEW:
+        if not self.wanted or new_tokens < LEAST_NEW:
             return {}
         cache = self.cache(rows, prompt_tokens + new_tokens, most)
         return {} if cache is None else {"past_key_values": cache, "disable_compile": True}

@@ -150,6 +150,7 @@ class Generator:
                 self.recorder = recorder
             with ExitStack() as around:
                 around.enter_context(self.torch_threads())
+                around.enter_context(self.session.device.computing())
                 around.enter_context(_seeded(request.seed, self.model.device))
                 if searching and record:
                     around.enter_context(following(self.model, lineage))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from engine.store import ExpertWeights
 
-MOST_GROUPS = 1024
+MOST_GROUPS = 1023
 """More matrices than this, used or not, torch's call does not take."""
 _ALIGNED_BYTES = 16
 

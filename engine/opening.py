@@ -12,6 +12,7 @@ from engine.dense import onto_kernels
 from engine.devices import CudaDevice, Device, is_cuda, open_device
 from engine.devices.card import card_hardware
 from engine.devices.dense_part import move_dense
+from engine.devices.reserve import outside_bytes
 from engine.errors import InputError
 from engine.hook import attach, detach
 from engine.loader import model_spec
@@ -28,7 +29,6 @@ from engine.step import Texts
 from engine.store import ExpertStore, experts_modules
 from engine.strict import whole
 from engine.takeover import give_back
-from engine.timeline import STAGING_BUFFERS
 from engine.warm_up import measure_inside
 
 DEFAULT_HARDWARE, DEFAULT_POLICY = "rtx-4090", "fiddler"
@@ -223,14 +223,13 @@ def _measure_reserve(
     if tokens < 2:
         return  # a prefill needs one, and a decode step another
     kv = spec.kv_bytes_per_token * tokens * sequences
-    staging = STAGING_BUFFERS * spec.expert_bytes
-    planned = kv + workspace_bytes(spec, tokens, sequences) - staging
+    planned = spec.dense_bytes + kv + workspace_bytes(spec, tokens, sequences)
     try:
-        inside = measure_inside(model, store, device.runtime, tokens, sequences, planned, graphs)
+        inside = measure_inside(model, store, device, tokens, sequences, planned, graphs)
     except torch.OutOfMemoryError:  # a budget for it would not fit either: it says so
         device.runtime.release()
         return
-    device.reserve = device.reserve.measured(inside)
+    device.reserve = device.reserve.measured(inside, outside_bytes(device.runtime.memory()))
 
 
 def _costed(real: ModelSpec, as_model: str | ModelSpec | None, scheme: Scheme | None) -> ModelSpec:

@@ -57,7 +57,7 @@ class StreamExecutor:
         """Rows of one call of experts; fewer from when the device ran out of memory."""
         self._thread = ThreadPoolExecutor(1, "fiddler-viz-cpu")
         self.shared = [None if one is None else Beside(one) for one in store.probe.beside]
-        self._modules = [_there(module, device.runtime.device) for module in store.modules]
+        self._modules = [there(module, device.runtime.device) for module in store.modules]
         self._grouped = device.runtime.groups(store.dtype) and groups(store.weights(0, 0))
         self._ready: Event = None
         self._seen: Seen | None = None
@@ -143,8 +143,6 @@ class StreamExecutor:
         }
         resident = sorted(slot_of, key=slot_of.__getitem__)
         streamed = [at for at, action in enumerate(decision.actions) if action == _STREAM]
-        ahead = [] if self.device.in_turn else streamed[:STAGING_BUFFERS]
-        begun = {at: self._begin(layer, decision, at) for at in ahead}
         pairs, bounds = pairs_by_expert(
             chosen, [decision.experts[at] for at in (*resident, *streamed)]
         )
@@ -155,6 +153,9 @@ class StreamExecutor:
         for slot, (begin, end) in zip(slots if grouped else [], bounds, strict=False):
             until[slot - first] = end - begin
         table = self.device.crossing.table(np.concatenate((pairs, until.cumsum())), compute)
+        ahead = [] if self.device.in_turn else streamed[:STAGING_BUFFERS]
+        # after the table, which would wait behind them: the device copies one thing after the other
+        begun = {at: self._begin(layer, decision, at) for at in ahead}
         rows = DeviceRows(
             hidden, weights.reshape(-1).float(), table[: len(pairs)], chosen.shape[1], out
         )
@@ -259,7 +260,7 @@ def executor_for(
     return Executor(store, device, threads)
 
 
-def _there(module: nn.Module, device: torch.device) -> nn.Module:
+def there(module: nn.Module, device: torch.device) -> nn.Module:
     """An experts module without its experts, for the device: its own parts, as a norm, copied."""
     made = copy.copy(module)
     made.__dict__ = dict(vars(module))

@@ -58,7 +58,7 @@ def _peak(bench: Bench, engine: HybridEngine) -> Peak:
     plan = engine.plan
     experts = len(plan.pinned) + plan.cache_slots
     planned = plan.minimum_bytes + experts * plan.expert_bytes
-    return Peak.of(device.runtime, device.reserve, planned)
+    return device.peak(planned)
 
 
 def _replans(bench: Bench, engine: HybridEngine) -> tuple[int, int]:
@@ -73,8 +73,7 @@ def _replans(bench: Bench, engine: HybridEngine) -> tuple[int, int]:
         engine.replan(policy=str(random.choice(POLICIES)), gpu_memory=budget)
         device.runtime.reset_peak()
         bench.run(engine, bench.prompt(4, done), 2)
-        peak = Peak.of(device.runtime, device.reserve, budget)
-        exceeded += not peak.kept
+        exceeded += not device.peak(budget).kept
         done += 1
     return done, exceeded
 
@@ -83,6 +82,9 @@ def parity(bench: Bench) -> tuple[float, bool]:
     """The worst NMSE of logits in bfloat16, and whether all greedy texts in float32 are those of
     transformers with all weights on the device.
 
+    Its experts run one by one there: its grouped call rounds more often, and is three times as far
+    from the exact logits on a CPU. Two that round are as far from each other as both together.
+
     Of the bundled model, which is trained: where weights are random, two experts are often as good
     as each other for a router, and the last bit decides.
     """
@@ -90,7 +92,9 @@ def parity(bench: Bench) -> tuple[float, bool]:
     new = 8 if bench.dry else GREEDY
     for dtype in (torch.bfloat16, torch.float32):
         runtime = bench.runtime()
-        plain: Any = AutoModelForCausalLM.from_pretrained(BUNDLED, dtype=dtype)
+        plain: Any = AutoModelForCausalLM.from_pretrained(
+            BUNDLED, dtype=dtype, experts_implementation="eager"
+        )
         plain = plain.to(runtime.device).eval()
         model = load_model(BUNDLED, str(dtype).removeprefix("torch."))
         engine = HybridEngine.wrap(
@@ -114,4 +118,5 @@ def parity(bench: Bench) -> tuple[float, bool]:
                 if dtype == torch.float32:
                     run = engine.generate(ids[0].tolist(), new, do_sample=False)
                     same = same and list(run.tokens[0]) == text.tolist()
+        engine.close()
     return worst, same

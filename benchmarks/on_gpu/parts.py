@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
@@ -14,6 +15,7 @@ from benchmarks.on_gpu.invariants import invariants
 from engine.bounds import bound
 from engine.calibrate import calibrate
 from engine.hybrid import HybridEngine
+from engine.recording import Silent, standing_in
 from engine.replay import replay
 from engine.trace import Trace
 
@@ -85,6 +87,37 @@ def decode(bench: Bench) -> Figures:
     return {"policies": found, "prompt_tokens": PROMPT, "new_tokens": new, "budget_bytes": budget}
 
 
+def dense(bench: Bench) -> Figures:
+    """A decode step without experts: given to the GPU kernel by kernel, as transformers does, and
+    as graphs."""
+    engine = bench.engine()
+    graphs = engine._generator._graphs
+    assert graphs is not None
+    few, many = (8, 12) if bench.dry else (8, 72)
+    took: dict[str, list[float]] = {"kernel by kernel": [], "as graphs": []}
+    before = graphs.replayed
+    with standing_in(engine.session.store, Silent()):
+        for number in range(-1, ROUNDS):  # the first warms up, and records
+            for name, seconds in took.items():
+                graphs.wanted = name == "as graphs"
+                spent = [_seconds(bench, engine, new) for new in (few, many)]
+                if number >= 0:
+                    seconds.append((spent[1] - spent[0]) / (many - few))
+    graphs.wanted = True
+    found = {name: 1e3 * float(np.median(seconds)) for name, seconds in took.items()}
+    for name, ms in found.items():
+        say(f"a step's dense part {name}: {ms:.2f} ms")
+    return {
+        "ms_per_token": found, "replayed": graphs.replayed - before, "why_not": graphs.why_not,
+    }  # fmt: skip
+
+
+def _seconds(bench: Bench, engine: HybridEngine, new: int) -> float:
+    begin = time.perf_counter()
+    bench.run(engine, bench.prompt(_few(bench, PROMPT)), new)
+    return time.perf_counter() - begin
+
+
 def prefill(bench: Bench) -> Figures:
     """Tokens of long prompts per second."""
     engine = bench.engine()
@@ -143,6 +176,8 @@ def fidelity(bench: Bench) -> Figures:
                      "error_percent": 100 * (speeds[1] / speeds[0] - 1)}
                 )  # fmt: skip
         say(f"{share}% of the experts, {bench.passed}")
+    if not cases:
+        raise RuntimeError("no time was left for a case: run this part by itself (--part fidelity)")
     errors = [abs(case["error_percent"]) for case in cases]
     right, ranked = _ranking(cases)
     return {
@@ -201,6 +236,7 @@ def _busy(busy: dict[str, float]) -> str:
 PARTS: dict[str, Callable[[Bench], Figures]] = {
     "setup": setup,
     "decode": decode,
+    "dense": dense,
     "accelerate": accelerate,
     "fidelity": fidelity,
     "prefill": prefill,

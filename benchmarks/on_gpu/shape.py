@@ -7,6 +7,7 @@ at changing places: drawing ninety gigabytes would take minutes.
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ from engine.pages import own
 TILE = 1 << 22
 SPARE_BYTES = 14 * 10**9
 """Host memory left for the rest: libraries, pinned buffers, the system."""
+
+LEAST_FREE_BYTES = 3 * 10**9
+WAIT_SECONDS, MOST_WAITS = 0.05, 20
+"""How long a thread waits at most, now and then, for a virtual machine's memory to grow."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ TINY = Shape("tiny", 3, 64, 96, 4, 2, 128)
 def host_bytes() -> int:
     """Host memory that may be used: what the system calls available, or the container's limit."""
     known = []
-    for line in _lines(Path("/proc/meminfo")):
+    for line in _meminfo():
         if line.startswith("MemAvailable:"):
             known.append(int(line.split()[1]) * 1024)
     for line in _lines(Path("/sys/fs/cgroup/memory.max")):
@@ -122,6 +127,19 @@ def build(shape: Shape, layers: int, experts: str | None = IMPLEMENTATION) -> An
     return model.eval().requires_grad_(False)
 
 
+def _wait_for_room() -> None:
+    """A virtual machine's memory may grow while it is used, slower than threads can fill it."""
+    for _ in range(MOST_WAITS):
+        known = [line.split()[1] for line in _meminfo() if line.startswith("MemAvailable:")]
+        if not known or int(known[0]) * 1024 >= LEAST_FREE_BYTES:
+            return
+        time.sleep(WAIT_SECONDS)
+
+
+def _meminfo() -> list[str]:
+    return _lines(Path("/proc/meminfo"))
+
+
 def _alone() -> None:
     """Threads fill a parameter each; torch's own would only stand in their way."""
     torch.set_num_threads(1)
@@ -136,6 +154,8 @@ def _filled(model: nn.Module, tile: Tensor, number: int, name: str) -> tuple[str
         return name, part
     flat, half = part.view(-1), len(tile) // 2
     for turn, start in enumerate(range(0, flat.numel(), half)):
+        if turn % 64 == 0:
+            _wait_for_room()
         piece = flat[start : start + half]
         shift = (977 * number + 131 * turn) % half  # no two pieces alike
         piece.copy_(tile[shift : shift + piece.numel()])

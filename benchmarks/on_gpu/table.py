@@ -32,6 +32,10 @@ def table(results: Results | None) -> list[str]:
     lines.append(_row("best policy over `fiddler_released`", _times(results, headline.vs_released)))
     share = headline.fraction_of_bound
     lines.append(_row("best policy, share of the bound", f"{share:.0%}" if share else NOT_YET))
+    step = results.parts.get("dense", {}).get("ms_per_token", {})
+    for name in step or ("kernel by kernel, and as graphs",):
+        what = f"dense part of a decode step, {name}"
+        lines.append(_row(what, _number(results, step.get(name), "ms")))
     for part, unit in (("prefill", "tokens of the prompt/s"), ("beams", "tokens/s")):
         found = results.parts.get(part, {}).get("runs", {})
         for what in found or (part,):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -104,6 +105,10 @@ class Device(Protocol):
 
     def pace(self, costs: CostModel) -> Pace:
         """A clock for a new run."""
+        ...
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Within it the model runs."""
         ...
 
     def close(self) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 
 from engine.cost import CostModel
 from engine.devices.crossing import Crossing
 from engine.devices.pinned import PinnedWeights
-from engine.devices.reserve import Reserve
+from engine.devices.reserve import Peak, Reserve
 from engine.devices.runtime import Event, Runtime
 from engine.devices.slots import SlotArena
 from engine.devices.stream_pace import Begun, StreamPace
@@ -17,6 +19,9 @@ from engine.errors import BudgetError, DeviceError
 from engine.events import Clock
 from engine.store import ExpertStore, ExpertWeights
 from engine.units import format_bytes
+
+PIECE_BYTES = 32 << 20
+"""What is fetched early is copied in such pieces: about a millisecond that others wait for it."""
 
 
 class CudaDevice:
@@ -38,7 +43,8 @@ class CudaDevice:
         self.runtime = runtime
         self.columns = store.experts
         runtime.limit(runtime.memory().total)  # an engine before this one may have left less
-        self._before_bytes = runtime.memory().reserved
+        runtime.release()
+        self.before_bytes = runtime.memory().reserved
         """What engines before this one hold: torch has one allocator for a process."""
         self.reserve = Reserve.of(runtime, reserve_bytes)
         self.host = PinnedWeights(runtime, store)
@@ -92,7 +98,7 @@ class CudaDevice:
     def limit(self, budget_bytes: int) -> None:
         """Hold torch's allocator to the budget, and what it held when this device was opened."""
         self.check_budget(budget_bytes)
-        self.runtime.limit(budget_bytes - self.reserve.outside_bytes + self._before_bytes)
+        self.runtime.limit(budget_bytes - self.reserve.outside_bytes + self.before_bytes)
 
     def resize(self, slots: int) -> None:
         """Another number of slots; they are empty afterwards.
@@ -127,7 +133,7 @@ class CudaDevice:
 
     def fetch(self, flat: int, weights: ExpertWeights) -> None:
         """Copy an expert ahead of its use and keep it."""
-        copied = self.arena.put(flat, weights, self._ahead)
+        copied = self.arena.put(flat, weights, self._ahead, PIECE_BYTES)
         if self._pace is not None:
             self._pace.ahead.append((flat, copied))
 
@@ -171,6 +177,14 @@ class CudaDevice:
         self.runtime.limit(self.runtime.memory().total)
 
     # ------------------------------------------------------------------ time
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """See :meth:`engine.devices.runtime.Runtime.computing`."""
+        return self.runtime.computing()
+
+    def peak(self, planned_bytes: int) -> Peak:
+        """What a plan counts, against the most that was held since the runtime's peak was reset."""
+        return Peak.of(self.runtime, self.reserve, planned_bytes, self.before_bytes)
 
     def pace(self, costs: CostModel) -> StreamPace:
         """A measured clock, from now."""

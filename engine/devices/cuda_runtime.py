@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own idiom)
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from engine.devices.cuda_graph import CudaGraph
 from engine.devices.runtime import DeviceMemory, Event, Graph, Stream
@@ -15,6 +16,12 @@ from engine.errors import DeviceError, InputError
 
 _PORTABLE = 1
 """cudaHostRegisterPortable."""
+_GROUPING = (9, 10)
+"""Major compute capabilities for which torch has a kernel of grouped products."""
+_ATTENTION = (
+    SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH,
+)  # fmt: skip
+"""Not cuDNN's: it is set up anew for every length of keys, at every step of a growing text."""
 
 
 def cuda_index(name: str) -> int:
@@ -118,6 +125,10 @@ class CudaRuntime:
         with torch.cuda.stream(stream):
             target.copy_(source, non_blocking=True)
 
+    def computing(self) -> AbstractContextManager[Any]:
+        """See :data:`_ATTENTION`."""
+        return sdpa_kernel(list(_ATTENTION))
+
     def use(self, stream: Stream) -> AbstractContextManager[Any]:
         """torch's own block."""
         return torch.cuda.stream(stream)
@@ -127,25 +138,33 @@ class CudaRuntime:
         return CudaGraph(stream, getattr(first, "pool", None))
 
     def pin(self, address: int, n_bytes: int) -> int:
-        """cudaHostRegister. An error it returns is read away, or the next call would raise it."""
-        code = int(torch.cuda.cudart().cudaHostRegister(address, n_bytes, _PORTABLE))
-        if code:
-            try:
-                torch.zeros(1, device=self.device)
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                if f"{code}" not in str(error) and "register" not in str(error).lower():
-                    torch.zeros(1, device=self.device)  # raises again what is not over
+        """cudaHostRegister."""
+        with torch.cuda.device(self.device):
+            code = int(torch.cuda.cudart().cudaHostRegister(address, n_bytes, _PORTABLE))
+            self._read_away(code)
         return code
+
+    def _read_away(self, code: int) -> None:
+        """An error that a call has returned: else the next call would raise it."""
+        if not code:
+            return
+        try:
+            torch.zeros(1, device=self.device)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if f"{code}" not in str(error) and "register" not in str(error).lower():
+                torch.zeros(1, device=self.device)  # raises again what is not over
 
     def unpin(self, address: int) -> None:
         """cudaHostUnregister."""
-        torch.cuda.cudart().cudaHostUnregister(address)
+        with torch.cuda.device(self.device):
+            self._read_away(int(torch.cuda.cudart().cudaHostUnregister(address)))
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """cudaHostAlloc, by torch's pool."""
-        return torch.empty(shape, dtype=dtype, pin_memory=True)
+        with torch.cuda.device(self.device):  # of another thread's current one it would be
+            return torch.empty(shape, dtype=dtype, pin_memory=True)
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """By torch's allocator."""
@@ -177,5 +196,6 @@ class CudaRuntime:
         torch.cuda.reset_peak_memory_stats(self.device)
 
     def groups(self, dtype: torch.dtype) -> bool:
-        """bfloat16 from compute capability 8.0 on: for others torch's call waits for the host."""
-        return dtype == torch.bfloat16 and self._major >= 8 and hasattr(F, "grouped_mm")
+        """bfloat16 on compute capabilities 9 and 10: for others torch's call is a loop, for which
+        the host waits."""
+        return dtype == torch.bfloat16 and self._major in _GROUPING and hasattr(F, "grouped_mm")

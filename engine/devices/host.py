@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from engine.cost import CostModel
 from engine.decision import Decision
@@ -90,6 +92,10 @@ class HostDevice:
     def held(self) -> set[int]:
         """Nothing."""
         return set()
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """The CPU's kernels are as they are."""
+        return nullcontext()
 
     def pace(self, costs: CostModel) -> MeasuredPace:
         """Wall-clock time, from now."""

@@ -10,6 +10,7 @@ so.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from mmap import PAGESIZE
 
 from torch import Tensor
@@ -22,6 +23,8 @@ CHUNK_BYTES = 1 << 30
 _BUFFERS = 2
 ALREADY = 712
 """cudaErrorHostMemoryAlreadyRegistered."""
+_REFUSALS = 3
+"""After so many in a row nothing more is tried: each can take the system long."""
 
 
 class PinnedWeights:
@@ -33,6 +36,7 @@ class PinnedWeights:
         self.pinned_bytes = 0
         self.error = 0
         """The runtime's number for why it refused; 0 where it did not."""
+        self._refused = 0
         self._most = store.n_bytes if most_bytes is None else most_bytes
         self._addresses: list[int] = []
         """Where each pinned chunk begins."""
@@ -72,12 +76,23 @@ class PinnedWeights:
         if hasattr(self, "_like"):
             del self._like  # the store's tensors
 
-    def copy(self, target: ExpertWeights, source: ExpertWeights, stream: Stream) -> None:
-        """Copy an expert to the device on a stream; the host waits only for a buffer, if at all."""
+    def copy(
+        self,
+        target: ExpertWeights,
+        source: ExpertWeights,
+        stream: Stream,
+        piece_bytes: int | None = None,
+    ) -> None:
+        """Copy an expert to the device on a stream; the host waits only for a buffer, if at all.
+
+        ``piece_bytes``: in pieces of about so much, between which other streams' copies have their
+        turn: the device has one engine for each direction.
+        """
         loose = any(part.data_ptr() in self._loose for part in source.parts)
         given = self._buffered(source) if loose else source
         for mine, theirs in zip(target.parts, given.parts, strict=True):
-            self.runtime.copy(mine, theirs, stream)
+            for to, of in _pieces(mine, theirs, piece_bytes):
+                self.runtime.copy(to, of, stream)
         if loose:
             self._busy[self._turn] = self.runtime.record(stream)
             self._turn = (self._turn + 1) % _BUFFERS
@@ -105,17 +120,27 @@ class PinnedWeights:
         for first in range(0, len(fused), at_once):
             part = fused[first : first + at_once]
             size, address = part.numel() * part.element_size(), part.data_ptr()
-            pinned = not self.error and self.pinned_bytes + size <= self._most
+            pinned = self._refused < _REFUSALS and self.pinned_bytes + size <= self._most
             if pinned:
                 code = self.runtime.pin(address, size)
                 if code not in (0, ALREADY):
                     self.error = code
+                self._refused = self._refused + 1 if code else 0
                 pinned = code == 0
             if pinned:
                 self._addresses.append(address)
                 self.pinned_bytes += size
             else:
                 self._loose.update(expert.data_ptr() for expert in part)
+
+
+def _pieces(
+    target: Tensor, source: Tensor, piece_bytes: int | None
+) -> Iterable[tuple[Tensor, Tensor]]:
+    if piece_bytes is None or source.nbytes <= piece_bytes:
+        return [(target, source)]
+    many = piece_bytes // source.element_size()
+    return zip(target.view(-1).split(many), source.view(-1).split(many), strict=True)
 
 
 def _unpin(runtime: Runtime, addresses: list[int], _: list[ExpertWeights]) -> None:

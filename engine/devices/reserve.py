@@ -9,7 +9,7 @@ much is taken off it first, as part of the plan's workspace.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from engine.devices.runtime import DeviceMemory, Runtime
 from engine.strict import whole
@@ -67,10 +67,15 @@ class Reserve:
         how = "assumed" if asked_bytes is None else "asked for"
         return cls(outside if measured else CONTEXT_BYTES, inside, f"{context}, the rest {how}")
 
-    def measured(self, inside_bytes: int) -> Reserve:
-        """With what was measured inside of the allocator, in place of what was assumed."""
+    def measured(self, inside_bytes: int, outside_now: int) -> Reserve:
+        """With what was measured inside of the allocator, in place of what was assumed.
+
+        ``outside_now``: what is used of the card outside of it, after a step has run: code is
+        loaded when it is first used, and pinned memory has tables of its own.
+        """
         how = self.how.split(",")[0]
-        return replace(self, inside_bytes=inside_bytes, how=f"{how}, the rest measured")
+        more = outside_now if outside_now <= MOST_CONTEXT_BYTES else 0  # else others use the card
+        return Reserve(max(self.outside_bytes, more), inside_bytes, how=f"{how}, the rest measured")
 
 
 def outside_bytes(memory: DeviceMemory) -> int:
@@ -93,9 +98,13 @@ class Peak:
         )
 
     @classmethod
-    def of(cls, runtime: Runtime, reserve: Reserve, planned_bytes: int) -> Peak:
-        """Of a card since the last :meth:`Runtime.reset_peak`."""
-        return cls(planned_bytes, runtime.memory().peak_reserved + reserve.outside_bytes)
+    def of(
+        cls, runtime: Runtime, reserve: Reserve, planned_bytes: int, before_bytes: int = 0
+    ) -> Peak:
+        """Of a card since the last :meth:`Runtime.reset_peak`; ``before_bytes``: what the allocator
+        held before any of what was planned."""
+        held = runtime.memory().peak_reserved - before_bytes
+        return cls(planned_bytes, held + reserve.outside_bytes)
 
     @property
     def kept(self) -> bool:

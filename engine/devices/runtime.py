@@ -103,6 +103,10 @@ class Runtime(Protocol):
         """
         ...
 
+    def computing(self) -> AbstractContextManager[Any]:
+        """Within it torch's choices of kernels suit steps whose lengths change."""
+        ...
+
     def use(self, stream: Stream) -> AbstractContextManager[Any]:
         """Within it torch gives its work to this stream."""
         ...

@@ -95,8 +95,11 @@ class SlotArena:
         self.slots = _NONE
         del self.like  # the store's tensors
 
-    def put(self, flat: int, weights: ExpertWeights, stream: Stream) -> tuple[Event, Event]:
-        """Copy an expert into a free slot; returns the copy's begin and end."""
+    def put(
+        self, flat: int, weights: ExpertWeights, stream: Stream, piece_bytes: int | None = None
+    ) -> tuple[Event, Event]:
+        """Copy an expert into a free slot; returns the copy's begin and end. ``piece_bytes``: see
+        :meth:`~engine.devices.pinned.PinnedWeights.copy`."""
         if flat in self._place:
             raise DeviceError(f"expert {flat} is on the device already")
         taken = set(self._place.values())
@@ -104,7 +107,7 @@ class SlotArena:
         slot = next((slot for slot in every if slot not in taken), None)
         if slot is None:
             raise DeviceError(f"all {self.slots} slots are taken: drop an expert first")
-        events = self._copy(slot, weights, stream)
+        events = self._copy(slot, weights, stream, piece_bytes)
         self._place[flat] = slot  # last: an interrupt before it leaves the slot free
         return events
 
@@ -113,14 +116,16 @@ class SlotArena:
         slot, self._turn = self._turn, (self._turn + 1) % STAGING_BUFFERS
         return slot, *self._copy(slot, weights, stream)
 
-    def _copy(self, slot: int, weights: ExpertWeights, stream: Stream) -> tuple[Event, Event]:
+    def _copy(
+        self, slot: int, weights: ExpertWeights, stream: Stream, piece_bytes: int | None = None
+    ) -> tuple[Event, Event]:
         runtime = self.runtime
         for event in (self._arrived[slot], self._read[slot]):
             if event is not None:
                 runtime.wait(stream, event)
         self._read[slot] = None
         begin = runtime.record(stream)
-        self.host.copy(self._views[slot], weights, stream)
+        self.host.copy(self._views[slot], weights, stream, piece_bytes)
         end = self._arrived[slot] = runtime.record(stream)
         return begin, end
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from engine.cost import CostModel
 from engine.decision import Decision
@@ -65,6 +67,10 @@ class VirtualDevice(Arena):
 
     def limit(self, budget_bytes: int) -> None:
         """The ledger holds the budget; the arena its slots."""
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """The CPU's kernels are as they are."""
+        return nullcontext()
 
     def pace(self, costs: CostModel) -> ModelledPace:
         """A modelled clock, from 0 ns."""

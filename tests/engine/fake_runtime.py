@@ -26,6 +26,7 @@ class FakeRuntime:
         self.host_waits, self.total, self.refuses, self.cap = 0, total, refuses, total
         self.main = self.stream()
         self.current, self.use = lambda: self.main, nullcontext
+        self.computing = nullcontext
         self.pin = lambda address, n_bytes: self.refuses
         self.unpin = self.release = self.reset_peak = lambda *_: None
         self.empty = self.pinned = lambda shape, dtype: torch.empty(shape, dtype=dtype)

@@ -7,7 +7,7 @@ import pytest
 import fiddler_viz as fv
 from engine import devices
 from engine.devices.card import card_hardware
-from engine.devices.reserve import CALL_BYTES, CONTEXT_BYTES, SPARE_BYTES, Peak, Reserve
+from engine.devices.reserve import CONTEXT_BYTES, SPARE_BYTES, Peak, Reserve
 from engine.devices.runtime import DeviceMemory
 from engine.errors import InputError
 from engine.placement import change_plan, make_plan
@@ -28,7 +28,10 @@ def card(used: int, reserved: int = 0, peak: int = 0) -> FakeRuntime:
 def test_the_context_is_what_our_allocator_does_not_hold() -> None:
     found = Reserve.of(card(used=3 * GB, reserved=2_400_000_000))
     assert found.outside_bytes == 600_000_000 and "context measured" in str(found)
-    assert found.measured(5).n_bytes == 600_000_005 and "rest measured" in found.measured(5).how
+    assert found.measured(5, 0).n_bytes == 600_000_005
+    assert "rest measured" in found.measured(5, 0).how
+    assert found.measured(5, 700_000_000).n_bytes == 700_000_005  # code came with the first step
+    assert found.measured(5, 9 * GB).n_bytes == 600_000_005  # others came
     assert Reserve.of(card(used=9 * GB)).outside_bytes == CONTEXT_BYTES  # others are there too
     assert Reserve.of(card(used=GB), asked_bytes=7).n_bytes == GB + 7
     with pytest.raises(InputError, match="reserve_bytes"):
@@ -43,6 +46,7 @@ def test_peak_against_plan() -> None:
     above = Peak.of(card(0, peak=9_600_000_000), reserve, 10 * GB)
     assert not above.kept and not above.near and "EXCEEDED" in str(above)
     assert not Peak.of(card(0, peak=8 * GB), reserve, 10 * GB).near
+    assert Peak.of(card(0, peak=11 * GB), reserve, 10 * GB, 2 * GB).measured_bytes == 9_500_000_000
 
 
 def test_a_plan_takes_the_reserve_off_the_budget_and_keeps_it_in_files() -> None:
@@ -79,8 +83,8 @@ def test_reserve_is_measured_or_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
     runtime.memory = lambda: DeviceMemory(usual().total, usual().free, 0, peak)
     engine = fv.load("demo", device="cuda", gpu_memory="50%", max_tokens=256)
     plan = engine.plan
-    planned = plan.kv_bytes + plan.workspace_bytes - plan.reserve_bytes - 2 * plan.expert_bytes
-    inside = peak - planned + CALL_BYTES + SPARE_BYTES
+    planned = plan.minimum_bytes - plan.reserve_bytes
+    inside = peak - planned + SPARE_BYTES
     assert plan.reserve_bytes == inside + (1 << 29)
     engine = fv.load("demo", device="cuda", gpu_memory="50%", reserve_bytes=7)
     assert engine.plan.reserve_bytes == 7 + (1 << 29)

@@ -159,12 +159,34 @@ def test_a_limit_leaves_the_rest_to_buffers(store: ExpertStore, runtime: FakeRun
     assert all(a.equal(b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_the_driver_says_no_once(store: ExpertStore) -> None:
+def test_one_refusal_is_not_the_end(store: ExpertStore) -> None:
+    runtime = FakeRuntime()
+    asked: list[int] = []
+    runtime.pin = lambda address, n_bytes: asked.append(address) or (2 if len(asked) == 2 else 0)
+    made = PinnedWeights(runtime, store)
+    assert len(asked) == 8 and 0 < made.pinned_bytes < made.total_bytes
+    assert "driver's error 2" in made.note
+
+
+def test_what_is_fetched_early_is_copied_in_pieces(store: ExpertStore) -> None:
+    runtime = FakeRuntime()
+    made, stream = PinnedWeights(runtime, store), runtime.stream()
+    source = store.weights(1, 2)
+    target, sizes = source.new(), list[int]()
+    copy = runtime.copy
+    runtime.copy = lambda to, of, on: (sizes.append(of.nbytes), copy(to, of, on))[1]
+    made.copy(target, source, stream, piece_bytes=1000)
+    runtime.host_wait(runtime.record(stream))
+    assert max(sizes) <= 1000 and sum(sizes) == source.n_bytes and len(sizes) > 2
+    assert all(torch.equal(a, b) for a, b in zip(target.parts, source.parts, strict=True))
+
+
+def test_the_driver_says_no_for_good(store: ExpertStore) -> None:
     runtime = FakeRuntime(refuses=2)
     asked: list[int] = []
     runtime.pin = lambda address, n_bytes: asked.append(address) or 2
     made = PinnedWeights(runtime, store)
-    assert len(asked) == 1 and made.error == 2 and made.pinned_bytes == 0
+    assert len(asked) == 3 and made.error == 2 and made.pinned_bytes == 0
     assert "0 B of" in made.note and "driver's error 2" in made.note
 
 
