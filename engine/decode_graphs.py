@@ -53,9 +53,9 @@ class DecodeGraphs:
         """Whether runs that begin from now on may have their steps recorded."""
         self.replayed = 0
         """Steps that were given as graphs, in all."""
-        self.shared: Sequence[Beside | None] = [None] * len(store.modules)
-        self.foresight: Foresight | None = None
         self._model, self._store, self._runtime = model, store, runtime
+        self._shared: Sequence[Beside | None] = [None] * len(store.modules)
+        self._foresight: Foresight | None = None
         self._stream = runtime.stream()
         self._key: tuple[int, int] | None = None
         self._cache: FixedCache | None = None
@@ -76,12 +76,20 @@ class DecodeGraphs:
         state = self.why_not or ("recorded" if self._checked else "not recorded yet")
         return f"DecodeGraphs({state})"
 
+    def connect(self, shared: Sequence[Beside | None], foresight: Foresight) -> None:
+        """Who works on the model besides: shared experts that are begun early, by layer, and who
+        watches its routers. What was recorded before does not know them."""
+        self._shared, self._foresight = shared, foresight
+        self._forget()
+
     def close(self) -> None:
-        """Give the model its forward pass back, and free graphs and cache."""
+        """Give the model its forward pass back, and free graphs and cache. Nothing follows."""
         vars(self._model).pop("forward", None)
         self._forget()
-        self._cache = self._key = self.foresight = None
-        self.shared = []
+        self._cache = self._key = self._foresight = None
+        self._shared = []
+        for name in ("_model", "_store", "_plain"):
+            delattr(self, name)
 
     def _forget(self) -> None:
         self._recording, self._seen, self._watched = None, 0, {}
@@ -131,8 +139,8 @@ class DecodeGraphs:
             self._prepare(cache, kwargs)
         if not self._checked or not self._recording.fits(kwargs):
             return self._plain(**kwargs)
-        if self.foresight is not None:
-            self.foresight.seen.update(self._watched)
+        if self._foresight is not None:
+            self._foresight.seen.update(self._watched)
         out = self._recording.replay(kwargs)
         cache.advanced(1)
         self.replayed += 1
@@ -161,15 +169,15 @@ class DecodeGraphs:
         with self._beside_current(), standing_in(self._store, Silent()):
             self._plain(**kwargs)  # libraries set up their memory for the stream outside of graphs
         cache.rewind(length)
-        recording = Recording(runtime, self._store, self.shared)
+        recording = Recording(runtime, self._store, self._shared)
         cache.recording(True)
         try:
             recording.record(self._plain, kwargs, self._stream)
         finally:
             cache.recording(False)
         self._recording = recording
-        if self.foresight is not None:
-            self._watched = dict(self.foresight.seen)
+        if self._foresight is not None:
+            self._watched = dict(self._foresight.seen)
 
     @contextmanager
     def _beside_current(self) -> Iterator[None]:
@@ -187,7 +195,7 @@ class DecodeGraphs:
         assert self._recording is not None
         if not self._recording.fits(kwargs):
             raise RuntimeError("a model's arguments change from step to step")
-        with standing_in(self._store, Silent()):
+        with standing_in(self._store, Silent(self._shared)):
             exact = self._plain(**kwargs).logits.float()
             cache.rewind(length)
             ours = self._recording.replay(kwargs).logits.float()

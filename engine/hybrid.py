@@ -123,6 +123,8 @@ class HybridEngine(Planned):
         if policy is not None:  # names and sizes are checked before gigabytes are read
             resolve_policy(policy)
         check_planner(planner)
+        if cuda_graphs is not None:
+            cuda_graphs = check_flag("cuda_graphs", cuda_graphs)
         scheme, sizes = scheme_named(quantize), Sizes.of(max_tokens, max_sequences, reserve_bytes)
         wish = Wish(gpu_memory, cache_slots, policy, planner)
         machine = None if hardware is None else resolve_hardware(hardware)
@@ -136,8 +138,6 @@ class HybridEngine(Planned):
             resolve_model(as_model)
         threads = check_threads(threads)
         check_device(device)
-        if cuda_graphs is not None:
-            cuda_graphs = check_flag("cuda_graphs", cuda_graphs)
         check_effect(device, wish, sizes, as_model, cuda_graphs)
         if profile is not None and not isinstance(profile, Profile):
             profile = Profile.load(profile)

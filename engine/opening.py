@@ -201,8 +201,7 @@ class Opened:
             session.ties.callback(give_back, self.model)
             onto_kernels(self.model, lane.pool)
         if self.graphs is not None:
-            self.graphs.foresight = session.foresight
-            self.graphs.shared = session.executor.shared
+            self.graphs.connect(session.executor.shared, session.foresight)
             session.ties.callback(self.graphs.close)
         session.ties.callback(detach, session)
         for handle in attach(self.model, session, texts):

@@ -25,10 +25,16 @@ class Experts(Protocol):
 
 
 class Silent:
-    """Experts that answer zero."""
+    """Experts that answer zero; ``shared`` ones, by layer, are begun early all the same."""
+
+    def __init__(self, shared: Sequence[Beside | None] = ()) -> None:
+        self._shared = shared
 
     def layer(self, layer: int, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         """``(T, H)``."""
+        beside = self._shared[layer] if self._shared else None
+        if beside is not None:
+            beside.begin(hidden)
         return torch.zeros_like(hidden)
 
 

@@ -26,6 +26,8 @@ class Router:
         """Whether the experts are given the hidden state that the router is given."""
         self._route = route
         self._experts = experts
+        self._asked = False
+        """Whether we call it, not its model."""
         self._args = [value for key, value in route.extras if isinstance(key, int)]
         self._named: dict[str, Any] = {
             key: value for key, value in route.extras if isinstance(key, str)
@@ -54,16 +56,22 @@ class Router:
 
     def _run(self, hidden: Tensor) -> Any:
         given = hidden if self._route.dimensions == 2 else hidden[None]  # (T, H) or (1, T, H)
-        with torch.no_grad():
-            return self.module(given, *self._args, **self._named)
+        self._asked = True
+        try:
+            with torch.no_grad():
+                return self.module(given, *self._args, **self._named)
+        finally:
+            self._asked = False
 
     def watch(self, see: Callable[[Tensor], None]) -> RemovableHandle:
-        """Call ``see`` with the hidden states ``(T, H)`` that the router is given, from now on.
+        """Call ``see`` with the hidden states ``(T, H)`` that its model gives it, from now on.
 
         Returns the handle that ends it.
         """
 
         def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._asked:
+                return
             hidden = args[0] if args else next(iter(kwargs.values()))
             see(hidden.reshape(-1, hidden.shape[-1]))
 

@@ -42,7 +42,8 @@ def load(path: str | Path = demo.NAME, **options: Any) -> HybridEngine:
     :meth:`engine.hybrid.HybridEngine.load`: ``gpu_memory="24GB"``, ``hardware="rtx-4090"``,
     ``policy="fiddler"``, ``cache_slots``, ``as_model``, ``planner``, ``dtype``, ``quantize``,
     ``device``, ``max_tokens``, ``max_sequences``, ``threads``, ``profile``, ``name``,
-    ``reserve_bytes``. ``help(fv.HybridEngine.load)`` says what each does, and what is raised.
+    ``reserve_bytes``, ``cuda_graphs``. ``help(fv.HybridEngine.load)`` says what each does, and what
+    is raised.
 
     ``as_model="mixtral-8x7b"`` costs the demo's routing with Mixtral's bytes and flops, so that
     budgets are Mixtral's gigabytes.
