@@ -17,6 +17,8 @@ from torch import Tensor, nn
 PAGE = 2 << 20
 LEAST_BYTES = 4 * PAGE
 """Smaller tensors stay where they are."""
+ALONE_BYTES = 32 << 20
+"""Tensors of so much begin pages that nobody shares: glibc's DEFAULT_MMAP_THRESHOLD_MAX."""
 _SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -73,7 +75,7 @@ def onto_own_pages(parameters: Iterable[Tensor]) -> int:
     files, moved = _mapped_files(), 0
     for parameter in parameters:
         begin, end = parameter.data_ptr(), parameter.data_ptr() + parameter.nbytes
-        shares = bool(begin % mmap.PAGESIZE) and parameter.nbytes < LEAST_BYTES
+        shares = bool(begin % mmap.PAGESIZE) and parameter.nbytes <= ALONE_BYTES
         if shares or any(first < end and begin < last for first, last in files):
             made = own(tuple(parameter.shape), parameter.dtype)
             made.copy_(parameter.detach())

@@ -147,7 +147,7 @@ class Bench:
     def begin(self, most_seconds: float | None = None) -> None:
         """A part begins; it may take so long."""
         self.began = time.perf_counter()
-        self.seconds = 60.0 if self.dry else min(MOST_SECONDS, most_seconds or MOST_SECONDS)
+        self.seconds = min(MOST_SECONDS, most_seconds or MOST_SECONDS)
 
     def budget(self, engine: HybridEngine) -> int:
         """24 GB; of fewer layers what leaves room for the same share of the experts."""

@@ -80,6 +80,20 @@ def test_logits_and_text(engine: HybridEngine, exact: Any, policy: str, budget: 
     assert run.trace.happened.totals.busy_ns[Lane.GPU] > 0
 
 
+def test_decode_steps_are_graphs(engine: HybridEngine) -> None:
+    """And the same text as without: see test_logits_and_text, whose texts go by them."""
+    graphs = engine._generator._graphs
+    assert graphs is not None and graphs.why_not is None, graphs
+    before = graphs.replayed
+    run = engine.generate(PROMPT, 24, do_sample=False, eos_token_id=None)
+    assert graphs.replayed - before >= 20
+    graphs.wanted = False
+    plain = engine.generate(PROMPT, 24, do_sample=False, eos_token_id=None)
+    graphs.wanted = True
+    if engine.session.store.dtype == torch.float32:
+        assert run.tokens == plain.tokens
+
+
 def test_one_wait_a_layer(engine: HybridEngine) -> None:
     engine.replan(policy="fiddler", gpu_memory="50%")
     before = device(engine).runtime.host_waits

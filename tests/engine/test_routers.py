@@ -64,7 +64,8 @@ def test_watching_ends_with_its_handle(tmp_path: Path) -> None:
     router = routers(tmp_path, "mixtral")[0]
     seen: list[Tensor] = []
     handle = router.watch(seen.append)
-    router(torch.zeros(3, 32))
+    router.module(torch.zeros(3, 32))  # as its model does
+    router(torch.zeros(5, 32))  # we ask: that is not what its model gives it
     handle.remove()
-    router(torch.zeros(3, 32))
+    router.module(torch.zeros(3, 32))
     assert [tuple(hidden.shape) for hidden in seen] == [(3, 32)]
