@@ -30,21 +30,26 @@ def new_figure(
     width: int | None,
     height: int | None,
     margin: dict[str, int],
+    **layout: Any,
 ) -> go.Figure:
-    """A figure without data. Without ``width`` it takes the width of what it stands in."""
-    figure = go.Figure()
-    figure.update_layout(
-        template="none",
-        paper_bgcolor=theme.paper,
-        plot_bgcolor=theme.panel,
-        font={"family": theme.font, "size": 12, "color": theme.text},
-        hoverlabel={"font": {"family": theme.font, "size": 12}, "align": "left"},
-        margin=margin,
-        width=width,
-        height=height,
-        autosize=width is None,
+    """A figure without data. Without ``width`` it takes the width of what it stands in.
+
+    ``layout``: more of it. Given here it takes plotly a tenth of the time that an update takes.
+    """
+    return go.Figure(
+        layout={
+            "template": "none",
+            "paper_bgcolor": theme.paper,
+            "plot_bgcolor": theme.panel,
+            "font": {"family": theme.font, "size": 12, "color": theme.text},
+            "hoverlabel": {"font": {"family": theme.font, "size": 12}, "align": "left"},
+            "margin": margin,
+            "width": width,
+            "height": height,
+            "autosize": width is None,
+            **layout,
+        }
     )
-    return figure
 
 
 def title_of(theme: Theme, title: str, caption: str, sentence: str) -> dict[str, Any]:

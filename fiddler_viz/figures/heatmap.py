@@ -86,31 +86,34 @@ def heatmap_figure(
     layers, experts = grid.shape
     usual = int(np.clip(150 + 15 * layers, 380, 760))
     width, height = sizes(width, height, usual=usual)
-    figure = new_figure(look, width=width, height=height, margin=_MARGIN)
     axis = axis_style(look) | {"tick0": 0, "showgrid": False, "ticks": ""}
-    figure.update_xaxes(
-        **axis,
-        title={"text": "expert", "standoff": 2, "font": {"size": 12}},
-        range=[-0.5, experts - 0.5],
-        dtick=_tick(experts, 16),
-    )
-    figure.update_yaxes(
-        **axis,
-        title={"text": "layer", "standoff": 4, "font": {"size": 12}},
-        range=[layers - 0.5, -0.5],
-        dtick=_tick(layers, 9),
-    )
+    across = {
+        "title": {"text": "expert", "standoff": 2, "font": {"size": 12}},
+        "range": [-0.5, experts - 0.5],
+        "dtick": _tick(experts, 16),
+    }
+    down = {
+        "title": {"text": "layer", "standoff": 4, "font": {"size": 12}},
+        "range": [layers - 0.5, -0.5],
+        "dtick": _tick(layers, 9),
+    }
     room_y = height - _MARGIN["t"] - _MARGIN["b"]
     room_x = (width or 760) - 150  # its container is not known: a usual one
     size = float(np.clip(0.78 * min(room_y / layers, room_x / experts), 4, 11))
-    figure.add_traces(_traces(grid, look, size))
-    names = [trace.name for trace in figure.data if trace.name]
-    figure.update_layout(
-        margin_b=_MARGIN["b"] + 19 * (_rows(names, room_x) - 1),
+    traces = _traces(grid, look, size)
+    names = [trace.name for trace in traces if trace.name]
+    figure = new_figure(
+        look,
+        width=width,
+        height=height,
+        margin=_MARGIN | {"b": _MARGIN["b"] + 19 * (_rows(names, room_x) - 1)},
+        xaxis=axis | across,
+        yaxis=axis | down,
         annotations=[note(look, EMPTY)],
         images=[_behind()],
         legend=legend_style() | {"itemsizing": "constant"},
     )
+    figure.add_traces(traces)
     update_heatmap(figure, grid, look)
     return figure
 

@@ -59,33 +59,36 @@ def inspector_figure(
     width, height = sizes(width, height, usual=0)  # that depends on the width
     margin = _NARROW_MARGIN if _narrow(width) else _MARGIN
     height = height or margin["t"] + _ROWS_PX + margin["b"]
-    figure = new_figure(look, width=width, height=height, margin=margin)
-    figure.update_xaxes(
-        **axis_style(look),
-        ticksuffix="s",
-        tickformat=".3~s",
-        nticks=8,
-        showgrid=True,
-        ticks="outside",
-        fixedrange=True,
-    )
+    seconds = {
+        "ticksuffix": "s",
+        "tickformat": ".3~s",
+        "nticks": 8,
+        "showgrid": True,
+        "ticks": "" if tight else "outside",
+        "fixedrange": True,
+    }
     if tight:
-        figure.update_xaxes(showticklabels=False, ticks="")
-    figure.update_yaxes(visible=False, range=[_TOOK + 0.5, -0.5], fixedrange=True)
-    figure.add_traces([_bars(kind, real=real) for real in (False, True) for kind in _KINDS])
-    figure.add_scatter(
+        seconds["showticklabels"] = False
+    figure = new_figure(
+        look,
+        width=width,
+        height=height,
+        margin=margin,
+        xaxis=axis_style(look) | seconds,
+        yaxis={"visible": False, "range": [_TOOK + 0.5, -0.5], "fixedrange": True},
+        barmode="overlay",
+        dragmode=False,
+        legend=legend_style() | {"itemclick": False, "itemdoubleclick": False},
+    )
+    bars = [_bars(kind, real=real) for real in (False, True) for kind in _KINDS]
+    intervals = go.Scatter(
         mode="markers",
         marker={"symbol": "line-ns-open", "size": 11, "color": look.text, "line": {"width": 2}},
         error_x={"type": "data", "symmetric": False, "color": look.text, "thickness": 1.6},
         hoverinfo="skip",
         showlegend=False,
     )
-    figure.add_traces([_entry(kind) for kind in _KINDS])
-    figure.update_layout(
-        barmode="overlay",
-        dragmode=False,
-        legend=legend_style() | {"itemclick": False, "itemdoubleclick": False},
-    )
+    figure.add_traces([*bars, intervals, *(_entry(kind) for kind in _KINDS)])
     update_inspector(figure, call, look, text=text, tight=tight)
     return figure
 

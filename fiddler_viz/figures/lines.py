@@ -58,9 +58,13 @@ def titled(
     head = [safe(line) for line in textwrap.wrap(title, most)]
     body = wrap(sentence, width)
     top = 20 + 19 * (len(head) + len(body))
-    figure = new_figure(look, width=width, height=height, margin=margin | {"t": top})
-    figure.update_layout(title=title_of(look, "<br>".join(head), "", "<br>".join(body)))
-    return figure
+    return new_figure(
+        look,
+        width=width,
+        height=height,
+        margin=margin | {"t": top},
+        title=title_of(look, "<br>".join(head), "", "<br>".join(body)),
+    )
 
 
 def axis(look: Theme, title: str) -> dict[str, Any]:

@@ -66,12 +66,19 @@ def memory_over_time_figure(
     """The chart of a track. Without ``width`` it fills its container."""
     look = theme(look)
     width, height = sizes(width, height, usual=340)
-    figure = new_figure(look, width=width, height=height, margin=_MARGIN)
-    figure.update_xaxes(
-        **axis_style(look), ticksuffix="s", tickformat=".6~s", nticks=9, ticks="outside"
-    )
-    figure.update_yaxes(
-        **axis_style(look), ticksuffix="B", tickformat=".3~s", nticks=5, fixedrange=True
+    seconds = {"ticksuffix": "s", "tickformat": ".6~s", "nticks": 9, "ticks": "outside"}
+    figures = {"ticksuffix": "B", "tickformat": ".3~s", "nticks": 5, "fixedrange": True}
+    figure = new_figure(
+        look,
+        width=width,
+        height=height,
+        margin=_MARGIN,
+        xaxis=axis_style(look) | seconds,
+        yaxis=axis_style(look) | figures,
+        dragmode="pan",
+        annotations=[note(look, EMPTY)],
+        legend=legend_style(),
+        hovermode="closest",
     )
     figure.add_traces([_area(name, kind, look) for name, kind in MEMORY.items()])
     figure.add_traces(
@@ -81,9 +88,6 @@ def memory_over_time_figure(
             _marks("evicted", "triangle-down", BLUE),
             _line("new plan", look.text, "dot"),
         ]
-    )
-    figure.update_layout(
-        dragmode="pan", annotations=[note(look, EMPTY)], legend=legend_style(), hovermode="closest"
     )
     update_memory_over_time(figure, track, look, room=room)
     return figure

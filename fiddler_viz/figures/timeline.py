@@ -65,26 +65,28 @@ def timeline_figure(
     """The timeline of a window. Sizes in CSS pixels; without ``width`` it fills its container."""
     look = theme(look)
     width, height = sizes(width, height, usual=340)
-    figure = new_figure(look, width=width, height=height, margin=_MARGIN)
-    figure.update_xaxes(
-        **axis_style(look),
-        ticksuffix="s",
-        tickformat=".6~s",
-        nticks=9,
-        showgrid=True,
-        ticks="outside",
-    )
-    figure.update_yaxes(
-        **axis_style(look),
-        range=[len(Lane) - 0.5, -1.4 if _low(height) else -0.86],
-        tickvals=list(range(len(Lane))),
-        ticktext=[LANES[lane][0] for lane in Lane],
-        showgrid=False,
-        fixedrange=True,
-        ticks="",
-    )
-    figure.add_traces(_traces(look))
-    figure.update_layout(
+    seconds = {
+        "ticksuffix": "s",
+        "tickformat": ".6~s",
+        "nticks": 9,
+        "showgrid": True,
+        "ticks": "outside",
+    }
+    lanes = {
+        "range": [len(Lane) - 0.5, -1.4 if _low(height) else -0.86],
+        "tickvals": list(range(len(Lane))),
+        "ticktext": [LANES[lane][0] for lane in Lane],
+        "showgrid": False,
+        "fixedrange": True,
+        "ticks": "",
+    }
+    figure = new_figure(
+        look,
+        width=width,
+        height=height,
+        margin=_MARGIN,
+        xaxis=axis_style(look) | seconds,
+        yaxis=axis_style(look) | lanes,
         barmode="overlay",
         bargap=0,
         dragmode="pan",
@@ -93,6 +95,7 @@ def timeline_figure(
         images=[{"xref": "x", "yref": "y", "sizing": "stretch", "layer": "above", "source": ""}],
         legend=legend_style(),
     )
+    figure.add_traces(_traces(look))
     update_timeline(figure, view, look)
     return figure
 

@@ -57,10 +57,15 @@ class DetailView(widgets.VBox):
         """What the panel shows, in words; raw."""
         self.background = Background(on_change)
         self.charts = make_charts(on_change, on_policy)
-        blank = new_figure(theme, width=None, height=heights.detail, margin={"l": 0, "t": 0})
-        self.figure = FigureView(
-            blank.update_xaxes(visible=False).update_yaxes(visible=False), plotly
+        blank = new_figure(
+            theme,
+            width=None,
+            height=heights.detail,
+            margin={"l": 0, "t": 0},
+            xaxis={"visible": False},
+            yaxis={"visible": False},
         )
+        self.figure = FigureView(blank, plotly)
         self.menu = widgets.ToggleButtons(
             options=list(self.charts),
             tooltips=[chart.tip for chart in self.charts.values()],
