@@ -52,6 +52,11 @@ def new_figure(
     )
 
 
+def trace(kind: str, **properties: Any) -> dict[str, Any]:
+    """A trace that plotly checks where it is added; one of its own classes is checked twice."""
+    return {"type": kind, **properties}
+
+
 def title_of(theme: Theme, title: str, caption: str, sentence: str) -> dict[str, Any]:
     """A title with what is shown beside it, and under both what to look for; all already safe."""
     small = f'<span style="font-size:12px;color:{theme.muted}">'

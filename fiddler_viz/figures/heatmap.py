@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -24,6 +25,7 @@ from fiddler_viz.figures.base import (
     note,
     sizes,
     title_of,
+    trace,
 )
 from fiddler_viz.figures.heatmap_words import MODES, hover_texts, scale
 from fiddler_viz.figures.outline import cell_dashes, cell_outlines
@@ -80,8 +82,13 @@ def heatmap_figure(
     *,
     width: int | None = None,
     height: int | None = None,
+    legend: bool = True,
 ) -> go.Figure:
-    """The heatmap of a grid. Sizes in CSS pixels; without ``width`` it fills its container."""
+    """The heatmap of a grid. Sizes in CSS pixels; without ``width`` it fills its container.
+
+    ``legend=False`` where it is updated often: plotly lays a legend out anew at every update, which
+    takes a third of the browser's time.
+    """
     look = theme(look)
     layers, experts = grid.shape
     usual = int(np.clip(150 + 15 * layers, 380, 760))
@@ -100,8 +107,8 @@ def heatmap_figure(
     room_y = height - _MARGIN["t"] - _MARGIN["b"]
     room_x = (width or 760) - 150  # its container is not known: a usual one
     size = float(np.clip(0.78 * min(room_y / layers, room_x / experts), 4, 11))
-    traces = _traces(grid, look, size)
-    names = [trace.name for trace in traces if trace.name]
+    traces = _traces(grid, look, size, legend=legend)
+    names = [made["name"] for made in traces if "name" in made]
     figure = new_figure(
         look,
         width=width,
@@ -112,6 +119,7 @@ def heatmap_figure(
         annotations=[note(look, EMPTY)],
         images=[_behind()],
         legend=legend_style() | {"itemsizing": "constant"},
+        showlegend=None if legend else False,
     )
     figure.add_traces(traces)
     update_heatmap(figure, grid, look)
@@ -120,7 +128,7 @@ def heatmap_figure(
 
 def _rows(names: Sequence[str], room: float) -> int:
     """Rows of a legend in so many pixels: plotly gives each entry the longest one's width."""
-    widths = [40 + 6 * len(name) for name in names]  # the mark, and letters of 11 pixels
+    widths = [40 + 6 * len(name) for name in names] or [1]  # the mark, letters of 11 pixels
     across = max(1, int(room // max(widths)))
     return 1 if sum(widths) <= room else -(-len(names) // across)
 
@@ -143,11 +151,12 @@ def _hatching(blank: NDArray[np.bool_]) -> str:
     return f"data:image/svg+xml,{quote(_HATCHED.format(rects))}"
 
 
-def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatter | go.Bar]:
+def _traces(grid: Grid, look: Theme, size: float, *, legend: bool) -> list[dict[str, Any]]:
     layers, experts = grid.shape
     few = layers * experts <= FEW_CELLS
     rows, columns = np.divmod(np.arange(layers * experts), experts)
-    cells = go.Heatmap(
+    cells = trace(
+        "heatmap",
         x=columns.astype(np.int16),
         y=rows.astype(np.int16),
         zmax=1,
@@ -163,7 +172,8 @@ def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatte
     )
     inks = _inks(look, few)
     pinned = [
-        go.Scatter(
+        trace(
+            "scatter",
             mode="lines",
             line={"color": color, "width": width},
             hoverinfo="skip",
@@ -181,11 +191,12 @@ def _traces(grid: Grid, look: Theme, size: float) -> list[go.Heatmap | go.Scatte
     dots = _markers(
         "dots", "circle", "#000", max(0.6 * size, 4) if few else 3, edge=1 if few else 0
     )
-    for trace in ran:
-        trace.marker.line.color = "#fff"
+    for marks in ran:
+        marks["marker"]["line"]["color"] = "#fff"
     edge = 0.75 * size if few else max(size, 5.0)
     by_hand = [_markers("by hand", [], color, edge, edge=w) for color, w in _edit_inks(few)]
-    return [cells, *pinned, *cached, *ran, dots, *by_hand, *_legend(grid, look, few)]
+    made = [cells, *pinned, *cached, *ran, dots, *by_hand]
+    return [*made, *_legend(grid, look, few)] if legend else made
 
 
 def _edit_inks(few: bool) -> tuple[tuple[str, float], tuple[str, float]]:
@@ -222,8 +233,9 @@ def is_dark(grid: Grid, look: Theme) -> NDArray[np.bool_]:
 
 def _markers(
     name: str, symbol: str | list[str], color: str, size: float, edge: float
-) -> go.Scatter:
-    return go.Scatter(
+) -> dict[str, Any]:
+    return trace(
+        "scatter",
         mode="markers",
         hoverinfo="skip",
         legendgroup=name,
@@ -232,7 +244,7 @@ def _markers(
     )
 
 
-def _legend(grid: Grid, look: Theme, few: bool) -> list[go.Scatter | go.Bar]:
+def _legend(grid: Grid, look: Theme, few: bool) -> list[dict[str, Any]]:
     """Entries that stay although nothing may be pinned, cached or run just now."""
     places = [PLACES[Place.PINNED], PLACES[Place.CACHED]]
     entries = [(kind, look.text, kind.label) for kind in places]
@@ -243,7 +255,8 @@ def _legend(grid: Grid, look: Theme, few: bool) -> list[go.Scatter | go.Bar]:
         entries.append((Kind(mode.dots, "", "", "circle", ""), look.text, "dots"))
     entries += [(kind, look.text, "by hand") for kind in edits(grid)]
     made = [
-        go.Scatter(
+        trace(
+            "scatter",
             x=[None],
             y=[None],
             name=kind.label,
@@ -254,13 +267,13 @@ def _legend(grid: Grid, look: Theme, few: bool) -> list[go.Scatter | go.Bar]:
         for kind, color, group in entries
     ]
     if not few:
-        made[0].marker = {"symbol": "line-ew-open", "color": look.text, "line": {"width": 3}}
-    for trace in made[len(entries) - len(edits(grid)) :]:
-        trace.marker.line.width = 1.6
+        made[0]["marker"] = {"symbol": "line-ew-open", "color": look.text, "line": {"width": 3}}
+    for entry in made[len(entries) - len(edits(grid)) :]:
+        entry["marker"]["line"] = {"width": 1.6}
     if _has_nothing(grid):
         pattern = {"shape": NOTHING.pattern, "fgcolor": NOTHING.color, "size": 5}
         ground = {"color": look.panel, "pattern": pattern | {"fillmode": "replace"}}
-        made.append(go.Bar(x=[None], y=[None], name=mode.nothing, marker=ground))
+        made.append(trace("bar", x=[None], y=[None], name=mode.nothing, marker=ground))
     return made
 
 
@@ -331,13 +344,13 @@ def _mark_edits(figure: go.Figure, grid: Grid, aside: float) -> None:
     symbols = [BY_HAND["pinned"].marker] * len(grid.by_hand.pinned)
     symbols += [BY_HAND["unpinned"].marker] * len(grid.by_hand.unpinned)
     rows, columns = np.divmod(flat, grid.shape[1])
-    for trace in (figure.data[_BY_HAND], figure.data[_BY_HAND + 1]):
-        trace.update(x=columns + aside, y=rows, marker={"symbol": symbols})
+    for marks in (figure.data[_BY_HAND], figure.data[_BY_HAND + 1]):
+        marks.update(x=columns + aside, y=rows, marker={"symbol": symbols})
 
 
-def _put(trace: go.Scatter, where: NDArray[np.bool_]) -> None:
+def _put(marks: go.Scatter, where: NDArray[np.bool_]) -> None:
     rows, columns = np.nonzero(where)
-    trace.update(x=columns.astype(np.int16), y=rows.astype(np.int16))
+    marks.update(x=columns.astype(np.int16), y=rows.astype(np.int16))
 
 
 def _tick(n: int, most: int) -> int:

@@ -14,7 +14,15 @@ import plotly.graph_objects as go
 from engine.events import Action
 from engine.inspection import Inspection
 from engine.units import format_ns
-from fiddler_viz.figures.base import axis_style, legend_style, new_figure, optional, sizes, title_of
+from fiddler_viz.figures.base import (
+    axis_style,
+    legend_style,
+    new_figure,
+    optional,
+    sizes,
+    title_of,
+    trace,
+)
 from fiddler_viz.figures.inspector_words import (
     PARTS,
     expectation,
@@ -81,7 +89,8 @@ def inspector_figure(
         legend=legend_style() | {"itemclick": False, "itemdoubleclick": False},
     )
     bars = [_bars(kind, real=real) for real in (False, True) for kind in _KINDS]
-    intervals = go.Scatter(
+    intervals = trace(
+        "scatter",
         mode="markers",
         marker={"symbol": "line-ns-open", "size": 11, "color": look.text, "line": {"width": 2}},
         error_x={"type": "data", "symmetric": False, "color": look.text, "thickness": 1.6},
@@ -98,10 +107,11 @@ def _narrow(width: Any) -> bool:
     return isinstance(width, int | float) and width < _NARROW_PX
 
 
-def _bars(kind: Segment, *, real: bool) -> go.Bar:
+def _bars(kind: Segment, *, real: bool) -> dict[str, Any]:
     look = SEGMENTS[kind]
     rgb = ",".join(str(value) for value in bytes.fromhex(look.color[1:]))
-    return go.Bar(
+    return trace(
+        "bar",
         name=look.label,
         orientation="h",
         x=[],
@@ -118,10 +128,11 @@ def _bars(kind: Segment, *, real: bool) -> go.Bar:
     )
 
 
-def _entry(kind: Segment) -> go.Bar:
+def _entry(kind: Segment) -> dict[str, Any]:
     look = SEGMENTS[kind]
     name = look.label if kind in (Segment.WEIGHTS, Segment.ACTIVATIONS) else f"run, {look.label}"
-    return go.Bar(
+    return trace(
+        "bar",
         name=name,
         orientation="h",
         x=[None],

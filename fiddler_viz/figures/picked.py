@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from engine.events import Lane
+from fiddler_viz.figures.base import trace
 from fiddler_viz.figures.outline import cell_outlines
 from fiddler_viz.figures.window import Window
 from fiddler_viz.frames import Segments
@@ -40,14 +41,13 @@ def mark_cells(figure: Any, picked: NDArray[np.bool_]) -> None:
     experts = picked.shape[1]
     wide = np.where(rows_x > 0, rows_x + experts - 1, rows_x)
     x, y = np.concatenate((x, wide)), np.concatenate((y, rows_y))
-    for trace in list(figure.data)[-2:]:
-        trace.update(x=x, y=y)
+    for frame in list(figure.data)[-2:]:
+        frame.update(x=x, y=y)
 
 
 def add_time_marks(figure: go.Figure) -> None:
     """Room for the band of a step and the frames around an expert's bars."""
-    band = _line(VERMILLION, 1.5)
-    band.update(fill="toself", fillcolor="rgba(213,94,0,0.10)")
+    band = _line(VERMILLION, 1.5) | {"fill": "toself", "fillcolor": "rgba(213,94,0,0.10)"}
     figure.add_traces([band, _line(VERMILLION, 2)])
 
 
@@ -85,8 +85,9 @@ def _of(shown: Segments, layer: int, expert: int | None) -> NDArray[np.bool_]:
     return mine if expert is None else mine & (shown.expert == expert)
 
 
-def _line(color: str, width: float) -> go.Scatter:
-    return go.Scatter(
+def _line(color: str, width: float) -> dict[str, Any]:
+    return trace(
+        "scatter",
         x=[],
         y=[],
         mode="lines",

@@ -21,6 +21,7 @@ from fiddler_viz.figures.base import (
     note,
     sizes,
     title_of,
+    trace,
 )
 from fiddler_viz.figures.raster import data_uri, paint, palette, png
 from fiddler_viz.figures.timeline_words import CLOCKS, LOOK_FOR, finding, gap_texts, hover_texts
@@ -61,8 +62,12 @@ def timeline_figure(
     *,
     width: int | None = None,
     height: int | None = None,
+    legend: bool = True,
 ) -> go.Figure:
-    """The timeline of a window. Sizes in CSS pixels; without ``width`` it fills its container."""
+    """The timeline of a window. Sizes in CSS pixels; without ``width`` it fills its container.
+
+    ``legend``: as for :func:`~fiddler_viz.figures.heatmap.heatmap_figure`.
+    """
     look = theme(look)
     width, height = sizes(width, height, usual=340)
     seconds = {
@@ -94,8 +99,9 @@ def timeline_figure(
         shapes=[_track(lane, look) for lane in Lane],
         images=[{"xref": "x", "yref": "y", "sizing": "stretch", "layer": "above", "source": ""}],
         legend=legend_style(),
+        showlegend=None if legend else False,
     )
-    figure.add_traces(_traces(look))
+    figure.add_traces(_traces(look, legend=legend))
     update_timeline(figure, view, look)
     return figure
 
@@ -115,8 +121,9 @@ def _track(lane: Lane, look: Theme) -> dict[str, Any]:
     }
 
 
-def _traces(look: Theme) -> list[Any]:
-    hover = go.Heatmap(
+def _traces(look: Theme, *, legend: bool) -> list[dict[str, Any]]:
+    hover = trace(
+        "heatmap",
         opacity=0,
         showscale=False,
         zmin=0,
@@ -124,10 +131,15 @@ def _traces(look: Theme) -> list[Any]:
         customdata=[[lane] for lane in Lane],
         hovertemplate="%{x}: busy %{z:.0%}<extra></extra>",
     )
-    steps = go.Scatter(
-        mode="lines", line={"color": look.rule, "width": 1}, hoverinfo="skip", showlegend=False
+    steps = trace(
+        "scatter",
+        mode="lines",
+        line={"color": look.rule, "width": 1},
+        hoverinfo="skip",
+        showlegend=False,
     )
-    labels = go.Scatter(
+    labels = trace(
+        "scatter",
         mode="text",
         textposition="middle right",
         textfont={"size": 11, "color": look.muted},
@@ -137,12 +149,15 @@ def _traces(look: Theme) -> list[Any]:
     )
     kinds = list(SEGMENTS.values())
     bars = [_bar(kind) for kind in (*kinds, IDLE)]
-    legend = [_bar(kind, legend=True) for kind in (*kinds, IDLE)]
-    return [hover, steps, labels, *bars, _line(), *legend, _line(legend=True)]
+    made = [hover, steps, labels, *bars, _line()]
+    if legend:
+        made += [*(_bar(kind, legend=True) for kind in (*kinds, IDLE)), _line(legend=True)]
+    return made
 
 
-def _line(*, legend: bool = False) -> go.Scatter:
-    return go.Scatter(
+def _line(*, legend: bool = False) -> dict[str, Any]:
+    return trace(
+        "scatter",
         name=PATH.label,
         legendgroup=PATH.label,
         showlegend=legend,
@@ -154,9 +169,10 @@ def _line(*, legend: bool = False) -> go.Scatter:
     )
 
 
-def _bar(kind: Kind, *, legend: bool = False) -> go.Bar:
+def _bar(kind: Kind, *, legend: bool = False) -> dict[str, Any]:
     ground = kind is not IDLE
-    return go.Bar(
+    return trace(
+        "bar",
         name=kind.label,
         legendgroup=kind.label,
         showlegend=legend,

@@ -58,7 +58,7 @@ class FigureView(go.FigureWidget):
         self._one_writer = threading.RLock()
         self._made = False
         self._on_move = on_move
-        super().__init__(figure)
+        super().__init__(figure, _validate=False)  # it has been checked when it was made
         self._made = True
         self._config = dict(_CONFIG)
         self._plotly_id = plotly.model_id
@@ -149,14 +149,3 @@ class FigureView(go.FigureWidget):
         """What the browser sent: zooms and clicks, applied while nobody else writes."""
         with self._one_writer:
             super().set_state(sync_data)
-
-
-def without_legend(figure: go.Figure) -> None:
-    """Drop the legend and the traces that are nothing but its entries.
-
-    plotly lays a legend out anew at every update, which takes a third of the browser's time.
-    """
-    figure.data = tuple(
-        trace for trace in figure.data if trace.type == "heatmap" or trace.showlegend is False
-    )
-    figure.layout.showlegend = False

@@ -17,7 +17,7 @@ from fiddler_viz.figures.picked import add_cells_mark, mark_cells
 from fiddler_viz.frames import Grid
 from fiddler_viz.theme import Theme, show_token
 from fiddler_viz.views.earlier import PROFILE
-from fiddler_viz.views.figure_view import IN_WORDS, FigureView, without_legend
+from fiddler_viz.views.figure_view import IN_WORDS, FigureView
 from fiddler_viz.views.heading import Heading
 from fiddler_viz.views.legend import HeatmapLegend
 from fiddler_viz.views.live_frame import LiveFrame, heatmap_frame, heatmap_look
@@ -53,9 +53,9 @@ class HeatmapView(widgets.VBox):
         self._before: str | None = None
         """What was shown before a token was picked."""
         self._drawn_empty = grid.is_empty
-        figure = heatmap_figure(grid, theme, height=height_px)
-        figure.update_layout(title_text="", margin_t=8, margin_b=24)
-        without_legend(figure)  # its heading says it
+        figure = heatmap_figure(grid, theme, height=height_px, legend=False)
+        figure.layout.title.text = ""  # its heading says it
+        figure.layout.margin.update(t=8, b=24)
         experts = grid.shape[1]
         if experts > 16:
             figure.update_xaxes(dtick=1 << max(0, (experts - 1).bit_length() - 3), tickangle=0)

@@ -17,7 +17,7 @@ from fiddler_viz.figures.timeline import BARS, GAPS
 from fiddler_viz.figures.timeline_words import finding
 from fiddler_viz.theme import Segment, Theme
 from fiddler_viz.views.closing import close_whole
-from fiddler_viz.views.figure_view import IN_WORDS, FigureView, without_legend
+from fiddler_viz.views.figure_view import IN_WORDS, FigureView
 from fiddler_viz.views.heading import Heading
 from fiddler_viz.views.legend import timeline_legend
 from fiddler_viz.views.live_frame import LiveFrame, timeline_frame, timeline_look
@@ -61,9 +61,10 @@ class TimelineView(widgets.VBox):
         """Where the token that was looked at last brought the view."""
         self._windows = Windows(trace)
         self._drawn = self._windows.at(*last_steps(trace, 8))
-        figure = timeline_figure(self._drawn, theme, height=height_px)
-        figure.update_layout(dragmode="zoom", title_text="", margin_t=2, margin_b=24)
-        without_legend(figure)  # its heading says it
+        figure = timeline_figure(self._drawn, theme, height=height_px, legend=False)
+        figure.layout.dragmode = "zoom"
+        figure.layout.title.text = ""  # its heading says it
+        figure.layout.margin.update(t=2, b=24)
         add_cursor(figure, theme)
         add_time_marks(figure)
         self.figure = FigureView(

@@ -70,7 +70,10 @@ class Chart(ABC):
 def slim(figure: go.Figure, height_px: int, **margin: int) -> go.Figure:
     """A figure without its title, which stands above the panel, in the room there is."""
     sides = {"l": 58, "r": 12, "t": 6, "b": 40} | margin
-    return figure.update_layout(title_text="", height=height_px, margin=sides)
+    figure.layout.title.text = ""
+    figure.layout.height = height_px
+    figure.layout.margin.update(**sides)
+    return figure
 
 
 def legend_beside(figure: go.Figure, width_px: int) -> go.Figure:
