@@ -185,9 +185,11 @@ class DecodeGraphs:
         runtime, stream = self._runtime, self._stream
         current = runtime.current()
         runtime.wait(stream, runtime.record(current))
-        with runtime.use(stream):
-            yield
-        runtime.wait(current, runtime.record(stream))
+        try:
+            with runtime.use(stream):
+                yield
+        finally:
+            runtime.wait(current, runtime.record(stream))
 
     def _check(self, cache: FixedCache, kwargs: dict[str, Any]) -> None:
         """Hold the recorded step against the same one kernel by kernel, without experts."""
