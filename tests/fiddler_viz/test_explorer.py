@@ -265,7 +265,7 @@ def test_replan_while_running(opened: Callable[..., Explorer]) -> None:
     wait_for(lambda: engine.plan.gpu_memory == 48_000_000_000)
     assert engine.running
     wait_for(lambda: pinned_cells(explorer) == len(engine.plan.pinned) > before)
-    assert "48.0 GB" in explorer.screen.memory.value
+    wait_for(lambda: "48.0 GB" in explorer.screen.memory.value)  # drawn after the heatmap
     wait_for(lambda: len(engine.recorder.plans) == 2)  # the next step has begun
     explorer.screen.runs.stop.click()
     wait_for(lambda: not engine.running)
@@ -523,19 +523,21 @@ def test_a_token_picked_while_a_run_is_live_stays_picked(opened: Callable[..., E
     explorer.selection.token = 3
     explorer.flush()
     assert screen.heatmap.show.value == "popularity", "its experts are not known yet"
-    assert "Token 3 is picked: its experts come" in screen.text.value
+    # another thread may be drawing what was before it
+    wait_for(lambda: "Token 3 is picked: its experts come" in screen.text.value)
     wait_for(lambda: len(explorer.trace.step_rows) > 12)
     explorer._mark()
     explorer.flush()
-    assert re.findall('class="[^"]* s"[^>]*data-t="([0-9]+)"', screen.text.value) == ["3"]
+    picked = re.compile('class="[^"]* s"[^>]*data-t="([0-9]+)"')
+    wait_for(lambda: picked.findall(screen.text.value) == ["3"])
     explorer.selection.token = None
     explorer.flush()
-    assert not re.findall('class="[^"]* s"', screen.text.value)
+    wait_for(lambda: not re.findall('class="[^"]* s"', screen.text.value))
     explorer.selection.token = 5
     explorer._runs.stop()
     wait_for(lambda: not explorer.draws_live)
     explorer.flush()
-    assert not screen.plans.keep.disabled and "token 5" in screen.detail.heading.value
+    wait_for(lambda: not screen.plans.keep.disabled and "token 5" in screen.detail.heading.value)
 
 
 def test_charts_have_their_room_again_while_a_run_is_live(opened: Callable[..., Explorer]) -> None:
