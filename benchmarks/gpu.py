@@ -41,7 +41,8 @@ LEAST_SECONDS = 60
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, began: float | None = None) -> int:
+    began = time.perf_counter() if began is None else began
     chosen = _options().parse_args(arguments)
     if chosen.write is not None:
         write(chosen.write, chosen.results or RESULTS)
@@ -72,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     complete = True
     if chosen.minutes is not None:
         alike = [name for name in left if name not in ALONE]
-        complete = _several(bench, alike, chosen.minutes * 60)
+        complete = _several(bench, alike, began + chosen.minutes * 60)
     elif chosen.part is not None or chosen.next:
         name = chosen.part or (left[0] if left else None)
         if name is not None:
@@ -121,12 +122,12 @@ def _run(bench: Bench, name: str) -> None:
     bench.results.keep(name, figures, time.perf_counter() - bench.began)
 
 
-def _several(bench: Bench, names: list[str], seconds: float) -> bool:
+def _several(bench: Bench, names: list[str], until: float) -> bool:
     """Parts in this process, with one model, as long as there is time for another.
 
     One that fails does not take the others with it; whether none did.
     """
-    until, complete = BEGAN + seconds, True
+    complete = True
     for name in names:
         left = until - time.perf_counter()
         if left < LEAST_SECONDS:
@@ -178,4 +179,4 @@ def _compile() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(began=BEGAN))
