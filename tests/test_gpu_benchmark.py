@@ -80,7 +80,7 @@ def test_parts_go_on_from_the_results_file(
 
 
 def test_several_parts_share_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dry = ["--dry-run", "--results", str(tmp_path), "--minutes", "3"]
+    dry = ["--dry-run", "--results", str(tmp_path), "--minutes", "20"]
     assert gpu.main(dry) == 0
     printed = capsys.readouterr().out
     assert last_line(printed)["parts"] == [name for name in PARTS if name != "accelerate"]
