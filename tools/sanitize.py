@@ -23,7 +23,7 @@ OPTIONS = (
     "-fno-sanitize-recover=all",
     "-DFIDDLER_EMULATE_AMX",
 )
-LIMIT_S = 300
+LIMIT_S = 900
 
 
 def runtime(cc: list[str]) -> Path | None:
