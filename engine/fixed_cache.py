@@ -76,16 +76,6 @@ class FixedCache(Cache):
         """Positions taken, as far as the host knows."""
         return self.layers[0].length
 
-    @property
-    def n_bytes(self) -> int:
-        """Of keys and values, once there are any."""
-        return sum(
-            part.nbytes
-            for layer in self.layers
-            for part in (layer.keys, layer.values)
-            if part is not None
-        )
-
     def recording(self, on: bool) -> None:
         """See :attr:`FixedLayer.recording`."""
         for layer in self.layers:

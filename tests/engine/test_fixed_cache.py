@@ -52,12 +52,6 @@ def test_the_length_is_the_hosts_but_while_recorded(cache: FixedCache) -> None:
     assert cache.length == 7 and all(layer.length >= 2 for layer in cache.layers)
 
 
-def test_bytes(cache: FixedCache) -> None:
-    assert cache.n_bytes == 0
-    cache.update(states(5), states(5), 0)
-    assert cache.n_bytes == 2 * 2 * 16 * 3 * 4
-
-
 @pytest.mark.parametrize("kind", ["mixtral", "gpt_oss", "deepseek_v3"])
 def test_models_that_keep_every_position_have_one(kind: str) -> None:
     assert why_not_fixed(tiny_config(kind)) is None
