@@ -81,12 +81,11 @@ class Drawing:
 
     def draw_frame(self) -> bool:
         """Bring the session up to date and draw what changed; True if anything was sent."""
-        now_s = time.monotonic()
+        now_s, asked_s, plan = time.monotonic(), self.asked_s, self._session.view.plan
         if self._session.wanted:
             self.asked_s = now_s
-        since_s = now_s - self.asked_s
-        self.pump.soon = self._session.view.live and since_s < _AFTER_S
-        later = since_s > _LATER_S
+        self.pump.soon = self._soon(now_s)
+        later = now_s - self.asked_s > _LATER_S
         owes_figure = later and self._screen.behind
         if self.pump.soon and now_s - self.framed_s < PERIOD_S and self._waits():
             return False
@@ -98,6 +97,11 @@ class Drawing:
         except Exception:
             self._screen.follow(self._session)  # back to what is in force
             raise
+        if (
+            self._session.view.plan == plan
+        ):  # what changes nothing is in force: nothing waits for it
+            self.asked_s = asked_s
+            self.pump.soon = self._soon(now_s)
         self._selection.plan = self._session.shows  # a move leads back to B, and so does no A
         self._ticking = threading.get_ident()
         self._screen.player.tick(self._session.view.trace, busy=self._runs.busy)
@@ -130,6 +134,10 @@ class Drawing:
         if self._screen.owes:
             self._dirty.set()
         return self._acknowledged(sent or still, ahead=AHEAD if still else 0)
+
+    def _soon(self, now_s: float) -> bool:
+        """Whether a run under way was just asked for a plan."""
+        return self._session.view.live and now_s - self.asked_s < _AFTER_S
 
     def _glance(self, now_s: float) -> bool:
         """Send a frame of a run that went on; False where it did not, or more is to be done."""
