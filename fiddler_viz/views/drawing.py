@@ -97,9 +97,7 @@ class Drawing:
         except Exception:
             self._screen.follow(self._session)  # back to what is in force
             raise
-        if (
-            self._session.view.plan == plan
-        ):  # what changes nothing is in force: nothing waits for it
+        if self._session.view.plan == plan:  # it changes nothing: no progress waits for it
             self.asked_s = asked_s
             self.pump.soon = self._soon(now_s)
         self._selection.plan = self._session.shows  # a move leads back to B, and so does no A
