@@ -17,6 +17,7 @@ from fiddler_viz.page import to_html
 from fiddler_viz.theme import Theme
 from fiddler_viz.theme import theme as theme_of
 from fiddler_viz.views.addressed import as_addressed
+from fiddler_viz.views.asked import Action
 from fiddler_viz.views.cell import Cell, executing
 from fiddler_viz.views.drawing import Drawing
 from fiddler_viz.views.heights import LEAST_PX
@@ -24,7 +25,6 @@ from fiddler_viz.views.opening import load_demo, open_session
 from fiddler_viz.views.run_status import RunStatus
 from fiddler_viz.views.screen import Screen
 from fiddler_viz.views.selection import Selection
-from fiddler_viz.views.session import Action
 
 
 class Explorer(widgets.VBox):

@@ -6,7 +6,6 @@ thread may call :meth:`Session.change`, which only notes what is wanted.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Iterable, Mapping
 from copy import copy
 from dataclasses import replace
@@ -21,13 +20,10 @@ from engine.replay import can_replay, replay_plan
 from engine.summary import Summary
 from engine.trace import Trace
 from fiddler_viz.figures.source import about, not_run_yet
+from fiddler_viz.views.asked import Action, Asked
 from fiddler_viz.views.earlier import Earlier
 from fiddler_viz.views.live_state import LiveState
 from fiddler_viz.views.view import Cuts, View
-
-Action = Literal["apply", "reset", "keep", "clear", "live", "ask"]
-"""What can be done besides moving a control: hand the asked plan to the engine, go back to the one
-in force, keep what is shown as A, drop A; from now on drive the engine at once, or only ask."""
 
 
 class Session:
@@ -40,10 +36,7 @@ class Session:
     def __init__(
         self, *, engine: Any = None, trace: Trace | None = None, example: bool = False
     ) -> None:
-        self._lock = threading.Lock()
-        self._wanted: dict[str, Any] = {}
-        self._todo: list[dict[str, Any] | Action] = []
-        """What comes before that: changes and actions, in the order asked."""
+        self._asked = Asked()
         self._last_run: Any = None
         self._ran = not example
         self._fresh = True
@@ -141,19 +134,11 @@ class Session:
 
     def edit(self, pin: Iterable[int] = (), unpin: Iterable[int] = ()) -> None:
         """Ask for experts (flat indices) to be pinned or unpinned by hand, after what was asked."""
-        with self._lock:
-            of = self._wanted.setdefault("by_hand", dict[int, bool]())
-            of |= dict.fromkeys(pin, True) | dict.fromkeys(unpin, False)
+        self._asked.edit(pin, unpin)
 
     def toggle(self, experts: Collection[int]) -> None:
         """Ask for experts to be unpinned if all of them are pinned, or will be; else pinned."""
-        pinned = dict.fromkeys(self.view.plan.pinned, True)
-        with self._lock:
-            pinned |= self._wanted.get("by_hand", {})
-        if all(pinned.get(flat, False) for flat in experts):
-            self.edit(unpin=experts)
-        else:
-            self.edit(pin=experts)
+        self._asked.toggle(experts, self.view.plan.pinned)
 
     def change(self, name: str, value: Any) -> None:
         """Ask for a plan with another argument of :func:`engine.placement.change_plan`, by name.
@@ -163,31 +148,22 @@ class Session:
         """
         if name in ("pin", "unpin"):
             self.edit(**{name: named(name, value, self.view.plan.grid)})
-            return
-        with self._lock:
-            for stale in _BRINGS.get(name, ()):  # a policy brings its own default of slots
-                self._wanted.pop(stale, None)
-            self._wanted[name] = value
+        else:
+            self._asked.change(name, value)
 
     def do(self, action: Action) -> None:
         """Ask for an action; it comes after the changes that were asked for before."""
-        with self._lock:
-            if self._wanted:
-                self._todo.append(self._wanted)
-                self._wanted = {}
-            self._todo.append(action)
+        self._asked.do(action)
 
     @property
     def wanted(self) -> frozenset[str]:
         """What was asked for and not yet tried."""
-        with self._lock:
-            before = (each for each in self._todo if not isinstance(each, str))
-            return frozenset(self._wanted).union(*before)
+        return self._asked.names
 
     def advance(self) -> bool:
         """Bring :attr:`view` up to date; True if it changed. Raises what a plan was refused for."""
         changed, self._fresh = self._fresh, False
-        while (asked := self._next()) is not None:
+        while (asked := self._asked.next()) is not None:
             changed, self.dropped = True, ""
             if isinstance(asked, str):
                 self._act(asked)
@@ -202,10 +178,8 @@ class Session:
 
         None where it did nothing, or where there is more to bring up to date than its progress.
         """
-        with self._lock:
-            asked = bool(self._todo or self._wanted)
         engine, live = self.engine, self.live
-        if asked or engine is None or live is None or not self.present.live:
+        if self._asked or engine is None or live is None or not self.present.live:
             return None
         if self.shows == "A" or engine.plan is not self._followed or not engine.running:
             return None
@@ -215,14 +189,6 @@ class Session:
             return None
         self._glanced = True
         return live
-
-    def _next(self) -> dict[str, Any] | Action | None:
-        """The next thing that was asked for; where one is refused, the others still come."""
-        with self._lock:
-            if self._todo:
-                return self._todo.pop(0)
-            wanted, self._wanted = self._wanted, {}
-            return wanted or None
 
     def until(self, step: int | None) -> Session:
         """To draw from: what is shown as it was at the end of a step; None: as it is.
@@ -433,9 +399,3 @@ NOTHING_TO_APPLY = (
     "there is no engine whose plan could be changed: a finished run, or a device that runs all on "
     "the CPU, can only be asked what if"
 )
-_BRINGS = {
-    "policy": ("cache_slots", "planner"),
-    "hardware": ("link_gbps", "cpu_cores"),
-    "reset_pins": ("by_hand",),
-}
-"""What a change brings along, so that what was asked of it before is stale."""
