@@ -10,6 +10,7 @@ PY := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PYTEST_ARGS ?=
+WORKERS ?= 2
 JUPYTER_ARGS ?=
 NBVAL_TIMEOUT ?= 300
 LIBRARY := engine/native/build.py $(wildcard engine/native/src/*.[ch] engine/kernels/src/*.[ch])
@@ -17,6 +18,8 @@ TOUR := notebooks/00_tour.ipynb
 NOTEBOOKS = $(wildcard notebooks)
 NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=$(NBVAL_TIMEOUT) \
 	--nbval-sanitize-with=tests/nbval_sanitize.cfg
+# Files in their order: browsers and models first, so that no long one is left for the end.
+SHARED = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test lint sanitize format lock install peers browser clean distclean
 .DEFAULT_GOAL := help
@@ -24,7 +27,8 @@ NBVAL = --nbval-lax --nbval-current-env --nbval-cell-timeout=$(NBVAL_TIMEOUT) \
 help:
 	@echo 'make demo       install, then open the tour notebook in JupyterLab'
 	@echo '                (JUPYTER_ARGS="--port 9999"; without a display it prints the address)'
-	@echo 'make test       install, then run every test (PYTEST_ARGS="-k replay"; NO_BROWSER=1)'
+	@echo 'make test       install, then run every test (PYTEST_ARGS="-k replay"; NO_BROWSER=1;'
+	@echo '                WORKERS=0 in one process, as for a debugger)'
 	@echo 'make lint       ruff format --check, ruff check, pyright'
 	@echo 'make sanitize   the kernels'"'"' tests with address and undefined-behaviour checks'
 	@echo 'make format     let ruff rewrite what it can'
@@ -45,7 +49,7 @@ demo: $(STAMPS)/notebook
 
 test: $(STAMPS)/test $(if $(NO_BROWSER),,browser)
 	@FIDDLER_VIZ_BROWSER=$(if $(NO_BROWSER),none,required) \
-		$(PY) -m pytest $(if $(NOTEBOOKS),$(NBVAL)) tests $(NOTEBOOKS) $(PYTEST_ARGS)
+		$(PY) -m pytest $(SHARED) $(if $(NOTEBOOKS),$(NBVAL)) tests $(NOTEBOOKS) $(PYTEST_ARGS)
 
 lint: $(STAMPS)/lint
 	@$(VENV)/bin/ruff format --check .

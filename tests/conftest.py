@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -20,6 +21,21 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
+CLOCKED = {
+    "test_beside",
+    "test_detail_view",
+    "test_explorer",
+    "test_interplay",
+    "test_light",
+    "test_live_frame",
+    "test_live_page",
+    "test_pin_controls",
+    "test_planners",
+    "test_player",
+    "test_pump",
+    "test_stream_pace",
+}
+"""Files whose threads race a clock, as all of tests/browser: nothing runs beside them."""
 
 # Two slow cores, sometimes shared: a time limit per example would only be flaky. In CI,
 # hypothesis' own profile `ci` is on by itself and makes the examples reproducible.
@@ -36,6 +52,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(skip)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of several processes one runs all that races a clock, then each takes a file at a time."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from tests.clocked_first import ClockedFirst
+
+    return ClockedFirst(config, log, CLOCKED)
 
 
 @pytest.fixture(scope="session", autouse=True)
