@@ -26,23 +26,26 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "images")
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
-    with browser(ensure_chromium()) as opened, tempfile.TemporaryDirectory() as name:
+    with (
+        browser(ensure_chromium()) as opened,
+        tempfile.TemporaryDirectory() as name,
+        voila(Path(name), Path(name)) as served,
+    ):
         page = opened.new_page(viewport=SIZE)
         for theme in ("light", "dark"):
             code = f"from fiddler_viz.explorer import Explorer\nExplorer(theme={theme!r})"
             notebook = write_notebook(Path(name) / f"{theme}.ipynb", code)
-            with voila(notebook, Path(name)) as served:
-                page.goto(served.url, timeout=SLOW_MS)
-                driver = Driver(page)
-                driver.opened()
-                driver.root.locator(".fv-text i[data-t]").nth(TOKEN).click()
-                driver.until(f"s.title.includes('token {TOKEN}')")
-                driver.root.get_by_label("layer", exact=True).select_option("10")
-                driver.root.get_by_label("expert", exact=True).select_option("2")
-                page.mouse.move(0, 0)
-                page.wait_for_timeout(1500)
-                driver.shoot(folder / f"explorer-{theme}.png")
-                page.goto("about:blank")
+            page.goto(f"{served.url}{notebook.name}", timeout=SLOW_MS)
+            driver = Driver(page)
+            driver.opened()
+            driver.root.locator(".fv-text i[data-t]").nth(TOKEN).click()
+            driver.until(f"s.title.includes('token {TOKEN}')")
+            driver.root.get_by_label("layer", exact=True).select_option("10")
+            driver.root.get_by_label("expert", exact=True).select_option("2")
+            page.mouse.move(0, 0)
+            page.wait_for_timeout(1500)
+            driver.shoot(folder / f"explorer-{theme}.png")
+            page.goto("about:blank")
             print(folder / f"explorer-{theme}.png")
 
 

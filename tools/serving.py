@@ -39,14 +39,27 @@ class Served:
 
 
 @contextmanager
-def voila(notebook: Path, folder: Path) -> Iterator[Served]:
-    """Serve a notebook as a page; ``folder`` takes the server's log and settings."""
+def voila(root: Path, folder: Path) -> Iterator[Served]:
+    """Serve the notebooks of ``root`` as pages: each opens at the address, followed by its name.
+
+    ``folder`` takes the server's log and settings. A page's kernel lives on when the page is left:
+    :func:`end_kernels`.
+    """
     port = free_port()
-    command = ["voila", str(notebook), "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
+    command = ["voila", str(root), "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
     base = f"http://127.0.0.1:{port}"
-    # the address of a file: the root would run the notebook
+    # the address of a file: the root would list the notebooks
     with _server(command, f"{base}/voila/static/main.js", folder) as runtime:
-        yield Served(f"{base}/", base, runtime)
+        yield Served(f"{base}/voila/render/", base, runtime)
+
+
+def end_kernels(served: Served) -> None:
+    """End all kernels of a Voila server, as pages that are closed by their reader do."""
+    for file in served.runtime.glob("kernel-*.json"):
+        name = file.stem.removeprefix("kernel-")
+        url = f"{served.base}/voila/api/shutdown/{name}"
+        with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=30):
+            file.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -44,10 +44,28 @@ def served() -> Iterator[ExitStack]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[serving.Served, Path]]:
+    """One Voila for all tests, which takes seconds to start, and the folder it serves."""
+    root = tmp_path_factory.mktemp("notebooks")
+    with serving.voila(root, tmp_path_factory.mktemp("voila")) as served:
+        yield served, root
+
+
 @pytest.fixture
-def voila(tmp_path: Path, served: ExitStack) -> Callable[[Path], str]:
-    """``voila(notebook)`` serves it and gives the address."""
-    return lambda notebook: served.enter_context(serving.voila(notebook, tmp_path)).url
+def voila(pages: tuple[serving.Served, Path]) -> Iterator[Callable[[Path], str]]:
+    """``voila(notebook)`` serves a copy of it and gives the address; its kernel ends with the test.
+
+    Each opening of the address is a kernel of its own.
+    """
+    served, root = pages
+
+    def serve(notebook: Path) -> str:
+        (root / notebook.name).write_bytes(notebook.read_bytes())
+        return f"{served.url}{notebook.name}"
+
+    yield serve
+    serving.end_kernels(served)
 
 
 @pytest.fixture
