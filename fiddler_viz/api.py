@@ -52,6 +52,8 @@ def load(path: str | Path = demo.NAME, **options: Any) -> HybridEngine:
 
     if str(path) != demo.NAME:
         return HybridEngine.load(path, **options)
+    if options.get("profile") is None and not options.keys() & {"dtype", "quantize"}:
+        options["profile"] = demo.profile()  # as it would be measured
     options = {"dtype": "float32", "name": demo.NAME} | options  # faster than bf16 at this size
     return HybridEngine.load(demo.model_folder(), **options)
 

@@ -56,7 +56,7 @@ def main() -> int:
             "UBSAN_OPTIONS": "print_stacktrace=1",
             "OMP_NUM_THREADS": "1",
         }
-        tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2"]
         command = [*tests, "tests/engine/test_kernels.py", *sys.argv[1:]]
         try:
             done = subprocess.run(command, cwd=ROOT, env=environment, timeout=LIMIT_S, check=False)

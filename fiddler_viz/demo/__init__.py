@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+from engine.profile import Profile
 from engine.trace import Trace
 
 NAME = "demo"
@@ -31,6 +32,11 @@ def trace_path() -> Path:
 def trace() -> Trace:
     """The bundled run: the demo's routing costed as Mixtral-8x7B on a 24 GB card."""
     return Trace.load(trace_path())
+
+
+def profile() -> Profile:
+    """Popularity of the demo's experts, as measured in float32 when the bundled run was made."""
+    return trace().plan.profile
 
 
 def _here() -> Path:

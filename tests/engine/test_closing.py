@@ -55,7 +55,7 @@ def test_memory_and_threads_come_back(
     device: str, no_collector: None, runtime: FakeRuntime
 ) -> None:
     before = set(threading.enumerate())
-    engine = load(device)
+    engine = load(device, dtype="float32")  # its popularity measured: work for all of its lanes
     run = engine.generate(PROMPT, 3)
     held: list[Any] = [engine.model, engine.session.store, engine.session.executor]
     held += [engine.session.store.modules[0], engine.session.foresight]

@@ -215,3 +215,11 @@ def test_help_names_every_option(verb: Callable[..., Any], of: Callable[..., Any
     known = {"trace", "traces", "model", "path", "routing", "profile"}  # said in other words
     for name in inspect.signature(of).parameters.keys() - known:
         assert re.search(rf"``{name}\b", verb.__doc__ or ""), name
+
+
+def test_the_demo_s_popularity_is_what_would_be_measured() -> None:
+    measured, bundled = fv.load("demo", dtype="float32").profile, fv.load("demo").profile
+    assert bundled == demo.profile() and bundled.sample is not None
+    assert (measured.tokens, measured.source) == (bundled.tokens, bundled.source)
+    apart = abs(measured.array - bundled.array).sum() / bundled.array.sum()
+    assert apart <= 1e-3, "on another CPU a near tie may fall the other way"
