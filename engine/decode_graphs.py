@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from engine.beside import Beside
@@ -28,6 +29,11 @@ LEAST_NEW = 8
 """Texts with fewer new tokens grow their cache as ever."""
 LEAST_POSITIONS = 256
 """Caches have so many positions, or a power of two times as many: texts share their graphs."""
+KEPT = ("output_hidden_states", "output_attentions", "output_router_logits")
+"""Options that keep more of a step than its token, which is then not the step before."""
+MASKED = ("sdpa", "eager")
+"""Ways of attention that take a mask as numbers, so that empty positions of a cache are left out;
+others look at all of them."""
 NMSE = 5e-4
 """So near a recorded step's logits have to be to those of the same step, kernel by kernel."""
 
@@ -62,6 +68,8 @@ class DecodeGraphs:
         self._recording: Recording | None = None
         self._watched: dict[int, Tensor] = {}
         """What routers were given while it was recorded: at every step it is there again."""
+        self._refused: set[tuple[int, int]] = set()
+        """Caches whose steps memory had no room to record."""
         self._seen = 0
         """Decode steps with this cache, until it is known whether they can be recorded."""
         plain = self._plain = model.forward
@@ -115,17 +123,33 @@ class DecodeGraphs:
         while room < positions:
             room *= 2
         key = rows, max(min(room, most), positions)
-        if self.why_not is not None:
+        if self.why_not is not None or key in self._refused or not self._steps_alike():
             return None
         if self._key != key:
-            self._forget()
-            self._cache = self._key = None
-            self._runtime.release()
+            self._drop()
             self._cache, self._key = FixedCache.of(self._model.config, key[1]), key
         assert self._cache is not None
         if self._cache.length:
-            self._cache.rewind(0)
+            self._cache.empty()
         return self._cache
+
+    def make_room(self, positions: int, most: int) -> None:
+        """Before a run with another cache, of so many positions in all rows together: ours goes
+        where both are more than the ``most`` that a plan counts."""
+        if self._key is not None and positions + self._key[0] * self._key[1] > most:
+            self._drop()
+
+    def _drop(self) -> None:
+        self._forget()
+        self._cache = self._key = None
+        self._runtime.release()
+
+    def _steps_alike(self) -> bool:
+        """Whether the model, as it is set now, does the same at each step, and takes a mask."""
+        config = self._model.config
+        text = config.get_text_config()
+        kept = any(getattr(each, name, False) for each in (config, text) for name in KEPT)
+        return not kept and text._attn_implementation in MASKED
 
     # ------------------------------------------------------------------ a step
 
@@ -155,6 +179,11 @@ class DecodeGraphs:
             elif self._seen == 2:
                 self._check(cache, kwargs)
             self._seen += 1
+        except torch.OutOfMemoryError:
+            self._forget()
+            assert self._key is not None
+            self._refused.add(self._key)
+            self._seen = 3  # a shorter text's may have room
         except RuntimeError as error:
             self._forget()
             self.why_not = _told(short(error))
@@ -169,6 +198,7 @@ class DecodeGraphs:
         with self._beside_current(), standing_in(self._store, Silent()):
             self._plain(**kwargs)  # libraries set up their memory for the stream outside of graphs
         cache.rewind(length)
+        runtime.release()  # while it is recorded, torch gives nothing back
         recording = Recording(runtime, self._store, self._shared)
         cache.recording(True)
         try:

@@ -86,6 +86,14 @@ class FixedCache(Cache):
         for layer in self.layers:
             layer.length += positions
 
+    def empty(self) -> None:
+        """As it was made: nothing is left that, even masked, could spoil a sum (0 x inf)."""
+        self.rewind(0)
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.keys.zero_()
+                layer.values.zero_()
+
     def rewind(self, length: int) -> None:
         """As it was with so many positions."""
         with torch.no_grad():

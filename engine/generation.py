@@ -130,9 +130,6 @@ class Generator:
         options = request.options | (
             {"return_dict_in_generate": True} if searching else {"streamer": collector}
         )
-        if self._graphs is not None and request.steps_alike(self.limits):
-            tokens, most = request.ids.shape[1], self.limits.max_tokens
-            options = options | self._graphs.options(request.rows, tokens, max_new_tokens, most)
         lineage = request.lineage()
         owner, here = object(), threading.current_thread()
         recorder: Recorder | None = None
@@ -150,10 +147,13 @@ class Generator:
                 self.recorder = recorder
             with ExitStack() as around:
                 around.enter_context(self.torch_threads())
+                # buffers that stay could not be written after a run in inference mode
+                around.enter_context(torch.inference_mode(False))
                 around.enter_context(self.session.device.computing())
                 around.enter_context(_seeded(request.seed, self.model.device))
                 if searching and record:
                     around.enter_context(following(self.model, lineage))
+                options = options | self._cache_of(request, max_new_tokens)  # no other run has it
                 around.enter_context(options_refused(lambda: self.session.begun))
                 device = self.model.device
                 out = self.model.generate(
@@ -192,6 +192,18 @@ class Generator:
                     self._thread = None
         assert self.last_run is not None
         return self.last_run
+
+    def _cache_of(self, request: Request, new_tokens: int) -> dict[str, Any]:
+        """Options for a cache whose steps are recorded; without them transformers makes its own."""
+        graphs, limits, tokens = self._graphs, self.limits, request.ids.shape[1]
+        if graphs is None:
+            return {}
+        alike = request.steps_alike(limits)
+        found = graphs.options(request.rows, tokens, new_tokens, limits.max_tokens) if alike else {}
+        if not found:
+            most = limits.max_tokens * limits.max_sequences
+            graphs.make_room(request.rows * (tokens + new_tokens), most)
+        return found
 
     def stream(self, prompt: PromptLike, max_new_tokens: int, **options: Any) -> Iterator[str]:
         """See :meth:`engine.hybrid.HybridEngine.stream`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,18 @@ def standing_in(store: ExpertStore, experts: Experts) -> Iterator[None]:
             module.fiddler_session, module.fiddler_layer = session, number
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No finalizer of cyclic garbage runs within it: it may call what ends a recording."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 @dataclass(frozen=True)
 class _Call:
     """One call of experts: what the device does before it, and where everything is."""
@@ -87,7 +100,7 @@ class Recording:
         first = self._open = self._runtime.graph(stream, None)
         self._first = first
         try:
-            with standing_in(self._store, self):
+            with _uncollected(), standing_in(self._store, self):
                 first.begin()
                 self._output = forward(**tree_unflatten(self._given, self._shape))
                 self._open.end()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from engine.decode_graphs import KEPT
 from engine.errors import InputError
 from engine.lineage import Lineage
 from engine.options import check_options
@@ -19,7 +20,6 @@ from engine.strict import whole
 from engine.unsupported import why_unchunked
 
 _CACHES = ("past_key_values", "cache_implementation")
-_KEPT = ("output_hidden_states", "output_attentions", "output_router_logits")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Request:
             self.beams == 1
             and bool(self.mask.all())
             and all(of(name) is None for name in _CACHES)
-            and not any(of(name) for name in _KEPT)
+            and not any(of(name) for name in KEPT)
         )
 
     def lineage(self) -> Lineage:

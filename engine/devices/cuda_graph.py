@@ -33,8 +33,11 @@ class CudaGraph:
         """cudaStreamEndCapture, and cudaGraphInstantiate."""
         try:
             self._graph.capture_end()
-        finally:
+        except RuntimeError:
             self._back()
+            self._clear()
+            raise
+        self._back()
 
     def abandon(self) -> None:
         """cudaStreamEndCapture of what CUDA has declared invalid: that it says so is expected."""
@@ -42,6 +45,21 @@ class CudaGraph:
             with suppress(RuntimeError):
                 self._graph.capture_end()
             self._back()
+            self._clear()
+
+    def _clear(self) -> None:
+        """Make torch's memory and random numbers usable again after a recording that failed.
+
+        torch before 2.13 leaves its pool taking what is allocated, so that nothing cached is given
+        back, and its generator refusing to draw, until another recording ends well.
+        """
+        device = self._stream.device
+        with suppress(RuntimeError, AttributeError):  # newer ones have ended it themselves
+            torch._C._cuda_endAllocateToPool(device.index, self.pool)
+        with suppress(RuntimeError), torch.cuda.device(device):
+            nothing = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(nothing, stream=self._stream, capture_error_mode="thread_local"):
+                torch.zeros(1, device=device)
 
     def _back(self) -> None:
         before, self._before = self._before, None

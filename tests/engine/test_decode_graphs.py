@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from engine import decode_graphs
 from engine.decode_graphs import LEAST_NEW, DecodeGraphs
-from engine.errors import InputError
+from engine.errors import FiddlerError, InputError
 from engine.hybrid import HybridEngine
+from engine.recording import Recording
 from engine.trace import Trace
 from tests.engine.fake_runtime import FakeRuntime
 from tests.engine.test_cuda import load
@@ -251,10 +255,15 @@ def test_no_more_waits_than_without(mixtral: HybridEngine, plain: HybridEngine) 
 def test_on_and_off(mixtral: HybridEngine, plain: HybridEngine, folder: Path) -> None:
     assert plain._generator._graphs is None
     run(mixtral)
+    assert repr(graphs(mixtral)) == "DecodeGraphs(recorded)"
     graphs(mixtral).wanted = False
     before = graphs(mixtral).replayed
     run(mixtral)
-    assert graphs(mixtral).replayed == before and repr(graphs(mixtral)) == "DecodeGraphs(recorded)"
+    assert graphs(mixtral).replayed == before
+    assert repr(graphs(mixtral)) == "DecodeGraphs(not recorded yet)", "two caches are too many here"
+    graphs(mixtral).wanted = True
+    run(mixtral)
+    assert graphs(mixtral).replayed > before
     for device in ("virtual", "host"):
         with pytest.raises(InputError, match="cuda_graphs: no effect here"):
             HybridEngine.load(folder / "mixtral", device=device, cuda_graphs=True)
@@ -267,3 +276,81 @@ def test_the_model_is_its_own_again_once_it_is_closed(mixtral: HybridEngine) -> 
     assert "forward" in vars(model)
     mixtral.close()
     assert "forward" not in vars(model)
+
+
+def test_a_call_that_is_refused_leaves_the_run_under_way_as_it_is(
+    mixtral: HybridEngine, plain: HybridEngine
+) -> None:
+    exact, refused, seen = run(plain).tokens, [], []
+
+    def other(_: Tensor, scores: Tensor) -> Tensor:
+        seen.append(1)
+        if len(seen) == 6:
+            with pytest.raises(FiddlerError, match="already generating") as error:
+                run(mixtral, IDS[::-1])
+            refused.append(error)
+        return scores
+
+    run(mixtral)
+    assert run(mixtral, logits_processor=[other]).tokens == exact and refused
+
+
+def test_what_an_earlier_run_left_in_the_cache_spoils_nothing(
+    mixtral: HybridEngine, plain: HybridEngine
+) -> None:
+    run(mixtral)
+    cache = graphs(mixtral)._cache
+    assert cache is not None
+    for layer in cache.layers:
+        layer.values[:, :, 40:] = float("inf")  # as a longer text with an overflow
+    assert run(mixtral).tokens == run(plain).tokens
+
+
+def test_models_set_otherwise_run_as_ever(mixtral: HybridEngine, plain: HybridEngine) -> None:
+    exact = run(plain).tokens
+    with torch.inference_mode():
+        assert run(mixtral).tokens == exact
+    assert run(mixtral).tokens == exact
+    before = graphs(mixtral).replayed
+    for engine in (mixtral, plain):
+        engine.model.config.output_router_logits = True
+    assert run(mixtral).tokens == exact
+    for engine in (mixtral, plain):
+        engine.model.config.output_router_logits = False
+    AttentionInterface.register("unmasked", sdpa_attention_forward)
+    try:
+        for engine in (mixtral, plain):
+            engine.model.set_attn_implementation("unmasked")
+        assert run(mixtral).tokens == run(plain).tokens
+    finally:
+        for engine in (mixtral, plain):
+            engine.model.set_attn_implementation("sdpa")
+    assert graphs(mixtral).replayed == before and graphs(mixtral).why_not is None
+    run(mixtral)
+    assert graphs(mixtral).replayed > before
+
+
+def test_two_caches_are_not_more_than_a_plan_counts(folder: Path) -> None:
+    engine = tiny(folder, "mixtral", max_sequences=2)
+    run(engine)
+    run(engine, IDS, 3)  # its own cache, as small as this, fits beside
+    assert graphs(engine)._cache is not None
+    run(engine, [IDS * 6, IDS[::-1] * 6], NEW, num_beams=1, output_router_logits=True)
+    assert graphs(engine)._cache is None
+
+
+def test_where_memory_has_no_room_for_graphs_shorter_texts_may_still_be_recorded(
+    folder: Path, plain: HybridEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_graphs, "LEAST_POSITIONS", 16)
+    engine = tiny(folder, "mixtral")
+    found = graphs(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(Recording, "record", no_room := Mock(side_effect=torch.OutOfMemoryError))
+        assert run(engine, IDS, 40).tokens == run(plain, IDS, 40).tokens
+        assert no_room.call_count == 1 and found.why_not is None
+        run(engine, IDS, 40)
+        assert no_room.call_count == 1
+    before = found.replayed
+    run(engine)
+    assert found.replayed > before
