@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from engine.beside import Beside
 from engine.devices.runtime import Graph, Runtime, Stream
+from engine.garbage import uncollected
 from engine.store import ExpertStore
 
 
@@ -53,18 +53,6 @@ def standing_in(store: ExpertStore, experts: Experts) -> Iterator[None]:
             module.fiddler_session, module.fiddler_layer = session, number
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """No finalizer of cyclic garbage runs within it: it may call what ends a recording."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 @dataclass(frozen=True)
 class _Call:
     """One call of experts: what the device does before it, and where everything is."""
@@ -100,7 +88,7 @@ class Recording:
         first = self._open = self._runtime.graph(stream, None)
         self._first = first
         try:
-            with _uncollected(), standing_in(self._store, self):
+            with uncollected(), standing_in(self._store, self):  # a finalizer could end it
                 first.begin()
                 self._output = forward(**tree_unflatten(self._given, self._shape))
                 self._open.end()

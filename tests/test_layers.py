@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The longest name that fits a file counts. Top row first.
 ENGINE_ABOVE = (
     ("errors", "native"),
-    ("units", "strict", "destination", "unsupported", "kernels"),
+    ("units", "strict", "destination", "garbage", "unsupported", "kernels"),
     (
         "spec hardware_spec hardware_file model_spec model_shapes measured machine latency what_if",
         "profile sample",

@@ -8,13 +8,14 @@ showed the last one (:class:`~fiddler_viz.views.beat.Beat`), or after a timeout 
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+from engine.garbage import uncollected
 
 PERIOD_S = 0.08
 """Least time between two frames: 12.5 a second, beyond which a lecture sees no difference."""
@@ -25,21 +26,6 @@ SOON_S = 0.02
 REST_SHARE = 0.33
 """Pause after a frame, as a share of the time that the browser took for it."""
 JOIN_S = 2.0
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Put a collection of cyclic garbage off until after the frame: it may take longer than that.
-
-    In a kernel with many objects a full one takes 0.1 s and more, and a slider then stutters.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class Drawer(Protocol):
@@ -146,7 +132,9 @@ class Pump:
             self._hurried.clear()
             self._answered.clear()
             self.soon = False
-            with _uncollected():
+            # In a kernel with many objects a full collection takes 0.1 s and more, longer than a
+            # frame, and a slider then stutters.
+            with uncollected():
                 self.unanswered |= (sent := drawer.draw_frame())
             self.frames += sent
             return sent
