@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def uncollected() -> Generator[None]:
     """Within it no cyclic garbage is collected, so that no finalizer of it runs; then as before."""
     was_on = gc.isenabled()
     gc.disable()
