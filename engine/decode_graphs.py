@@ -123,7 +123,7 @@ class DecodeGraphs:
         while room < positions:
             room *= 2
         key = rows, max(min(room, most), positions)
-        if self.why_not is not None or key in self._refused or not self._steps_alike():
+        if self.why_not is not None or key in self._refused or not self._can_record():
             return None
         if self._key != key:
             self._drop()
@@ -144,7 +144,7 @@ class DecodeGraphs:
         self._cache = self._key = None
         self._runtime.release()
 
-    def _steps_alike(self) -> bool:
+    def _can_record(self) -> bool:
         """Whether the model, as it is set now, does the same at each step, and takes a mask."""
         config = self._model.config
         text = config.get_text_config()
@@ -157,6 +157,7 @@ class DecodeGraphs:
         """The model's forward pass."""
         cache, ids = self._cache, kwargs.get("input_ids")
         ours = cache is not None and kwargs.get("past_key_values") is cache and not args
+        ours = ours and self._key not in self._refused
         if not ours or self.why_not or ids is None or ids.shape[1] != 1 or not cache.length:
             return self._plain(*args, **kwargs)
         if not self._checked:
@@ -182,8 +183,7 @@ class DecodeGraphs:
         except torch.OutOfMemoryError:
             self._forget()
             assert self._key is not None
-            self._refused.add(self._key)
-            self._seen = 3  # a shorter text's may have room
+            self._refused.add(self._key)  # a shorter text's may have room
         except RuntimeError as error:
             self._forget()
             self.why_not = _told(short(error))

@@ -8,7 +8,7 @@ from typing import Any
 
 from xdist.scheduler import LoadFileScheduling
 
-CLOCKED = "clocked"
+TOGETHER = "clocked"
 """The scope of all tests that need the machine for themselves."""
 FEW = 2
 """So many tests from its end a process is given more, or it would wait for them."""
@@ -27,12 +27,12 @@ class ClockedFirst(LoadFileScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = PurePosixPath(nodeid.split("::", 1)[0])
         if file.parent.name == "browser" or file.stem in self._clocked:
-            return CLOCKED
+            return TOGETHER
         return super()._split_scope(nodeid)
 
     def _assign_work_unit(self, node: Any) -> None:
-        if CLOCKED in self.workqueue:
-            self.workqueue.move_to_end(CLOCKED, last=False)
+        if TOGETHER in self.workqueue:
+            self.workqueue.move_to_end(TOGETHER, last=False)
         elif self._on_a_clock():
             return
         super()._assign_work_unit(node)
@@ -44,5 +44,5 @@ class ClockedFirst(LoadFileScheduling):
                 self._reschedule(other)  # it waited
 
     def _on_a_clock(self) -> bool:
-        units = (work.get(CLOCKED, {}) for work in self.assigned_work.values())
+        units = (work.get(TOGETHER, {}) for work in self.assigned_work.values())
         return any(list(unit.values()).count(False) > FEW for unit in units)

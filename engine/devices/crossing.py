@@ -133,6 +133,7 @@ class Crossing:
         count = max(shape.numel(), 1)
         buffer = self._buffers.get((name, dtype))
         if buffer is None or buffer.numel() < count:
-            buffer = make((1 << (count - 1).bit_length(),), dtype)
+            with torch.inference_mode(False):  # else it could be written in that mode alone
+                buffer = make((1 << (count - 1).bit_length(),), dtype)
             self._buffers[name, dtype] = buffer
         return buffer[: shape.numel()].view(shape)
